@@ -1,0 +1,50 @@
+"""What the pipeline asks of an encoder. Adapters live in the files beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from taco.types import AudioWindow, ImageFeatures, Tokens, VideoFrame
+
+
+@runtime_checkable
+class ImageEncoder(Protocol):
+    """A frozen image model whose tokens live in the same space as its word vectors."""
+
+    name: str
+
+    def encode(self, frame: VideoFrame) -> ImageFeatures:
+        """One trunk pass: visual tokens (N, C_v) and the feature pyramid a segmenter may need."""
+
+    def encode_text(self, words: Sequence[str]) -> Tensor:
+        """(M, C_v) vectors of the words; ConfigError names words that a closed vocabulary lacks."""
+
+
+@runtime_checkable
+class AudioEncoder(Protocol):
+    """A frozen sound model. Words are compared after ``project``, on cosines times ``logit_scale``."""
+
+    name: str
+    logit_scale: float
+
+    def encode(self, window: AudioWindow) -> Tokens:
+        """Audio tokens (T, C_a) of a mono window at any sample rate."""
+
+    def project(self, values: Tensor) -> Tensor:
+        """Token-space vectors (..., C_a) -> word space (..., D_a)."""
+
+    def encode_text(self, words: Sequence[str]) -> Tensor:
+        """(M, D_a) vectors of the words; ConfigError names words that a closed vocabulary lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backbones:
+    """A pair of encoders and the words both know. words: the default word bank."""
+
+    image: ImageEncoder
+    audio: AudioEncoder
+    words: tuple[str, ...]

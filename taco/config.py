@@ -1,0 +1,300 @@
+"""Every setting of TACO: the only owner of defaults, help texts, units and ranges.
+
+YAML files, ROS parameters, command line options and the tables in ``docs/`` are made from, or
+compared with, the dataclasses below. A setting is named by its dotted path: ``audio.window_s``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from taco.errors import ConfigError
+
+
+def setting(default, help: str, *, unit: str = "", minimum=None, maximum=None, choices=(), live: bool = False):
+    """A dataclass field with its help, unit, closed range or choices; ``live``: may change while running."""
+    meta = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": tuple(choices), "live": live}
+    return field(default=default, metadata=meta)
+
+
+class _Checked:
+    """Base of the sections: every value is checked against its type, range and choices when it is built."""
+
+    __slots__ = ()
+
+    def __post_init__(self):
+        for item in _settings(type(self).__name__, self):
+            object.__setattr__(self, item.path.rpartition(".")[2], item.check(item.value))
+
+
+@dataclass(frozen=True, slots=True)
+class AudioConfig(_Checked):
+    """The sound window of a frame."""
+
+    window_s: float = setting(1.0, "Length of the sound window of a frame.", unit="s", minimum=0.1, maximum=10.0)
+    alignment: str = setting(
+        "trailing",
+        "Window before the image (trailing, no wait) or around it (centered: the paper's, waits half a window).",
+        choices=("trailing", "centered"),
+    )
+    ring_s: float = setting(8.0, "Sound kept in memory.", unit="s", minimum=2.0, maximum=120.0)
+    gap_tolerance_s: float = setting(
+        0.005, "Holes and overlaps between chunks up to this long are smoothed over.", unit="s", minimum=0.0, maximum=0.1
+    )
+    type: str = setting(
+        "auto",
+        "Message type of the audio topic; auto finds it from the topic at run time.",
+        choices=("auto", "taco", "audio_common", "audio_common_mgonzs13"),
+    )
+    stamp_reference: str = setting(
+        "start", "What the stamp of a chunk tells: its start, its end, or use the arrival.", choices=("start", "end", "arrival")
+    )
+    offset_s: float = setting(
+        0.0, "Added to the stamps of the sound, to align it with the camera.", unit="s", minimum=-5.0, maximum=5.0, live=True
+    )
+    sample_rate: int = setting(
+        16000, "Sample rate of raw PCM topics that do not tell theirs.", unit="Hz", minimum=1000, maximum=768000
+    )
+    channels: int = setting(1, "Channels of raw PCM topics that do not tell theirs.", minimum=1, maximum=64)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsConfig(_Checked):
+    """Which frozen models run, where, and with which words."""
+
+    name: str = setting(
+        "embedded",
+        "Set of models: embedded (small, closed vocabulary, no model hub) or paper (OpenCLIP, MSCLAP, FC-CLIP).",
+        choices=("embedded", "paper"),
+    )
+    image: str = setting("", "Image encoder; empty takes the set's.")
+    audio: str = setting("", "Sound encoder; empty takes the set's (embedded: musicnn; musicnn+birdnet adds animals).")
+    segmenter: str = setting("", "Segmenter; empty takes the set's.", choices=("", "activation", "fcclip"))
+    image_size: int = setting(
+        0, "Side of the square that the image is resized to; 0 takes the encoder's own.", unit="px", minimum=0, maximum=2048
+    )
+    word_bank: tuple[str, ...] = setting(
+        (), "Words to listen for, or one path of a text file with a word a line; empty takes the models' own list.", live=True
+    )
+    model_dir: str = setting("", "Folder of the weights; empty takes $TACO_MODEL_DIR, else the user's cache.")
+    allow_download: bool = setting(False, "May a start download missing weights?")
+    device: str = setting("auto", "auto, cpu or cuda:N. A GPU asked for and missing is an error.")
+    precision: str = setting("auto", "Numbers used in the encoders.", choices=("auto", "float32", "bfloat16", "float16"))
+    threads: int = setting(0, "CPU threads of the models; 0 leaves torch's choice.", minimum=0, maximum=256)
+
+
+@dataclass(frozen=True, slots=True)
+class FactorizationConfig(_Checked):
+    """Soft non-negative co-factorization (paper section 3.3)."""
+
+    solver: str = setting("block", "block: ours, fast. gradient: the paper's.", choices=("block", "gradient"))
+    n_factors: int = setting(8, "K, number of factors.", minimum=1, maximum=64)
+    reconstruction_weights: tuple[float, float] = setting((1.0, 1.0), "Weights of image and sound reconstruction (b1, b2).")
+    penalty_weight: float = setting(125.0, "Weight of the semantic penalty (b3).", minimum=0.0, maximum=1e6)
+    reverse_penalty_weight: float = setting(0.0, "Weight of the reverse penalty (b4).", minimum=0.0, maximum=1e6)
+    penalty: str = setting("min", "Over which factors the penalty goes.", choices=("min", "mean", "none"))
+    descriptor: str = setting(
+        "component", "Compare pooled components, or the factors themselves, with the words.", choices=("component", "factor")
+    )
+    temporal: str = setting(
+        "causal", "Temporal consistency: with the past, over a clip, or none.", choices=("causal", "joint", "none")
+    )
+    temporal_weight: float = setting(1.0, "Weight of the temporal term.", minimum=0.0, maximum=100.0)
+    binding: str = setting(
+        "recent",
+        "Sounding factor by the newest sound of the window (ours) or by the penalty (the paper's).",
+        choices=("recent", "penalty"),
+    )
+    max_iterations: int = setting(
+        0,
+        "Steps (gradient) or sweeps (block) at most; 0 takes the solver's own: 1800 steps, 4 cold or 2 warm sweeps.",
+        minimum=0,
+        maximum=100_000,
+    )
+    learning_rate: float = setting(
+        0.25, "Step of the gradient solver, halved at steps 500, 1000 and 1500.", minimum=1e-6, maximum=100.0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptsConfig(_Checked):
+    """From factors to words, and when to say nothing."""
+
+    silence_dbfs: float = setting(
+        -50.0, "Windows quieter than this count as silence.", unit="dBFS", minimum=-200.0, maximum=0.0, live=True
+    )
+    min_score: float = setting(0.3, "Sounding score below which nothing is reported.", minimum=0.0, maximum=1.0, live=True)
+    n_labels: int = setting(5, "Words reported for an object.", minimum=1, maximum=100, live=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationConfig(_Checked):
+    """From concepts to masks."""
+
+    readout: str = setting(
+        "minmax", "Map scaled to [0, 1], or pixels where the factor wins.", choices=("minmax", "argmax"), live=True
+    )
+    threshold: float = setting(0.5, "Confidence from which a pixel belongs to the mask.", minimum=0.0, maximum=1.0, live=True)
+    min_area: float = setting(0.001, "Smallest object, as a share of the image.", minimum=0.0, maximum=1.0, live=True)
+    refine: bool = setting(True, "Fit the mask to the image's own edges.", live=True)
+    alpha: float = setting(0.4, "FC-CLIP: weight of the frozen CLIP for classes seen in training.", minimum=0.0, maximum=1.0)
+    beta: float = setting(1.0, "FC-CLIP: weight of the frozen CLIP for other classes (upstream: 0.8).", minimum=0.0, maximum=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig(_Checked):
+    """The live node."""
+
+    autostart: bool = setting(True, "Configure and activate at start.")
+    lazy: bool = setting(False, "Subscribe only while somebody listens.")
+    max_age_s: float = setting(
+        0.5,
+        "Frames older than this when their turn comes are dropped; 0 keeps all.",
+        unit="s",
+        minimum=0.0,
+        maximum=60.0,
+        live=True,
+    )
+    max_rate_hz: float = setting(
+        0.0, "Frames processed a second at most; 0 sets no limit.", unit="Hz", minimum=0.0, maximum=1000.0, live=True
+    )
+    image_transport: str = setting("raw", "Subscribe to raw or compressed images.", choices=("raw", "compressed"))
+    rotation: int = setting(
+        0, "How far the camera image is turned clockwise before use.", unit="degrees", choices=(0, 90, 180, 270)
+    )
+    mirror: bool = setting(False, "Mirror the camera image left to right before use.")
+    no_image_warning_s: float = setting(5.0, "Warn when no image came for this long.", unit="s", minimum=0.5, maximum=600.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TacoConfig:
+    """All settings."""
+
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    models: ModelsConfig = field(default_factory=ModelsConfig)
+    factorization: FactorizationConfig = field(default_factory=FactorizationConfig)
+    concepts: ConceptsConfig = field(default_factory=ConceptsConfig)
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+    node: NodeConfig = field(default_factory=NodeConfig)
+
+    @classmethod
+    def from_dict(cls, values: Mapping) -> TacoConfig:
+        """From nested mappings ({"audio": {"window_s": 1.0}}) or dotted names; ConfigError names what is wrong."""
+        return cls().updated(flatten(values))
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> TacoConfig:
+        """From a YAML file of nested or dotted names; a ROS parameter file is read too."""
+        import yaml
+
+        try:
+            values = yaml.safe_load(Path(path).read_text()) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"config: wanted a readable YAML file, got {path}: {error}".replace("\n", " ")) from None
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"config: wanted a mapping of settings in {path}, got {type(values).__name__}")
+        for inner in values.values():
+            if isinstance(inner, Mapping) and "ros__parameters" in inner:
+                values = inner["ros__parameters"]
+                break
+        return cls.from_dict(values)
+
+    def updated(self, flat: Mapping[str, object]) -> TacoConfig:
+        """A copy with settings, named by their dotted paths, changed."""
+        known = {item.path: item for item in walk(self)}
+        sections: dict[str, dict] = {}
+        for path, value in flat.items():
+            if path not in known:
+                near = difflib.get_close_matches(path, known, 1, 0.5)
+                hint = f"; did you mean {near[0]}?" if near else "; see `taco config`"
+                raise ConfigError(f"unknown setting {path}{hint}")
+            section, name = path.split(".")
+            sections.setdefault(section, {})[name] = known[path].check(value)
+        return dataclasses.replace(
+            self, **{name: dataclasses.replace(getattr(self, name), **changes) for name, changes in sections.items()}
+        )
+
+    def to_dict(self) -> dict:
+        """Nested plain mappings, tuples as lists; ``from_dict`` gives the same config back."""
+        out: dict[str, dict] = {}
+        for item in walk(self):
+            section, name = item.path.split(".")
+            out.setdefault(section, {})[name] = list(item.value) if isinstance(item.value, tuple) else item.value
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as ``walk`` finds it: dotted path, type, default, present value and its documentation."""
+
+    path: str
+    type: object
+    default: object
+    value: object
+    help: str
+    unit: str
+    minimum: float | None
+    maximum: float | None
+    choices: tuple
+    live: bool
+
+    def check(self, value):
+        """``value`` in the setting's type and range, or ConfigError."""
+        value = _coerce(self.path, self.type, value)
+        if self.choices and value not in self.choices:
+            near = difflib.get_close_matches(str(value), [str(c) for c in self.choices], 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{self.path}: wanted one of {', '.join(map(repr, self.choices))}, got {value!r}{hint}")
+        low, high = self.minimum, self.maximum
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            raise ConfigError(f"{self.path}: wanted {low} to {high} {self.unit}".rstrip() + f", got {value!r}")
+        return value
+
+
+def walk(config: TacoConfig | None = None) -> Iterator[Setting]:
+    """Every setting, in order."""
+    config = config or TacoConfig()
+    for section in dataclasses.fields(config):
+        yield from _settings(section.name, getattr(config, section.name))
+
+
+def _settings(prefix: str, block) -> Iterator[Setting]:
+    hints = typing.get_type_hints(type(block))
+    for item in dataclasses.fields(block):
+        yield Setting(f"{prefix}.{item.name}", hints[item.name], item.default, getattr(block, item.name), **item.metadata)
+
+
+def flatten(values: Mapping, prefix: str = "") -> dict[str, object]:
+    """Nested mappings as one mapping of dotted names."""
+    out: dict[str, object] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            out.update(flatten(value, f"{prefix}{key}."))
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def _coerce(path: str, wanted, value):
+    origin = typing.get_origin(wanted)
+    if origin is tuple:
+        inner = typing.get_args(wanted)
+        items = [value] if isinstance(value, str) else value
+        try:
+            items = list(items)
+        except TypeError:
+            raise ConfigError(f"{path}: wanted a list, got {value!r}") from None
+        if inner[-1] is not Ellipsis and len(items) != len(inner):
+            raise ConfigError(f"{path}: wanted {len(inner)} values, got {len(items)}")
+        return tuple(_coerce(path, inner[0], item) for item in items)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is not types.NoneType and type(value) is wanted:
+        return value
+    raise ConfigError(f"{path}: wanted {wanted.__name__}, got {type(value).__name__} {value!r}")

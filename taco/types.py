@@ -1,0 +1,352 @@
+"""What travels along the straight line: frozen records that check their own shapes.
+
+Time is integer nanoseconds (``_ns``) on the clock of whoever stamped the data. Image
+coordinates are pixels, x to the right, y down, origin at the top left corner.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from taco.errors import ShapeError, ValueRangeError
+
+
+def _shape(value) -> str:
+    return str(tuple(value.shape)) if hasattr(value, "shape") else type(value).__name__
+
+
+def check_array(name: str, value, ndim: int, dtype: type | None = None, last: int | None = None) -> None:
+    """Raise ShapeError unless ``value`` is a numpy array of this rank, dtype and last dimension."""
+    good = isinstance(value, np.ndarray) and value.ndim == ndim
+    good = good and (dtype is None or value.dtype == dtype) and (last is None or value.shape[-1] == last)
+    if not good:
+        wanted = f"a {ndim}-d array" + (f" of {np.dtype(dtype)}" if dtype else "")
+        wanted += f" with last dimension {last}" if last else ""
+        raise ShapeError(f"{name}: wanted {wanted}, got {_shape(value)} {getattr(value, 'dtype', '')}".rstrip())
+
+
+def check_tensor(name: str, value, ndim: int) -> None:
+    """Raise ShapeError unless ``value`` is a floating point tensor of this rank."""
+    if not (isinstance(value, Tensor) and value.ndim == ndim and value.is_floating_point()):
+        raise ShapeError(f"{name}: wanted a {ndim}-d float tensor, got {_shape(value)} {getattr(value, 'dtype', '')}".rstrip())
+
+
+def check_stamp(name: str, value) -> None:
+    """Raise ShapeError unless ``value`` is a plain integer of nanoseconds."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ShapeError(f"{name}: wanted integer nanoseconds, got {type(value).__name__} {value!r}")
+
+
+def check_sample_rate(value) -> None:
+    """Raise ValueRangeError unless ``value`` is a positive integer sample rate in Hz."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1000 <= value <= 768_000:
+        raise ValueRangeError(f"sample_rate: wanted an integer of 1000 to 768000 Hz, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
+    """One camera image.
+
+    rgb: (H, W, 3) uint8, red first. stamp_ns: time of exposure.
+    """
+
+    rgb: np.ndarray
+    stamp_ns: int
+
+    def __post_init__(self):
+        check_array("VideoFrame.rgb", self.rgb, 3, np.uint8, 3)
+        if 0 in self.rgb.shape:
+            raise ShapeError(f"VideoFrame.rgb: wanted at least one pixel, got {self.rgb.shape}")
+        check_stamp("VideoFrame.stamp_ns", self.stamp_ns)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.rgb.shape[:2]
+
+
+@dataclass(frozen=True, slots=True)
+class AudioChunk:
+    """A piece of sound as a microphone delivers it.
+
+    samples: (n, channels) float32 in [-1, 1]. stamp_ns: time of the first sample.
+    """
+
+    samples: np.ndarray
+    sample_rate: int
+    stamp_ns: int
+
+    def __post_init__(self):
+        check_array("AudioChunk.samples", self.samples, 2, np.float32)
+        if self.samples.shape[1] < 1:
+            raise ShapeError(f"AudioChunk.samples: wanted at least one channel, got {self.samples.shape}")
+        check_sample_rate(self.sample_rate)
+        check_stamp("AudioChunk.stamp_ns", self.stamp_ns)
+
+    @property
+    def end_ns(self) -> int:
+        """Time just after the last sample."""
+        return self.stamp_ns + round(len(self.samples) * 1_000_000_000 / self.sample_rate)
+
+
+@dataclass(frozen=True, slots=True)
+class AudioWindow:
+    """The sound that goes with one image: mono, gapless.
+
+    samples: (T,) float32 in [-1, 1]. start_ns: time of the first sample.
+    """
+
+    samples: np.ndarray
+    sample_rate: int
+    start_ns: int
+
+    def __post_init__(self):
+        check_array("AudioWindow.samples", self.samples, 1, np.float32)
+        check_sample_rate(self.sample_rate)
+        check_stamp("AudioWindow.start_ns", self.start_ns)
+
+    @property
+    def end_ns(self) -> int:
+        """Time just after the last sample."""
+        return self.start_ns + round(len(self.samples) * 1_000_000_000 / self.sample_rate)
+
+    @property
+    def level_dbfs(self) -> float:
+        """Root mean square level in dB of full scale, in [-200, 0]; -200 for digital silence."""
+        if not len(self.samples):
+            return -200.0
+        power = float(np.mean(np.square(self.samples, dtype=np.float64)))
+        return min(0.0, max(-200.0, 10.0 * math.log10(power + 1e-20)))
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Features of one image or one sound.
+
+    values: (n, dim) float. grid: their layout, (rows, columns) of the image or
+    (frequency bands, time steps) of the sound, row-major, product n.
+    """
+
+    values: Tensor
+    grid: tuple[int, int]
+
+    def __post_init__(self):
+        check_tensor("Tokens.values", self.values, 2)
+        if len(self.grid) != 2 or math.prod(self.grid) != self.values.shape[0]:
+            raise ShapeError(f"Tokens.grid: wanted two sizes with product {self.values.shape[0]}, got {self.grid}")
+
+    def on_grid(self, per_token: Tensor) -> Tensor:
+        """(n, ...) values of the tokens as (rows, columns, ...)."""
+        return per_token.reshape(*self.grid, *per_token.shape[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFeatures:
+    """What one trunk pass over an image gives.
+
+    tokens: visual tokens. pyramid: named feature maps, each (1, C, h, w), finest first.
+    padded_size, size: (height, width) of the network input with and without padding.
+    """
+
+    tokens: Tokens
+    pyramid: Mapping[str, Tensor]
+    padded_size: tuple[int, int]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """The word bank in both spaces (paper section 3.3, semantic anchors).
+
+    words: M words. visual: (M, C_v). audio: (M, D_a). audio_projection maps audio components
+    (..., C_a) to (..., D_a) before they are compared; None means the identity.
+    audio_logit_scale: factor on the audio cosines (exp of CLAP's logit scale).
+    """
+
+    words: tuple[str, ...]
+    visual: Tensor
+    audio: Tensor
+    audio_projection: Callable[[Tensor], Tensor] | None = None
+    audio_logit_scale: float = 1.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "words", tuple(self.words))
+        check_tensor("Anchors.visual", self.visual, 2)
+        check_tensor("Anchors.audio", self.audio, 2)
+        sizes = (len(self.words), self.visual.shape[0], self.audio.shape[0])
+        if len(set(sizes)) != 1:
+            raise ShapeError(f"Anchors: wanted as many words as visual and audio rows, got {sizes}")
+        if not self.words:
+            raise ValueRangeError("Anchors.words: wanted at least one word, got an empty word bank")
+        if not (math.isfinite(self.audio_logit_scale) and self.audio_logit_scale > 0):
+            raise ValueRangeError(f"Anchors.audio_logit_scale: wanted a positive number, got {self.audio_logit_scale}")
+
+
+@dataclass(frozen=True, slots=True)
+class Factorization:
+    """Result of one co-factorization (paper Eq. 6).
+
+    visual_activations U_v: (N, K) in [0, 1]. visual_factors V_v: (K, C_v) >= 0.
+    audio_activations U_a: (T, K) in [0, 1]. audio_factors V_a: (K, C_a) >= 0.
+    sounding: index k* of the sounding factor, -1 where there is none.
+    losses: the terms at the end. iterations: steps or sweeps done.
+    restart: why the warm start was dropped ("" warm; "cold", "cut", "sound", "silence", "shape").
+    clamped: how many negative token values were set to 0.
+    """
+
+    visual_activations: Tensor
+    visual_factors: Tensor
+    audio_activations: Tensor
+    audio_factors: Tensor
+    sounding: int
+    losses: Mapping[str, float] = field(default_factory=dict)
+    iterations: int = 0
+    restart: str = "cold"
+    clamped: int = 0
+    memory: object = None  # what a stream's next solve needs beside U and V; opaque to callers
+
+    def __post_init__(self):
+        for name in ("visual_activations", "visual_factors", "audio_activations", "audio_factors"):
+            check_tensor(f"Factorization.{name}", getattr(self, name), 2)
+        k = self.visual_factors.shape[0]
+        counts = (
+            self.visual_activations.shape[1],
+            k,
+            self.audio_activations.shape[1],
+            self.audio_factors.shape[0],
+        )
+        if len(set(counts)) != 1:
+            raise ShapeError(f"Factorization: wanted one factor count, got U_v, V_v, U_a, V_a with {counts}")
+        if not -1 <= self.sounding < k:
+            raise ValueRangeError(f"Factorization.sounding: wanted -1 to {k - 1}, got {self.sounding}")
+
+
+WordScore = tuple[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """What a factor means in words.
+
+    factor: its index. labels: words with scores in [0, 1], best first, never empty.
+    score: in [0, 1], how sure we are that it is heard and seen. prompt: (C_v,) vector in the
+    visual token space that a segmenter looks for.
+    """
+
+    factor: int
+    labels: tuple[WordScore, ...]
+    score: float
+    prompt: Tensor
+
+    def __post_init__(self):
+        if not self.labels:
+            raise ValueRangeError("Concept.labels: wanted at least one word, got none")
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueRangeError(f"Concept.score: wanted 0 to 1, got {self.score}")
+        check_tensor("Concept.prompt", self.prompt, 1)
+
+    @property
+    def label(self) -> str:
+        """The best word."""
+        return self.labels[0][0]
+
+
+@dataclass(frozen=True, slots=True)
+class SoundingObject:
+    """One outlined, named sound source.
+
+    mask: (H, W) bool at image size, at least one pixel set. box: (x, y, width, height) px of the
+    mask. labels: words with scores in [0, 1], best first. score: in [0, 1]. id: stable over
+    frames where a tracker ran, else the 1-based index in its scene.
+    """
+
+    id: int
+    labels: tuple[WordScore, ...]
+    score: float
+    mask: np.ndarray
+    box: tuple[int, int, int, int]
+
+    def __post_init__(self):
+        check_array("SoundingObject.mask", self.mask, 2, np.bool_)
+        if not self.labels:
+            raise ValueRangeError("SoundingObject.labels: wanted at least one word, got none")
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueRangeError(f"SoundingObject.score: wanted 0 to 1, got {self.score}")
+        x, y, w, h = self.box
+        rows, columns = self.mask.shape
+        if not (x >= 0 and y >= 0 and w >= 1 and h >= 1 and x + w <= columns and y + h <= rows):
+            raise ShapeError(f"SoundingObject.box: wanted a box inside {columns} x {rows} px, got {self.box}")
+
+    @classmethod
+    def from_mask(cls, mask: np.ndarray, labels, score: float, id: int = 1) -> SoundingObject | None:
+        """An object with the tight box of ``mask``; None where the mask is empty."""
+        ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if not len(ys):
+            return None
+        box = (int(xs[0]), int(ys[0]), int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1))
+        return cls(id, tuple(labels), float(score), mask, box)
+
+    @property
+    def label(self) -> str:
+        """The best word."""
+        return self.labels[0][0]
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """(x, y) centroid of the mask in pixels."""
+        ys, xs = np.nonzero(self.mask)
+        return float(xs.mean()), float(ys.mean())
+
+
+@dataclass(frozen=True, slots=True)
+class SoundingScene:
+    """Everything found in one frame. No objects means nothing visible is heard.
+
+    stamp_ns: the image's stamp. size: (height, width) px. window_start_ns, window_end_ns: the sound
+    used. level_dbfs: its level in [-200, 0]. sounding_score: in [0, 1], how sure we are that
+    something in view is heard. verdict: "sounding", "silent" (below the level gate) or
+    "rejected" (heard, but nothing in view fits). confidence: (H, W) float32 in [0, 1].
+    sound_map: (frequency, time) float32 in [0, 1], activation of the sounding factor on the sound.
+    stage_ms: milliseconds by stage. factorization: for explanations and warm starts; None when silent.
+    """
+
+    stamp_ns: int
+    size: tuple[int, int]
+    window_start_ns: int
+    window_end_ns: int
+    level_dbfs: float
+    sounding_score: float
+    verdict: str
+    objects: tuple[SoundingObject, ...] = ()
+    confidence: np.ndarray | None = None
+    sound_map: np.ndarray | None = None
+    stage_ms: Mapping[str, float] = field(default_factory=dict)
+    factorization: Factorization | None = None
+
+    def __post_init__(self):
+        if self.verdict not in ("sounding", "silent", "rejected"):
+            raise ValueRangeError(f"SoundingScene.verdict: wanted sounding, silent or rejected, got {self.verdict!r}")
+        if not 0.0 <= self.sounding_score <= 1.0:
+            raise ValueRangeError(f"SoundingScene.sounding_score: wanted 0 to 1, got {self.sounding_score}")
+        for thing in self.objects:
+            if thing.mask.shape != tuple(self.size):
+                raise ShapeError(f"SoundingScene.objects: wanted masks of {self.size}, got {thing.mask.shape}")
+
+    def instance_mask(self) -> np.ndarray:
+        """(H, W) uint8: 0 background, i + 1 for the i-th object; the better score wins where two overlap."""
+        out = np.zeros(self.size, np.uint8)
+        for index in sorted(range(len(self.objects)), key=lambda i: self.objects[i].score):
+            out[self.objects[index].mask] = min(index + 1, 255)
+        return out
+
+
+def as_float_tensor(value) -> Tensor:
+    """A float32 tensor of ``value`` (numpy array or tensor); other float tensors keep their dtype."""
+    tensor = torch.as_tensor(value)
+    return tensor if tensor.is_floating_point() else tensor.float()
