@@ -1,0 +1,53 @@
+"""``taco config``: every setting with its default, range and meaning; checks a file of settings."""
+
+from __future__ import annotations
+
+from taco.config import Setting, walk
+
+HELP = "list every setting, or check and print a file of settings"
+
+
+def add_arguments(parser) -> None:
+    """Arguments of ``taco config``."""
+    from taco.cli import add_config_arguments
+
+    parser.add_argument("--yaml", action="store_true", help="print as a YAML file of settings")
+    parser.add_argument("--markdown", action="store_true", help="print as the table in docs/settings.md")
+    add_config_arguments(parser)
+
+
+def run(args) -> int:
+    """Print the settings."""
+    import yaml
+
+    from taco.cli import config_from, print_json
+
+    config = config_from(args)
+    if args.json:
+        print_json(config.to_dict())
+    elif args.yaml:
+        print(yaml.safe_dump(config.to_dict(), sort_keys=False), end="")
+    elif args.markdown:
+        print(markdown(config), end="")
+    else:
+        for item in walk(config):
+            print(f"{item.path} = {item.value!r}  {limits(item)}\n    {item.help}")
+    return 0
+
+
+def limits(item: Setting) -> str:
+    """The range or the choices of a setting, with its unit."""
+    if item.choices:
+        return " | ".join(str(c) or "(empty)" for c in item.choices)
+    low, high = item.minimum, item.maximum
+    span = f"{low:g} to {high:g}" if low is not None and high is not None else ""
+    return f"{span} {item.unit}".strip()
+
+
+def markdown(config=None) -> str:
+    """The settings as a Markdown table."""
+    rows = ["| setting | default | range | live | what it is |", "|---|---|---|---|---|"]
+    for item in walk(config):
+        cells = (f"`{item.path}`", f"`{item.value!r}`", limits(item).replace("|", "\\|"), "yes" if item.live else "", item.help)
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
