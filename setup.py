@@ -1,0 +1,33 @@
+"""The library `taco` without ROS: `pip install .`; the ROS package is built by CMakeLists.txt (colcon build)."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "([^"]+)"', (ROOT / "taco/__init__.py").read_text(encoding="utf-8"), re.M).group(1)
+README = ROOT / "README.md"
+
+setup(
+    name="taco-sounding",
+    version=VERSION,
+    description="Outlines in camera images what a microphone hears (sound-prompted segmentation without training)",
+    long_description=README.read_text(encoding="utf-8") if README.is_file() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["taco", "taco.*"]),
+    package_data={"taco": ["**/*.json", "**/*.txt", "**/*.yaml", "**/*.npz", "**/*.csv"]},
+    install_requires=[
+        "numpy>=1.26",
+        "torch>=2.4",
+        "scipy>=1.11",
+        "soxr>=0.3.7",
+        "PyYAML>=6",
+        "opencv-python-headless>=4.8",
+        "av>=12",
+        "soundfile>=0.12",
+    ],
+    entry_points={"console_scripts": ["taco = taco.cli:main"]},
+)
