@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from taco.config import SegmentationConfig
 from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, VideoFrame
 
 
@@ -24,6 +25,7 @@ class Segmenter(Protocol):
     """Turns sounding concepts into masks at image size."""
 
     name: str
+    config: SegmentationConfig  # replaced while running when a live setting changes
 
     def segment(
         self,

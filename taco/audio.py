@@ -1,0 +1,188 @@
+"""Sound in memory: a ring of mono samples on a nanosecond time line, cut into windows by stamps."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+
+import numpy as np
+
+from taco.config import AudioConfig
+from taco.errors import AudioGapError, ShapeError
+from taco.types import AudioChunk, AudioWindow, check_array, check_sample_rate
+
+NS = 1_000_000_000
+JUMP_BACK_NS = NS  # stamps that fall back further than this are a new time line, not jitter
+MAX_JITTER_NS = 30_000_000  # stamps wander at most this much around the sample clock
+NEWEST_LAG_NS = 300_000_000  # a live trailing window may end this much before its image
+DRIFT_GAIN = 1 / 16  # share of a chunk's stamp error that moves the time line
+
+
+def to_mono(samples: np.ndarray) -> np.ndarray:
+    """(n, channels) float32 -> (n,) float32, the mean of the channels."""
+    check_array("samples", samples, 2, np.float32)
+    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+
+
+def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """(n,) float32 at ``rate`` Hz -> float32 at ``wanted`` Hz, round(n * wanted / rate) samples, band-limited."""
+    check_array("samples", samples, 1, np.float32)
+    check_sample_rate(rate)
+    check_sample_rate(wanted)
+    if rate == wanted or not len(samples):
+        return samples
+    import soxr
+
+    out = soxr.resample(samples, rate, wanted, quality="HQ").astype(np.float32, copy=False)
+    length = round(len(samples) * wanted / rate)
+    return out[:length] if len(out) >= length else np.pad(out, (0, length - len(out)))
+
+
+class AudioBuffer:
+    """The last seconds of sound; ``push`` and ``window`` may be called from different threads.
+
+    Samples follow each other at the sample rate; the stamps of the chunks only steer the time line,
+    so jitter makes no holes and a drifting clock is followed. A missing chunk leaves a hole, and a
+    window over a hole is refused. ``counts`` tells what happened: chunks, samples, gaps, overlaps,
+    jumps (time ran backwards, or a hole longer than the ring), rate_changes, nonfinite, clipped.
+    """
+
+    def __init__(self, config: AudioConfig | None = None):
+        self.config = config or AudioConfig()
+        self._lock = threading.Lock()
+        self.counts: Counter[str] = Counter()
+        self._clear()
+
+    def reset(self) -> None:
+        """Forget all sound; counters stay."""
+        with self._lock:
+            self._clear()
+
+    def _clear(self) -> None:
+        self.sample_rate = 0
+        self._samples = np.zeros(0, np.float32)
+        self._used = 0  # valid samples at the front of _samples
+        self._dropped = 0  # samples that left the ring, so that _dropped + _used counts all
+        self._end_ns = 0  # time just after the last sample
+        self._holes: deque[tuple[int, int]] = deque()  # (first, last + 1) in absolute samples
+
+    @property
+    def newest_ns(self) -> int | None:
+        """Time just after the newest sample; None before the first."""
+        return self._end_ns if self.sample_rate else None
+
+    @property
+    def oldest_ns(self) -> int | None:
+        """Time of the oldest sample kept; None before the first."""
+        return self._end_ns - self._duration_ns(self._used) if self.sample_rate else None
+
+    def push(self, chunk: AudioChunk) -> None:
+        """Append a chunk. Overlaps are cut, holes are remembered, a new rate or time line starts afresh."""
+        if not isinstance(chunk, AudioChunk):
+            raise ShapeError(f"AudioBuffer.push: wanted an AudioChunk, got {type(chunk).__name__}")
+        samples = to_mono(chunk.samples)
+        with self._lock:
+            self.counts["chunks"] += 1
+            if not len(samples):
+                return
+            if not np.isfinite(samples).all():
+                self.counts["nonfinite"] += 1  # left out, so that a hole marks the place
+                return
+            if np.abs(samples).max() > 1.0:
+                self.counts["clipped"] += 1
+                samples = np.clip(samples, -1.0, 1.0)
+            self._place(samples, chunk.sample_rate, int(chunk.stamp_ns))
+
+    def _place(self, samples: np.ndarray, rate: int, stamp_ns: int) -> None:
+        if self.sample_rate and rate != self.sample_rate:
+            self.counts["rate_changes"] += 1
+            self._clear()
+        if not self.sample_rate:
+            self._start(rate, stamp_ns)
+        error_ns = stamp_ns - self._end_ns
+        half_chunk_ns = self._duration_ns(len(samples)) // 2
+        jitter_ns = max(round(self.config.gap_tolerance_s * NS), min(half_chunk_ns, MAX_JITTER_NS))
+        if error_ns < -JUMP_BACK_NS or error_ns > round(self.config.ring_s * NS):
+            self.counts["jumps"] += 1
+            self._clear()
+            self._start(rate, stamp_ns)
+        elif error_ns > jitter_ns:
+            self.counts["gaps"] += 1
+            missing = round(error_ns * rate / NS)
+            first = self._dropped + self._used
+            self._holes.append((first, first + missing))
+            self._append(np.zeros(missing, np.float32))
+            self._end_ns = stamp_ns
+        elif error_ns < -jitter_ns:
+            self.counts["overlaps"] += 1
+            samples = samples[round(-error_ns * rate / NS) :]
+        else:
+            self._end_ns += round(error_ns * DRIFT_GAIN)
+        self._append(samples)
+        self._end_ns += self._duration_ns(len(samples))
+        self.counts["samples"] += len(samples)
+
+    def _start(self, rate: int, stamp_ns: int) -> None:
+        self.sample_rate = rate
+        self._samples = np.zeros(2 * round(self.config.ring_s * rate), np.float32)
+        self._end_ns = stamp_ns
+
+    def _append(self, samples: np.ndarray) -> None:
+        keep = len(self._samples) // 2  # one ring length; the other half makes room without moving each time
+        if len(samples) > keep:
+            self._dropped += self._used + len(samples) - keep
+            self._used = 0
+            samples = samples[-keep:]
+        elif self._used + len(samples) > len(self._samples):
+            shift = self._used + len(samples) - keep
+            self._samples[: self._used - shift] = self._samples[shift : self._used].copy()
+            self._used -= shift
+            self._dropped += shift
+        self._samples[self._used : self._used + len(samples)] = samples
+        self._used += len(samples)
+        while self._holes and self._holes[0][1] <= self._dropped:
+            self._holes.popleft()
+
+    def _duration_ns(self, samples: int) -> int:
+        return round(samples * NS / self.sample_rate)
+
+    def window(self, stamp_ns: int, *, pad: bool = False) -> AudioWindow:
+        """The sound of the image stamped ``stamp_ns``: ``window_s`` long, mono, at the stream's own rate.
+
+        trailing: ends at the stamp, or up to 0.3 s earlier at the newest sample where the sound lags
+        behind the image. centered: half before, half after. ``pad`` fills what lies outside the
+        stream's ends with zeros (offline). Raises AudioGapError with reason no_audio, audio_gap,
+        audio_too_old or audio_not_yet.
+        """
+        with self._lock:
+            if not self.sample_rate:
+                raise AudioGapError("no_audio", "no sound yet: wanted a window, got no chunk; is the microphone running?")
+            count = round(self.config.window_s * self.sample_rate)
+            end_ns = int(stamp_ns)
+            if self.config.alignment == "centered":
+                end_ns += round(self.config.window_s * NS / 2)
+            elif not pad and 0 < end_ns - self._end_ns <= NEWEST_LAG_NS:
+                end_ns = self._end_ns
+            end = self._dropped + self._used + round((end_ns - self._end_ns) * self.sample_rate / NS)
+            return AudioWindow(self._cut(end - count, end, pad), self.sample_rate, end_ns - self._duration_ns(count))
+
+    def _cut(self, first: int, last: int, pad: bool) -> np.ndarray:
+        newest = self._dropped + self._used
+        if last > newest and not pad:
+            late_ms = 1000 * (last - newest) / self.sample_rate
+            raise AudioGapError("audio_not_yet", f"sound of this image is not there yet: {late_ms:.0f} ms are missing")
+        if first < self._dropped and not pad:
+            early_ms = 1000 * (self._dropped - first) / self.sample_rate
+            if self._dropped:
+                raise AudioGapError(
+                    "audio_too_old", f"image is older than the sound kept, by {early_ms:.0f} ms; raise audio.ring_s"
+                )
+            raise AudioGapError("no_audio", f"not enough sound yet: {early_ms:.0f} ms are missing before the first sample")
+        for start, stop in self._holes:
+            if start < last and first < stop:
+                raise AudioGapError("audio_gap", f"a hole of {1000 * (stop - start) / self.sample_rate:.0f} ms in the sound")
+        low, high = max(first, self._dropped), min(last, newest)
+        if high <= low:
+            return np.zeros(last - first, np.float32)
+        inside = self._samples[low - self._dropped : high - self._dropped]
+        return np.pad(inside, (low - first, last - high)) if pad else inside.copy()

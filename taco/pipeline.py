@@ -1,0 +1,128 @@
+"""The straight line: one image and its sound in, the outlined and named sounding things out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from taco.backbones import build_anchors, load_backbones
+from taco.backbones.base import Backbones
+from taco.concepts import name_concepts
+from taco.config import TacoConfig
+from taco.factorization import factorize
+from taco.segmentation import load_segmenter
+from taco.segmentation.base import Segmenter
+from taco.types import AudioWindow, Factorization, ImageFeatures, SoundingScene, Tokens, VideoFrame
+
+
+class TacoPipeline:
+    """Frozen models, a word bank and the memory of the last frame. Use it from one thread.
+
+    config: every setting. backbones, segmenter: given ones are used instead of the configured ones.
+    Raises WeightsError, DeviceError, ConfigError or MissingPackageError where the configured models cannot run.
+    """
+
+    def __init__(
+        self, config: TacoConfig | None = None, *, backbones: Backbones | None = None, segmenter: Segmenter | None = None
+    ):
+        self.config = config or TacoConfig()
+        if self.config.models.threads:
+            torch.set_num_threads(self.config.models.threads)
+        self.backbones = backbones or load_backbones(self.config.models)
+        self.segmenter = segmenter or load_segmenter(self.config, self.backbones)
+        self.set_words(self.config.models.word_bank)
+        self.reset()
+
+    def set_words(self, words: Sequence[str]) -> None:
+        """Listen for these words (empty: the models' own list); forgets the last frame."""
+        self.anchors = build_anchors(self.backbones, words)
+        self.reset()
+
+    def set_config(self, config: TacoConfig) -> None:
+        """Use other live settings (thresholds) from the next frame on; models stay as they are."""
+        self.config = config
+        self.segmenter.config = config.segmentation
+
+    def reset(self) -> None:
+        """Forget the last frame: the next one starts cold."""
+        self._last: Factorization | None = None
+        self._generator = torch.Generator().manual_seed(0)
+
+    def warm_up(self, size: tuple[int, int] = (480, 640)) -> dict[str, float]:
+        """Run one made frame of (height, width) px, so that the first real one is not slow; returns its times in ms."""
+        noise = np.random.default_rng(0)
+        frame = VideoFrame(noise.integers(0, 255, (*size, 3), np.uint8), 0)
+        rate = 16000
+        samples = noise.normal(0, 0.1, round(self.config.audio.window_s * rate)).astype(np.float32).clip(-1, 1)
+        scene = self.process(frame, AudioWindow(samples, rate, 0))
+        self.reset()
+        return dict(scene.stage_ms)
+
+    @torch.inference_mode()
+    def encode(self, frame: VideoFrame, window: AudioWindow) -> tuple[ImageFeatures, Tokens]:
+        """Image features and audio tokens, one pass of each frozen model."""
+        return self.backbones.image.encode(frame), self.backbones.audio.encode(window)
+
+    @torch.inference_mode()
+    def process(self, frame: VideoFrame, window: AudioWindow) -> SoundingScene:
+        """What is heard and seen in one frame; the next frame starts from it (warm start, temporal term)."""
+        times: dict[str, float] = {}
+        level = window.level_dbfs
+
+        def scene(verdict: str, score: float = 0.0, **found) -> SoundingScene:
+            return SoundingScene(
+                frame.stamp_ns, frame.size, window.start_ns, window.end_ns, level, score, verdict, stage_ms=times, **found
+            )
+
+        if level < self.config.concepts.silence_dbfs:
+            self._last = None
+            return scene("silent")
+        with _timed(times, "image"):
+            features = self.backbones.image.encode(frame)
+        with _timed(times, "sound"):
+            audio = self.backbones.audio.encode(window)
+        with _timed(times, "factorize"):
+            factorization = factorize(
+                features.tokens.values,
+                audio.values,
+                self.anchors,
+                self.config.factorization,
+                init=self._last,
+                previous=self._last,
+                generator=self._generator,
+            )
+        self._last = factorization
+        with _timed(times, "name"):
+            heard = name_concepts(factorization, features.tokens, audio, self.anchors, self.config.concepts)
+            sound_map = _sound_map(factorization, audio)
+        found = {"factorization": factorization, "sound_map": sound_map}
+        if not heard.concepts:
+            return scene("rejected", heard.score, **found)
+        with _timed(times, "segment"):
+            masks = self.segmenter.segment(frame, features, factorization, heard.concepts, self.anchors)
+        verdict = "sounding" if masks.objects else "rejected"
+        return scene(verdict, heard.score, objects=masks.objects, confidence=masks.confidence, **found)
+
+    def close(self) -> None:
+        """Free the models' memory; the pipeline cannot be used afterwards."""
+        self._last = self.anchors = self.segmenter = self.backbones = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+@contextmanager
+def _timed(times: dict[str, float], stage: str):
+    start = time.perf_counter()
+    yield
+    times[stage] = 1000.0 * (time.perf_counter() - start)
+
+
+def _sound_map(factorization: Factorization, audio: Tokens) -> np.ndarray | None:
+    if factorization.sounding < 0:
+        return None
+    activations = factorization.audio_activations[:, factorization.sounding]
+    return audio.on_grid(activations).float().cpu().numpy()
