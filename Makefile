@@ -1,0 +1,33 @@
+# TACO-ROS. `make help` lists what there is.
+.PHONY: help setup demo test test-full lint bench parity test-kilted clean
+.DEFAULT_GOAL := help
+unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH ROS_DISTRO _ROS_WHEELS_BOOTSTRAP_COMPLETE
+PY := .venv/bin/python
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## make .venv: packages, ROS 2 middleware, messages, embedded models
+	@tools/setup.sh
+
+demo: setup ## see and hear it: the real graph on scenes of real photographs and sounds; results in build/demo
+	@$(PY) tools/demo.py
+
+test: setup ## every test (BIRDNET=1 adds the optional extra's)
+	@tools/setup_audio.sh
+	@$(PY) -m pytest
+
+lint: setup ## ruff: rules and format
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+bench: setup ## time the solvers, the stream and the node
+	@$(PY) -m taco.cli bench solver && $(PY) -m taco.cli bench stream && $(PY) -m taco.cli bench node
+
+test-kilted: setup ## the ROS tests again on ROS 2 Kilted, in .venv-kilted
+	@tools/test_kilted.sh
+
+parity: setup ## compare the audio tower with the msclap package, in .venv-parity
+	@tools/parity.sh
+
+clean: ## remove what was built (not .venv, not the weights)
+	rm -rf build install log

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# usage: tools/setup.sh     makes .venv and everything that `make demo` and `make test` need; done within a second when it is all there
+# PYTHON=python3.12 chooses the interpreter; PIP_EXTRA_INDEX_URL may name PyTorch's index of CPU builds (a much smaller download than CUDA's).
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+unset PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH ROS_DISTRO _ROS_WHEELS_BOOTSTRAP_COMPLETE
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+venv=$root/.venv
+log=$root/build/setup.log
+stamp=$venv/.taco-setup
+mkdir -p build
+
+fail() {
+  echo "taco: $1" >&2
+  exit 1
+}
+step() { printf '[%s] %s\n' "$1" "$2"; }
+
+# Says every few seconds that a long step is alive, and shows the end of the log when it fails.
+run() {
+  "$@" >>"$log" 2>&1 &
+  local job=$! begin=$SECONDS
+  while kill -0 "$job" 2>/dev/null; do
+    sleep 0.2
+    if [ -t 1 ]; then printf '\r      %3d s' $((SECONDS - begin)); elif [ $(((SECONDS - begin) % 15)) = 14 ]; then
+      printf '      %3d s\n' $((SECONDS - begin))
+      sleep 1
+    fi
+  done
+  [ -t 1 ] && printf '\r'
+  if ! wait "$job"; then
+    grep -v '^WARNING' "$log" | tail -n 15 >&2
+    fail "a step of the setup failed; the whole log is in build/setup.log"
+  fi
+}
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-} python3 python3.12 python3.11; do
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  fail "wanted Python 3.11 or 3.12, found none; next: apt-get install python3 python3-venv python3-dev, or PYTHON=/path/to/python make setup"
+}
+
+wanted=$(cat requirements/*.txt tools/setup.sh | cksum)
+if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
+  python=$(find_python)
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || fail "$python has no venv module; next: apt-get install python3-venv"
+  include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+  [ -f "$include/Python.h" ] || fail "wanted the Python headers in $include, found none; next: apt-get install python3-dev"
+  command -v g++ >/dev/null || fail "wanted a C++ compiler for the ROS messages, found none; next: apt-get install g++"
+  : >"$log"
+  step 1/4 "virtual environment with $("$python" --version)"
+  [ -x "$venv/bin/python" ] || run "$python" -m venv "$venv"
+  step 2/4 "pinned packages and the ROS 2 Jazzy middleware (1 to 5 minutes, about 2 GB without CUDA)"
+  run "$venv/bin/pip" install -c requirements/lock.txt -r requirements/base.txt -r requirements/dev.txt -r requirements/ros-jazzy.txt
+  printf '%s' "$wanted" >"$stamp"
+  fresh=1
+fi
+[ -n "${fresh:-}" ] && step 3/4 "ROS messages and nodes"
+tools/build_messages.sh "$venv"
+[ -n "${fresh:-}" ] && step 4/4 "embedded models"
+"$venv/bin/python" -m taco.cli weights fetch embedded
+[ -n "${fresh:-}" ] && step done "next: make demo, make test"
+exit 0
