@@ -1,0 +1,125 @@
+"""Overlays and contact sheets."""
+
+import numpy as np
+import pytest
+
+from taco import draw
+from taco.errors import ShapeError
+from taco.types import SoundingObject, SoundingScene
+
+
+def scene(size=(120, 160), boxes=(), verdict="sounding", level=-20.0):
+    objects = []
+    for index, (x, y, w, h) in enumerate(boxes):
+        mask = np.zeros(size, bool)
+        mask[y : y + h, x : x + w] = True
+        objects.append(SoundingObject.from_mask(mask, [("dog", 0.8)], 0.9 - 0.1 * index, id=index + 1))
+    return SoundingScene(0, size, 0, 10**9, level, 0.7, verdict, tuple(objects))
+
+
+@pytest.fixture
+def grey():
+    return np.full((120, 160, 3), 90, np.uint8)
+
+
+def test_overlay_paints_the_mask_in_the_colour_of_the_id_and_leaves_the_rest(grey):
+    out = draw.overlay(grey, scene(boxes=[(60, 50, 40, 40)]), strip=False, alpha=0.5)
+    assert out.shape == grey.shape and out.dtype == np.uint8
+    wanted = (np.array(draw.colour_of(1)) + 90) / 2
+    assert np.abs(out[75, 85] - wanted).max() <= 1
+    assert (out[110:, :40] == 90).all() and (out[:, 130:] == 90).all()
+    assert (grey == 90).all(), "the caller's image must stay as it was"
+
+
+def test_outline_is_the_full_colour_with_a_dark_line_beside_it(grey):
+    out = draw.overlay(grey, scene(boxes=[(60, 50, 40, 40)]), strip=False, alpha=0.0).astype(int)
+    row = out[75, 90:106]
+    assert (np.abs(row - np.array(draw.colour_of(1))).sum(1) < 60).any()
+    assert (row.sum(1) < 120).any()
+
+
+def test_no_objects_and_no_strip_is_the_image_itself(grey):
+    assert (draw.overlay(grey, scene(), strip=False) == grey).all()
+
+
+@pytest.mark.parametrize("ground", [0, 128, 255])
+def test_labels_can_be_read_on_any_ground(ground):
+    image = np.full((240, 320, 3), ground, np.uint8)
+    bare = draw.overlay(image, scene((240, 320), [(100, 100, 80, 80)]), strip=False, alpha=0.0)
+    colour, ink = draw.colour_of(1), draw.ink_on(draw.colour_of(1))
+    ys, xs = np.nonzero(np.abs(bare[:98].astype(int) - colour).sum(2) < 12)
+    plate = bare[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1].reshape(-1, 3).astype(int)
+    assert (np.abs(plate - colour).sum(1) < 12).mean() > 0.5
+    assert 0.03 < (np.abs(plate - ink).sum(1) < 120).mean() < 0.4
+
+
+def test_ink_has_a_contrast_of_four_and_a_half_on_every_colour():
+    def luminance(colour):
+        part = [(c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4) for c in colour]
+        return 0.2126 * part[0] + 0.7152 * part[1] + 0.0722 * part[2]
+
+    for id in range(1, 200):
+        light, dark = sorted((luminance(draw.colour_of(id)), luminance(draw.ink_on(draw.colour_of(id)))), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.4
+
+
+def test_colours_are_stable_and_neighbours_differ():
+    assert draw.colour_of(7) == draw.colour_of(7)
+    for id in range(1, 60):
+        assert np.abs(np.subtract(draw.colour_of(id), draw.colour_of(id + 1))).sum() > 120
+    assert len(draw.palette()) == 768 and tuple(draw.palette()[3 * 5 : 3 * 5 + 3]) == draw.colour_of(5)
+
+
+def test_labels_of_two_objects_do_not_cover_each_other(grey, monkeypatch):
+    places = []
+    monkeypatch.setattr(
+        draw, "_place", lambda out, chip, box, taken, place=draw._place: places.append(r := place(out, chip, box, taken)) or r
+    )
+    draw.overlay(grey, scene(boxes=[(40, 60, 30, 30), (42, 62, 30, 30)]))
+    (ax, ay, aw, ah), (bx, by, bw, bh) = places
+    assert ax + aw <= bx or bx + bw <= ax or ay + ah <= by or by + bh <= ay
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (20, 300), (300, 20), (1080, 1920)])
+@pytest.mark.parametrize("verdict", ["sounding", "silent", "rejected"])
+def test_any_size_and_verdict(size, verdict):
+    boxes = [(0, 0, size[1], size[0])] if verdict == "sounding" else []
+    out = draw.overlay(np.zeros((*size, 3), np.uint8), scene(size, boxes, verdict, -200.0))
+    assert out.shape == (*size, 3)
+
+
+def test_the_meter_grows_with_the_level(grey):
+    def filled(level):
+        out = draw.overlay(grey, scene(level=level))[-10:, :45].reshape(-1, 3).astype(int)
+        return (np.abs(out - draw.VERDICT_COLOURS["sounding"]).sum(1) < 10).sum()
+
+    assert filled(-200) == 0 and 0 < filled(-40) < filled(-10)
+
+
+def test_overlay_refuses_a_scene_of_another_size(grey):
+    with pytest.raises(ShapeError, match="wanted a scene of"):
+        draw.overlay(grey, scene((60, 80)))
+    with pytest.raises(ShapeError):
+        draw.overlay(grey[..., 0], scene())
+
+
+def test_contact_sheet_holds_every_picture():
+    images = [np.full((40 + 10 * i, 80, 3), 20 + 40 * i, np.uint8) for i in range(5)]
+    sheet = draw.contact_sheet(images, [f"picture {i} with a rather long caption to wrap" for i in range(5)], 3, 100)
+    assert sheet.dtype == np.uint8 and sheet.shape[1] == 8 + 3 * 108
+    for i in range(5):
+        assert (np.abs(sheet.astype(int) - (20 + 40 * i)).sum(2) == 0).sum() > 1000
+
+
+def test_contact_sheet_wants_a_caption_for_every_picture():
+    with pytest.raises(ShapeError, match="got 0 pictures"):
+        draw.contact_sheet([], [])
+    with pytest.raises(ShapeError, match="got 1 pictures, 2 captions"):
+        draw.contact_sheet([np.zeros((4, 4, 3), np.uint8)], ["a", "b"])
+
+
+def test_heat_is_warmer_where_the_map_is_high(grey):
+    values = np.zeros((4, 4), np.float32)
+    values[0, 0] = 1.0
+    out = draw.heat(grey, values)
+    assert out.shape == grey.shape and out[0, 0].sum() > out[-1, -1].sum()
