@@ -13,7 +13,7 @@ setup: ## make .venv: packages, ROS 2 middleware, messages, embedded models
 demo: setup ## see and hear it: the real graph on scenes of real photographs and sounds; results in build/demo
 	@$(PY) tools/demo.py
 
-test: setup ## every test (BIRDNET=1 adds the optional extra's)
+test: setup lint ## every test, and the linter (BIRDNET=1 adds the optional extra's)
 	@tools/setup_audio.sh
 	@$(PY) -m pytest
 

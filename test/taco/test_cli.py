@@ -1,0 +1,58 @@
+"""The taco command: exit status, one-line errors, settings from files and options."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from taco import __version__
+from taco.cli import COMMANDS, main
+from taco.config import TacoConfig
+
+
+def test_every_command_has_help(capsys):
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as caught:
+            main([name, "--help"])
+        assert caught.value.code == 0
+        assert f"taco {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [[], ["no-such-command"], ["config", "--nonsense"]])
+def test_bad_usage_is_status_2(argv):
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+
+
+def test_config_prints_what_it_was_given(capsys):
+    assert main(["config", "--json", "--set", "audio.window_s=2", "--set", "models.word_bank=[dog, siren]"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["audio"]["window_s"] == 2.0 and values["models"]["word_bank"] == ["dog", "siren"]
+
+
+def test_yaml_output_is_a_config_file(tmp_path, capsys):
+    assert main(["config", "--yaml"]) == 0
+    path = tmp_path / "all.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert TacoConfig.from_yaml(path) == TacoConfig()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["config", "--set", "audio.windows_s=2"], "did you mean audio.window_s"),
+        (["config", "--set", "audio.window_s"], "NAME=VALUE"),
+        (["config", "--config", "none.yaml"], "none.yaml"),
+    ],
+)
+def test_wrong_settings_are_one_line_and_status_2(argv, words, capsys):
+    assert main(argv) == 2
+    message = capsys.readouterr().err
+    assert words in message and message.count("\n") == 1 and message.startswith("taco: ")
+
+
+def test_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "taco.cli", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"taco {__version__}"

@@ -1,0 +1,74 @@
+"""Settings: one owner of every default, misspelt names found, ranges kept."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from taco.config import FactorizationConfig, TacoConfig, walk
+from taco.errors import ConfigError, TacoError
+
+
+def test_every_setting_explains_itself_and_its_default_is_allowed():
+    settings = list(walk())
+    assert len({item.path for item in settings}) == len(settings) > 40
+    for item in settings:
+        assert item.help.strip().endswith((".", "?")), item.path
+        assert item.check(item.default) == item.default
+        if item.type in (int, float) and not item.choices:
+            assert item.minimum is not None and item.maximum is not None, f"{item.path} has no range"
+
+
+def test_config_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TacoConfig().audio.window_s = 2.0
+
+
+def test_dict_and_yaml_give_the_same_config_back(tmp_path):
+    config = TacoConfig.from_dict({"audio": {"window_s": 2}, "models.word_bank": ["dog", "siren"]})
+    assert config.audio.window_s == 2.0 and config.models.word_bank == ("dog", "siren")
+    assert TacoConfig.from_dict(config.to_dict()) == config
+    path = tmp_path / "taco.yaml"
+    path.write_text(yaml.safe_dump(config.to_dict()))
+    assert TacoConfig.from_yaml(path) == config
+    path.write_text(yaml.safe_dump({"/**": {"ros__parameters": config.to_dict()}}))
+    assert TacoConfig.from_yaml(path) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"audio": {"windows_s": 1.0}}, "did you mean audio.window_s"),
+        ({"nonsense": 3}, "unknown setting nonsense"),
+        ({"audio.window_s": 99}, "wanted 0.1 to 10.0 s, got 99.0"),
+        ({"audio.window_s": float("nan")}, "got nan"),
+        ({"audio.window_s": "long"}, "wanted float, got str"),
+        ({"audio.window_s": True}, "wanted float, got bool"),
+        ({"factorization.n_factors": 2.5}, "wanted int"),
+        ({"factorization.solver": "blok"}, "did you mean block"),
+        ({"factorization.reconstruction_weights": [1.0]}, "wanted 2 values, got 1"),
+        ({"models.word_bank": 3}, "wanted a list"),
+    ],
+)
+def test_wrong_settings_are_named_in_one_line(values, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        TacoConfig.from_dict(values)
+    assert "\n" not in str(caught.value) and isinstance(caught.value, (TacoError, ValueError))
+
+
+def test_sections_check_themselves_when_built():
+    with pytest.raises(ValueError, match="n_factors"):
+        FactorizationConfig(n_factors=0)
+
+
+def test_unreadable_yaml(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("a: [1,\n  b")
+    with pytest.raises(ConfigError, match="broken.yaml") as caught:
+        TacoConfig.from_yaml(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="missing.yaml"):
+        TacoConfig.from_yaml(tmp_path / "missing.yaml")
+    path.write_text("- 1\n- 2\n")
+    with pytest.raises(ConfigError, match="mapping"):
+        TacoConfig.from_yaml(path)

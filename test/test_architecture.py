@@ -1,0 +1,124 @@
+"""The house keeps its shape: imports run only downward, vendors stay in their adapters, rooms stay small."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(p for room in ("taco", "taco_ros") for p in (ROOT / room).rglob("*.py"))
+
+# Lower numbers know nothing of higher ones; a room may import only rooms below it and its own.
+FLOORS = {
+    "taco.errors": 0,
+    "taco.types": 1,
+    "taco.config": 1,
+    "taco.audio": 2,
+    "taco.packages": 2,
+    "taco.weights": 3,
+    "taco.factorization": 3,
+    "taco.concepts": 4,
+    "taco.backbones": 4,
+    "taco.segmentation": 5,
+    "taco.geometry": 5,
+    "taco.tracking": 5,
+    "taco.pipeline": 6,
+    "taco.draw": 7,
+    "taco.media": 7,
+    "taco.bags": 7,
+    "taco.explain": 8,
+    "taco.evaluation": 8,
+    "taco.viewer": 8,
+    "taco.bench": 9,
+    "taco.commands": 10,
+    "taco.cli": 10,
+    "taco_ros": 11,
+}
+SAME_FLOOR = {
+    ("taco.errors", "taco.errors"),
+    ("taco.types", "taco.config"),
+    ("taco.cli", "taco.commands"),
+    ("taco.commands", "taco.cli"),
+}
+VENDORS = {
+    "open_clip": {"taco/backbones", "taco/commands/doctor.py"},
+    "transformers": {"taco/backbones", "taco/segmentation"},
+    "timm": {"taco/backbones"},
+    "av": {"taco/media.py", "taco/commands/doctor.py"},
+    "rosbags": {"taco/bags.py", "taco_ros"},
+    "rclpy": {"taco_ros"},
+    "sounddevice": {"taco_ros", "taco/commands/doctor.py"},
+}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room(module: str) -> str | None:
+    parts = module.split(".")
+    if parts[0] == "taco_ros":
+        return "taco_ros"
+    if parts[0] != "taco" or len(parts) == 1:
+        return None
+    return ".".join(parts[:2])
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import"
+            found.add(node.module)
+            if node.module in ("taco", "taco.commands"):
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_downward(path):
+    mine = room(name_of(path))
+    if mine is None:
+        return
+    assert mine in FLOORS, f"{mine} is a new room: give it a floor"
+    for other in filter(None, map(room, imports(path))):
+        if other != mine and (mine, other) not in SAME_FLOOR and other in FLOORS:
+            assert FLOORS[other] < FLOORS[mine], f"{mine} (floor {FLOORS[mine]}) imports {other} (floor {FLOORS[other]})"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_vendors_stay_in_their_adapters(path):
+    where = str(path.relative_to(ROOT))
+    for module in imports(path):
+        places = VENDORS.get(module.split(".")[0])
+        if places is not None:
+            assert any(where.startswith(place) for place in places), f"{where} imports {module}"
+
+
+def test_core_imports_without_ros_and_without_vendors():
+    code = (
+        "import sys; import taco.types, taco.config, taco.audio, taco.factorization, taco.concepts, taco.segmentation.base; "
+        "bad = {'rclpy', 'open_clip', 'transformers', 'av', 'timm', 'torchvision'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_rooms_stay_small_and_say_what_they_are_for(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400, "over 400 lines: split it"
+    tree = ast.parse(text)
+    assert not text.strip() or ast.get_docstring(tree), "no module docstring"
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+def test_node_does_no_arithmetic_on_features():
+    for path in (ROOT / "taco_ros").glob("*.py"):
+        assert "torch" not in {m.split(".")[0] for m in imports(path)}, f"{path.name} imports torch"
