@@ -1,0 +1,148 @@
+"""EfficientNet-Lite0 as an image encoder: ImageNet features whose class weights are the word vectors.
+
+The network is written out here in plain torch; only the weights file of the package is used. Its
+last features are cut at [0, 6], so the tokens are non-negative as soft non-negative factorization
+wants them (paper section 3.3).
+"""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from taco.errors import ConfigError, WeightsError
+from taco.types import ImageFeatures, Tokens, VideoFrame
+
+# (kernel, stride, expansion, channels out) of the 16 blocks; Lite: no squeeze-and-excitation, ReLU6, fixed stem and head.
+BLOCKS = (
+    [(3, 1, 1, 16)]
+    + [(3, 2, 6, 24), (3, 1, 6, 24)]
+    + [(5, 2, 6, 40), (5, 1, 6, 40)]
+    + [(3, 2, 6, 80), (3, 1, 6, 80), (3, 1, 6, 80)]
+    + [(5, 1, 6, 112)] * 3
+    + [(5, 2, 6, 192)]
+    + [(5, 1, 6, 192)] * 3
+    + [(3, 1, 6, 320)]
+)
+FEATURES = 1280
+
+
+class _Same(nn.Conv2d):
+    """A bias-free convolution padded as TensorFlow's SAME: the odd pixel goes to the right and bottom."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
+        super().__init__(inputs, outputs, kernel, stride, 0, groups=groups, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        total = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[-2:]]
+        if total[0] == total[1] and total[0] % 2 == 0:  # symmetric: the convolution pads by itself, without a copy
+            return F.conv2d(x, self.weight, None, self.stride, total[0] // 2, 1, self.groups)
+        x = F.pad(x, (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2))
+        return F.conv2d(x, self.weight, None, self.stride, 0, 1, self.groups)
+
+
+class _Block(nn.Module):
+    def __init__(self, inputs: int, kernel: int, stride: int, expansion: int, outputs: int):
+        super().__init__()
+        middle = inputs * expansion
+        self.expands, self.keeps = expansion != 1, stride == 1 and inputs == outputs
+        if self.expands:
+            self._expand_conv, self._bn0 = _Same(inputs, middle, 1), nn.BatchNorm2d(middle, eps=1e-3)
+        self._depthwise_conv, self._bn1 = _Same(middle, middle, kernel, stride, middle), nn.BatchNorm2d(middle, eps=1e-3)
+        self._project_conv, self._bn2 = _Same(middle, outputs, 1), nn.BatchNorm2d(outputs, eps=1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        y = F.relu6(self._bn1(self._depthwise_conv(y)))
+        y = self._bn2(self._project_conv(y))
+        return x + y if self.keeps else y
+
+
+class EfficientNetLite0(nn.Module):
+    """(B, 3, H, W) in about [-1, 1] -> (B, 1280, H/32, W/32) in [0, 6]. Module names follow the weights file."""
+
+    def __init__(self):
+        super().__init__()
+        self._conv_stem, self._bn0 = _Same(3, 32, 3, 2), nn.BatchNorm2d(32, eps=1e-3)
+        inputs = [32] + [outputs for *_, outputs in BLOCKS]
+        self._blocks = nn.ModuleList(_Block(n, *block) for n, block in zip(inputs, BLOCKS))
+        self._conv_head, self._bn1 = _Same(320, FEATURES, 1), nn.BatchNorm2d(FEATURES, eps=1e-3)
+        self._fc = nn.Linear(FEATURES, 1000)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """The stages "res2" (stride 4), "res3" (8), "res4" (16) and the head "res5" (32)."""
+        stages = {}
+        x = F.relu6(self._bn0(self._conv_stem(x)))
+        for index, block in enumerate(self._blocks):
+            x = block(x)
+            if index in (2, 4, 10):
+                stages[{2: "res2", 4: "res3", 10: "res4"}[index]] = x
+        stages["res5"] = F.relu6(self._bn1(self._conv_head(x)))
+        return stages
+
+
+class EfficientNetEncoder:
+    """Image encoder over EfficientNet-Lite0. ``words`` maps each word to its ImageNet class numbers.
+
+    The image is resized (its aspect ratio kept within half a token) so that it has about
+    image_size * image_size pixels; tokens are the head's features, one every 32 of those pixels.
+    """
+
+    name = "efficientnet-lite0"
+
+    def __init__(self, network: EfficientNetLite0, words: Mapping[str, Sequence[int]], image_size: int = 448):
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.image_size = image_size
+        self._words = {word: tuple(classes) for word, classes in words.items()}
+        rows = network._fc.weight.detach()
+        self._classes = rows - rows.mean(0)  # less their mean: what sets a class apart from things in general
+
+    @classmethod
+    def from_file(cls, path: Path, words: Mapping[str, Sequence[int]], image_size: int = 448, device: str = "cpu"):
+        """From the package's .pth file; WeightsError where it is missing, damaged or of another network."""
+        network = EfficientNetLite0()
+        try:
+            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except (OSError, RuntimeError, EOFError, AttributeError, TypeError, pickle.UnpicklingError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise WeightsError(
+                f"{path}: wanted EfficientNet-Lite0 weights, got {reason}; run `taco weights fetch embedded`"
+            ) from None
+        return cls(network.to(device), words, image_size)
+
+    def encode(self, frame: VideoFrame) -> ImageFeatures:
+        """Tokens (h/32 * w/32, 1280) in [0, 6]; pyramid "res2" (stride 4) to "res5" (stride 32)."""
+        height, width = frame.size
+        scale = self.image_size / (height * width) ** 0.5
+        size = tuple(max(1, round(side * scale / 32)) * 32 for side in (height, width))
+        device = self._classes.device
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.ascontiguousarray(frame.rgb)).to(device).permute(2, 0, 1)[None].float()
+            pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
+            pixels = ((pixels - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
+            stages = self.network(pixels)
+        top = stages["res5"]
+        tokens = Tokens(top[0].flatten(1).T.contiguous(), tuple(top.shape[-2:]))
+        return ImageFeatures(tokens, stages, size, size)
+
+    def encode_text(self, words: Sequence[str]) -> Tensor:
+        """(M, 1280): for each word the mean of its classes' weights, less the mean of all classes."""
+        unknown = [word for word in words if word not in self._words]
+        if unknown:
+            raise unknown_words(unknown, self._words, self.name)
+        return torch.stack([self._classes[list(self._words[word])].mean(0) for word in words])
+
+
+def unknown_words(unknown: Sequence[str], known: Sequence[str], model: str) -> ConfigError:
+    """The error for words that a closed vocabulary lacks."""
+    near = difflib.get_close_matches(unknown[0], list(known), 1)
+    hint = f"did you mean {near[0]}?" if near else f"it knows {', '.join(list(known)[:12])}, ..."
+    return ConfigError(f"models.word_bank: {model} does not know {', '.join(map(repr, unknown[:5]))}; {hint}")
