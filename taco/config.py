@@ -111,6 +111,17 @@ class FactorizationConfig(_Checked):
         "Sounding factor by the newest sound of the window (ours) or by the penalty (the paper's).",
         choices=("recent", "penalty"),
     )
+    start: str = setting(
+        "guided",
+        "Cold start of the block solver: clusters guided by the sound (ours), or k-means and random activations (the paper's).",
+        choices=("guided", "random"),
+    )
+    trust_region: float = setting(
+        0.2,
+        "How far the penalty may move an activation from its reconstruction (block, binding recent); 0 sets no bound.",
+        minimum=0.0,
+        maximum=1.0,
+    )
     max_iterations: int = setting(
         0,
         "Steps (gradient) or sweeps (block) at most; 0 takes the solver's own: 1800 steps, 4 cold or 2 warm sweeps.",
@@ -170,6 +181,24 @@ class NodeConfig(_Checked):
     )
     mirror: bool = setting(False, "Mirror the camera image left to right before use.")
     no_image_warning_s: float = setting(5.0, "Warn when no image came for this long.", unit="s", minimum=0.5, maximum=600.0)
+    cameras: tuple[str, ...] = setting(
+        (), "Names of several cameras that share the models and the sound: NAME/image in, ~/NAME/objects out; empty: one camera."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MicrophoneConfig(_Checked):
+    """The node that publishes a sound device as AudioChunk messages."""
+
+    device: str = setting("", "Name (a part of it will do) or number of the input device; empty takes the system's default.")
+    sample_rate: int = setting(16000, "Samples per second and channel.", unit="Hz", minimum=1000, maximum=768000)
+    channels: int = setting(1, "Channels to record.", minimum=1, maximum=64)
+    block_s: float = setting(0.05, "Length of a published chunk.", unit="s", minimum=0.005, maximum=1.0)
+    frame_id: str = setting("microphone", "Coordinate frame named in the headers.")
+    reopen_s: float = setting(1.0, "Wait before a lost device is opened again.", unit="s", minimum=0.1, maximum=60.0)
+    silent_s: float = setting(
+        3.0, "A device that delivers nothing for this long is opened again.", unit="s", minimum=0.5, maximum=60.0
+    )
 
 
 @dataclass(frozen=True, slots=True)
