@@ -141,6 +141,9 @@ class ConceptsConfig(_Checked):
         -50.0, "Windows quieter than this count as silence.", unit="dBFS", minimum=-200.0, maximum=0.0, live=True
     )
     min_score: float = setting(0.3, "Sounding score below which nothing is reported.", minimum=0.0, maximum=1.0, live=True)
+    image_weight: float = setting(
+        0.3, "Weight of the image's evidence for a word beside the sound's.", minimum=0.0, maximum=100.0, live=True
+    )
     n_labels: int = setting(5, "Words reported for an object.", minimum=1, maximum=100, live=True)
 
 

@@ -92,11 +92,10 @@ def extract(archive: Path, members: Mapping[str, str], folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as packed:
             for member, name in members.items():
-                with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}.", delete=False) as out:
-                    with packed.open(member) as stream:
-                        shutil.copyfileobj(stream, out, 1 << 20)
-                os.chmod(out.name, 0o644)
-                os.replace(out.name, folder / name)
+                part = folder / f".{name}.{os.getpid()}.part"
+                with packed.open(member) as stream, open(part, "wb") as out:
+                    shutil.copyfileobj(stream, out, 1 << 20)
+                os.replace(part, folder / name)
     except (KeyError, zipfile.BadZipFile, OSError) as error:
         raise WeightsError(f"{archive.name}: wanted to unpack {', '.join(members)} into {folder}, got {error}") from None
 

@@ -20,11 +20,11 @@ from taco.errors import WeightsError
 SAMPLE_RATE = 16000  # Hz
 FFT_SIZE, HOP, MELS = 512, 256, 96
 FEATURES = 200
-TAGS = (
-    "guitar|classical|slow|techno|strings|drums|electronic|rock|fast|piano|ambient|beat|violin|vocal|synth|female|indian|"
-    "opera|male|singing|vocals|no vocals|harpsichord|loud|quiet|flute|woman|male vocal|no vocal|pop|soft|sitar|solo|man|"
-    "classic|choir|voice|new age|dance|male voice|female vocal|beats|harp|cello|no voice|weird|country|metal|female voice|choral"
-).split("|")
+TAGS = """
+guitar|classical|slow|techno|strings|drums|electronic|rock|fast|piano|ambient|beat|violin|vocal|synth|female|indian|
+opera|male|singing|vocals|no vocals|harpsichord|loud|quiet|flute|woman|male vocal|no vocal|pop|soft|sitar|solo|man|
+classic|choir|voice|new age|dance|male voice|female vocal|beats|harp|cello|no voice|weird|country|metal|female voice|choral
+""".replace("\n", "").split("|")
 
 
 def mel_bank(sample_rate: int, fft_size: int, n_mels: int) -> np.ndarray:
