@@ -157,6 +157,9 @@ class SegmentationConfig(_Checked):
     threshold: float = setting(0.5, "Confidence from which a pixel belongs to the mask.", minimum=0.0, maximum=1.0, live=True)
     min_area: float = setting(0.001, "Smallest object, as a share of the image.", minimum=0.0, maximum=1.0, live=True)
     refine: bool = setting(True, "Fit the mask to the image's own edges.", live=True)
+    split: bool = setting(
+        True, "FC-CLIP: give every thing inside the sounding region its own mask and label (ours; off: one, the paper's).", live=True
+    )
     alpha: float = setting(0.4, "FC-CLIP: weight of the frozen CLIP for classes seen in training.", minimum=0.0, maximum=1.0)
     beta: float = setting(1.0, "FC-CLIP: weight of the frozen CLIP for other classes (upstream: 0.8).", minimum=0.0, maximum=1.0)
 

@@ -1,0 +1,149 @@
+"""Reading checkpoints of other projects: never running code from them, and saying what is wrong with them."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from taco.errors import WeightsError
+
+log = logging.getLogger(__name__)
+
+FETCH = "run `taco weights fetch paper`"
+# Training states around the weights may hold plain numpy numbers; they carry no code.
+_SCALAR = np.float32(0).__reduce__()[0]
+_PLAIN_NUMBERS = [
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    _SCALAR,
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "bool")),
+]
+
+
+def read_state_dict(path: str | Path, what: str, wrappers: tuple[str, ...] = ("state_dict", "model")) -> dict[str, Tensor]:
+    """Named tensors of a PyTorch or safetensors file; WeightsError says what was found instead.
+
+    what: the model's name for messages. wrappers: keys under which the weights may lie. Tensors are
+    mapped from the file, not copied, where its format allows.
+    """
+    path = Path(path).expanduser()
+    _check_is_weights(path, what)
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            found = load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _damaged(path, what, error) from None
+    else:
+        found = _unpickle(path, what)
+    for name in wrappers:
+        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
+            found = found[name]
+            break
+    tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)} if isinstance(found, Mapping) else {}
+    if not tensors:
+        raise WeightsError(f"{what}: wanted named tensors in {path}, got {_summary(found)}; {FETCH}")
+    if all(key.startswith("module.") for key in tensors):
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    return tensors
+
+
+def _check_is_weights(path: Path, what: str) -> None:
+    if not path.is_file():
+        raise WeightsError(f"{what}: wanted weights at {path}, got {'a folder' if path.is_dir() else 'no such file'}; {FETCH}")
+    with open(path, "rb") as stream:
+        head = stream.read(512)
+    if not head:
+        raise WeightsError(f"{what}: wanted weights in {path}, got an empty file; delete it and {FETCH}")
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise WeightsError(f"{what}: wanted weights in {path}, got a web page (HTML); delete it and {FETCH}")
+    if text.startswith(b"version https://git-lfs"):
+        raise WeightsError(f"{what}: wanted weights in {path}, got a Git LFS pointer; delete it and {FETCH}")
+
+
+def _unpickle(path: Path, what: str):
+    zipped = zipfile.is_zipfile(path)
+    try:
+        with torch.serialization.safe_globals(_PLAIN_NUMBERS):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
+    except pickle.UnpicklingError as error:
+        foreign = re.search(r"(?:GLOBAL|global|class|function) ([\w.]+\.[\w.]+)", str(error))
+        if foreign:
+            raise WeightsError(
+                f"{what}: refused {path}: it asks for {foreign[1]}, code that weights do not need; {FETCH}"
+            ) from None
+        raise _damaged(path, what, error) from None
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        OSError,
+        AttributeError,
+        TypeError,
+        IndexError,
+        AssertionError,
+    ) as error:
+        raise _damaged(path, what, error) from None
+
+
+def _damaged(path: Path, what: str, error: Exception) -> WeightsError:
+    said = str(error).strip().splitlines()
+    size = path.stat().st_size / 1e6
+    detail = f" ({said[0][:120]})" if said else ""
+    return WeightsError(
+        f"{what}: wanted a whole checkpoint, got {path} of {size:.1f} MB that is truncated or of another kind{detail}; "
+        f"delete it and {FETCH}"
+    )
+
+
+def _summary(found) -> str:
+    if isinstance(found, Mapping):
+        keys = [str(key) for key in found]
+        return f"a mapping of {', '.join(keys[:4]) or 'nothing'}{' ...' if len(keys) > 4 else ''}"
+    return type(found).__name__
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str, path: str | Path) -> None:
+    """Load every parameter and buffer of ``module``; WeightsError names what is missing, too much or of another shape."""
+    own = module.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    extra = sorted(state.keys() - own.keys())
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own.keys() & state.keys()
+        if own[key].shape != state[key].shape
+    ]
+    problems = [
+        f"{len(names)} {kind} ({', '.join(sorted(names)[:3])}{' ...' if len(names) > 3 else ''})"
+        for names, kind in ((missing, "missing"), (extra, "unexpected"), (shapes, "of another shape"))
+        if names
+    ]
+    if problems:
+        raise WeightsError(
+            f"{what}: wanted its {len(own)} tensors in {path}, got {', '.join(problems)}; is it another model? {FETCH}"
+        )
+    module.load_state_dict(dict(state), strict=True)
+
+
+def report_unused(names, what: str) -> None:
+    """Log tensors of a checkpoint that this project knows no use for."""
+    names = sorted(names)
+    if names:
+        log.warning("%s: %d tensors of the checkpoint are not used: %s", what, len(names), ", ".join(names[:5]))
+
+
+def frozen(module: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The module in evaluation mode, without gradients, on its device, in its number type."""
+    return module.eval().requires_grad_(False).to(device=device, dtype=dtype)

@@ -1,0 +1,104 @@
+"""HTS-AT, CLAP's sound transformer: its front end, and its checkpoint names on ``transformers``' modules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from taco.errors import MissingPackageError, ValueRangeError
+
+_DROPPED = re.compile(r"attn_mask$|^(tscam_conv|head|spectrogram_extractor|logmel_extractor)\.")
+_RENAMED = (
+    (r"^bn0\.", "batch_norm."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+    (r"\.attn\.proj\.", ".attention.output.dense."),
+    (r"\.attn\.relative_position_", ".attention.self.relative_position_"),
+)
+
+
+def import_transformers():
+    """``transformers`` with torchvision made harmless; MissingPackageError tells how to install it."""
+    from taco.backbones.torchvision_compat import ensure_torchvision
+
+    ensure_torchvision()
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"{error.name}: not installed; run `pip install transformers`") from None
+    return transformers
+
+
+def clap_audio_state(htsat: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """HTS-AT's tensors under the names of ``ClapAudioModel``; what is only for training or classification is left out."""
+    out = {}
+    for key, value in htsat.items():
+        if _DROPPED.search(key):
+            continue
+        for pattern, replacement in _RENAMED:
+            key = re.sub(pattern, replacement, key)
+        key = "audio_encoder." + key
+        if ".attn.qkv." in key and value.shape[0] % 3 == 0:
+            for part, third in zip(("query", "key", "value"), value.chunk(3)):
+                out[key.replace(".attn.qkv.", f".attention.self.{part}.")] = third
+        else:
+            # Some files keep these integers as floats.
+            out[key] = value.long() if key.endswith(("relative_position_index", "num_batches_tracked")) else value
+    counter = "audio_encoder.batch_norm.num_batches_tracked"
+    out[counter] = out.get(counter, torch.zeros(1, dtype=torch.long)).reshape(())
+    return out
+
+
+def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """Mono float32 samples at another rate, at least one of them."""
+    if rate == wanted:
+        return samples
+    import soxr
+
+    # soxr may give nothing for a handful of samples: then hold the nearest ones.
+    out = soxr.resample(samples, rate, wanted) if len(samples) > 64 else np.zeros(0, np.float32)
+    if not len(out):
+        count = max(1, round(len(samples) * wanted / rate))
+        out = samples[np.minimum(np.arange(count) * rate // wanted, len(samples) - 1)]
+    return out.astype(np.float32, copy=False)
+
+
+def tile(samples: np.ndarray, count: int) -> np.ndarray:
+    """Exactly ``count`` samples: shorter sounds are repeated, of longer ones the newest part is kept."""
+    if len(samples) >= count:
+        return samples[len(samples) - count :]
+    return np.tile(samples, -(-count // len(samples)))[:count]
+
+
+def check_samples(samples: np.ndarray) -> None:
+    """ValueRangeError where there is no sample, or one that is not finite."""
+    if not len(samples):
+        raise ValueRangeError("AudioWindow.samples: wanted at least one sample, got none")
+    if not np.isfinite(samples).all():
+        raise ValueRangeError(
+            f"AudioWindow.samples: wanted finite numbers, got {int((~np.isfinite(samples)).sum())} NaN or infinite"
+        )
+
+
+def log_mel(samples: Tensor, mel: Tensor, hop: int) -> Tensor:
+    """(B, T) samples -> (B, 1, frames, bands) in dB.
+
+    Power spectrum of a centred, reflected Hann window of 2 (F - 1) samples; mel: (F, bands);
+    10 log10 of at least 1e-10, without a floor below the maximum.
+    """
+    size = 2 * (mel.shape[0] - 1)
+    window = torch.hann_window(size, device=samples.device, dtype=samples.dtype)
+    spectrum = torch.stft(samples, size, hop, window=window, center=True, pad_mode="reflect", return_complex=True)
+    power = spectrum.real.square() + spectrum.imag.square()
+    return 10.0 * torch.log10((power.transpose(1, 2) @ mel).clamp(min=1e-10))[:, None]
+
+
+def sequence(hidden: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """(1, C, frequency, time) last map -> tokens (frequency x time, C) and their grid, before any pooling."""
+    return hidden[0].flatten(1).T.float().contiguous(), tuple(hidden.shape[-2:])

@@ -1,0 +1,187 @@
+"""MSCLAP 2023: HTS-AT sound tokens and GPT-2 word vectors in one space."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from taco.backbones import htsat
+from taco.backbones.checkpoint import FETCH, frozen, load_strictly, read_state_dict, report_unused
+from taco.backbones.gpt2 import END, GPT2Tokenizer
+from taco.backbones.placement import resolve_device, resolve_precision
+from taco.errors import ConfigError, WeightsError
+from taco.types import AudioWindow, Tokens
+
+WHAT = "MSCLAP 2023"
+SAMPLE_RATE = 44_100
+SECONDS = 7
+HOP = 320
+TEXT_LENGTH = 77
+_HTSAT, _GPT2 = "audio_encoder.base.htsat.", "caption_encoder.base."
+_MEL = _HTSAT + "logmel_extractor.melW"
+_MASKS = re.compile(r"\.attn\.(masked_)?bias$")  # GPT-2's causal mask, saved as numbers
+
+
+class Projection(nn.Module):
+    """LayerNorm(l1 x + l2 gelu(l1 x)): from a tower's space to the shared one."""
+
+    def __init__(self, wide: int, out: int):
+        super().__init__()
+        self.linear1 = nn.Linear(wide, out, bias=False)
+        self.linear2 = nn.Linear(out, out, bias=False)
+        self.layer_norm = nn.LayerNorm(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., wide) -> (..., out)."""
+        first = self.linear1(x)
+        return self.layer_norm(first + self.linear2(F.gelu(first)))
+
+
+class MSCLAPAudioEncoder:
+    """A frozen CLAP. Build it with ``from_checkpoint``.
+
+    tokens: HTS-AT's last map before pooling, 2 frequency x 32 time, 768 wide. A sound is resampled to
+    44.1 kHz and repeated to 7 s; of a longer one the newest 7 s are taken. precision: number type of the
+    sound tower; all that leaves this class is float32. prompt: template of the word prompts.
+    """
+
+    def __init__(
+        self,
+        audio: nn.Module,
+        text: nn.Module,
+        audio_projection: nn.Module,
+        text_projection: nn.Module,
+        mel: Tensor,
+        logit_scale: float,
+        *,
+        tokenizer: GPT2Tokenizer | Path | None = None,
+        device: str | torch.device = "cpu",
+        precision: str = "float32",
+        prompt: str = "This is a sound of {}",
+        checkpoint: Path | None = None,
+        name: str = "msclap-2023",
+    ):
+        self.name, self.prompt, self.checkpoint = name, prompt, checkpoint
+        self.device = resolve_device(str(device))
+        self.dtype = resolve_precision(precision, self.device)
+        self.audio = frozen(audio, self.device, self.dtype)
+        self.text, self.audio_projection, self.text_projection = (
+            frozen(part, self.device) for part in (text, audio_projection, text_projection)
+        )
+        self.mel = mel.to(self.device, torch.float32)
+        self.logit_scale = float(logit_scale)
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        tokenizer: str | Path | None = None,
+        *,
+        precision: str = "float32",
+        prompt: str = "This is a sound of {}",
+    ) -> MSCLAPAudioEncoder:
+        """Load ``CLAP_weights_2023.pth``.
+
+        tokenizer: folder with GPT-2's vocab.json and merges.txt; None looks beside the checkpoint, and
+        only when words are encoded. Raises WeightsError, DeviceError, MissingPackageError.
+        """
+        placed = resolve_device(device)
+        state = read_state_dict(path, WHAT, wrappers=("model", "state_dict"))
+        needed = (_MEL, "logit_scale", _HTSAT + "patch_embed.proj.weight", _GPT2 + "wte.weight")
+        missing = [key for key in needed if key not in state]
+        if missing:
+            found = ", ".join(list(state)[:3])
+            raise WeightsError(f"{WHAT}: wanted {missing[0]} in {path}, got {len(state)} other tensors ({found} ...); {FETCH}")
+        audio, text = _towers(state)
+        load_strictly(audio, htsat.clap_audio_state(_under(state, _HTSAT)), f"{WHAT} sound tower", path)
+        words = {key: value for key, value in _under(state, _GPT2).items() if not _MASKS.search(key)}
+        load_strictly(text, words, f"{WHAT} text tower", path)
+        projections = []
+        for prefix in ("audio_encoder.projection.", "caption_encoder.projection."):
+            weights = _under(state, prefix)
+            shape = weights["linear1.weight"].shape if "linear1.weight" in weights else (1024, 768)
+            projections.append(Projection(shape[1], shape[0]))
+            load_strictly(projections[-1], weights, f"{WHAT} {prefix[:-1]}", path)
+        report_unused((key for key in state if not key.startswith(_KNOWN)), WHAT)
+        return cls(
+            audio,
+            text,
+            *projections,
+            state[_MEL],
+            float(state["logit_scale"].float().exp()),
+            tokenizer=Path(tokenizer) if tokenizer else Path(path).parent,
+            device=placed,
+            precision=precision,
+            prompt=prompt,
+            checkpoint=Path(path),
+        )
+
+    def front_end(self, window: AudioWindow) -> Tensor:
+        """(1, 1, 965, 64) log-mel in dB of the window, repeated to 7 s."""
+        htsat.check_samples(window.samples)
+        samples = htsat.resample(window.samples, window.sample_rate, SAMPLE_RATE)
+        samples = torch.from_numpy(htsat.tile(samples, SAMPLE_RATE * SECONDS)).to(self.device)
+        return htsat.log_mel(samples[None], self.mel, HOP)
+
+    def encode(self, window: AudioWindow) -> Tokens:
+        """Audio tokens (64, 768) on the grid (2 frequency, 32 time) of a mono window at any sample rate."""
+        with torch.inference_mode():
+            hidden = self.audio(input_features=self.front_end(window).to(self.dtype)).last_hidden_state
+            values, grid = htsat.sequence(hidden)
+        return Tokens(values.clone(), grid)  # outside inference mode: a solver may differentiate through it
+
+    def project(self, values: Tensor) -> Tensor:
+        """(..., 768) -> (..., 1024), CLAP's frozen projection; gradients flow through, for the solver that needs them."""
+        weight = self.audio_projection.linear1.weight
+        return self.audio_projection(values.to(weight.device, weight.dtype)).to(values.device)
+
+    def encode_text(self, words: Sequence[str], batch: int = 32) -> Tensor:
+        """(M, 1024) vectors of the prompted words, float32, not normalised."""
+        if not words:
+            raise ConfigError("encode_text: wanted at least one word, got none")
+        if not isinstance(self._tokenizer, GPT2Tokenizer):
+            self._tokenizer = GPT2Tokenizer(self._tokenizer or ".", TEXT_LENGTH)
+        with torch.inference_mode():
+            rows = torch.cat([self._text(words[start : start + batch]) for start in range(0, len(words), batch)])
+        return rows.clone()
+
+    def _text(self, words: Sequence[str]) -> Tensor:
+        ids = self._tokenizer([f"{self.prompt.format(word)} {END}" for word in words]).to(self.device)
+        # The last token by count of non-zero ids, as CLAP was trained; the mask is causal, so padding is never seen.
+        last = (ids != 0).sum(1) - 1
+        hidden = self.text(input_ids=ids[:, : int(last.max()) + 1]).last_hidden_state
+        return self.text_projection(hidden[torch.arange(len(ids), device=ids.device), last])
+
+
+_KNOWN = (_HTSAT, _GPT2, "audio_encoder.projection.", "caption_encoder.projection.", "logit_scale")
+
+
+def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _towers(state: Mapping[str, Tensor]) -> tuple[nn.Module, nn.Module]:
+    """Empty towers of the checkpoint's size."""
+    transformers = htsat.import_transformers()
+    width = state[_HTSAT + "patch_embed.proj.weight"].shape[0]
+    depths = []
+    for layer in range(len({key.split(".")[4] for key in state if key.startswith(_HTSAT + "layers.")})):
+        prefix = f"{_HTSAT}layers.{layer}.blocks."
+        depths.append(len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)}))
+    audio = transformers.ClapAudioConfig(
+        patch_embeds_hidden_size=width, depths=depths or [2, 2, 6, 2], hidden_size=width * 8, num_mel_bins=state[_MEL].shape[1]
+    )
+    vocabulary, hidden = state[_GPT2 + "wte.weight"].shape
+    positions = state[_GPT2 + "wpe.weight"].shape[0] if _GPT2 + "wpe.weight" in state else 1024
+    blocks = len({key.split(".")[3] for key in state if key.startswith(_GPT2 + "h.")})
+    text = transformers.GPT2Config(
+        vocab_size=vocabulary, n_positions=positions, n_embd=hidden, n_layer=blocks, n_head=max(1, hidden // 64), use_cache=False
+    )
+    return transformers.ClapAudioModel(audio), transformers.GPT2Model(text)

@@ -1,0 +1,189 @@
+"""FC-CLIP: masks of what the K factor rows point at, standing where class names stood (paper section 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from taco.backbones.base import Backbones
+from taco.backbones.checkpoint import frozen, read_state_dict
+from taco.backbones.openclip import OpenCLIPImageEncoder
+from taco.config import SegmentationConfig, TacoConfig
+from taco.errors import ConfigError, ShapeError
+from taco.segmentation.base import Segmentation
+from taco.segmentation.fcclip_head import MaskDecoder, Proposals, classify, mask_probabilities, pool_under_masks, semantic_maps
+from taco.segmentation.queries import choose_queries, label_scores, share_out
+from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, VideoFrame
+
+LEVELS = ("res2", "res3", "res4", "res5")
+COVERED = 0.5  # of the region that its parts must cover; else it stays one thing
+
+
+class FCCLIPSegmenter:
+    """FC-CLIP's decoder on the maps of ``image_encoder``; the CLIP trunk runs once, in the encoder.
+
+    alpha, beta: weight of the frozen CLIP in the geometric ensemble for prompts seen in training and
+    for others; factor rows are never seen ones. ``config`` (read-out, threshold) may be replaced while running.
+    """
+
+    name = "fcclip"
+
+    def __init__(
+        self,
+        decoder: MaskDecoder,
+        image_encoder: OpenCLIPImageEncoder,
+        alpha: float = 0.4,
+        beta: float = 1.0,
+        config: SegmentationConfig | None = None,
+    ):
+        self.encoder, self.alpha, self.beta = image_encoder, alpha, beta
+        self.config = config or SegmentationConfig()
+        self.decoder = frozen(decoder, image_encoder.device)
+        self.scales = (min(float(decoder.head.logit_scale.exp()), 100.0), min(image_encoder.logit_scale, 100.0))
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        image_encoder: OpenCLIPImageEncoder,
+        alpha: float = 0.4,
+        beta: float = 1.0,
+        config: SegmentationConfig | None = None,
+    ) -> FCCLIPSegmenter:
+        """Load ``fcclip_cocopan.pth``; WeightsError where it is missing, damaged or of another model."""
+        state = read_state_dict(path, "FC-CLIP", wrappers=("model",))
+        decoder = MaskDecoder.from_state(state, path)
+        wanted = [*decoder.channels, decoder.void.shape[1]]
+        visual = image_encoder.model.visual
+        got = [*(level["num_chs"] for level in visual.trunk.feature_info), image_encoder.embed_dim]
+        if wanted != got:
+            raise ConfigError(
+                f"models.image: FC-CLIP in {path} wants maps and words {wanted} wide, {image_encoder.name} gives {got}"
+            )
+        return cls(decoder, image_encoder, alpha, beta, config)
+
+    @torch.inference_mode()
+    def propose(self, features: ImageFeatures) -> Proposals:
+        """What is in the image, whatever is asked for; masks of it can be asked for many times."""
+        try:
+            pyramid = [features.pyramid[level] for level in LEVELS]
+        except KeyError as error:
+            raise ShapeError(f"ImageFeatures.pyramid: wanted {', '.join(LEVELS)}, got no {error}") from None
+        masks, embeddings = self.decoder(pyramid)
+        pooled = self.encoder.project_dense(pool_under_masks(pyramid[-1], masks))
+        return Proposals(masks[0], embeddings[0], F.normalize(pooled[0], dim=-1))
+
+    @torch.inference_mode()
+    def shares(self, proposals: Proposals, prompts: Tensor) -> Tensor:
+        """(Q, K) share of each prompt in each query; prompts (K, D) are brought to length 1, zero rows stay zero."""
+        width = self.decoder.void.shape[1]
+        if prompts.ndim != 2 or not len(prompts) or prompts.shape[1] != width:
+            raise ShapeError(f"prompts: wanted (K, {width}), got {tuple(prompts.shape)}")
+        prompts = F.normalize(prompts.to(self.decoder.void), dim=-1)
+        return classify(proposals, prompts, self.decoder.void, self.scales, self.alpha, self.beta)
+
+    @torch.inference_mode()
+    def maps(self, features: ImageFeatures, prompts: Tensor, proposals: Proposals | None = None) -> Tensor:
+        """(K, H, W) semantic maps at the encoder's input size, padding cropped, before any scaling.
+
+        prompts: (K, 768) rows in CLIP space. proposals: of ``propose``, where it has run already.
+        """
+        proposals = proposals or self.propose(features)
+        return semantic_maps(self.shares(proposals, prompts), proposals.masks, features.padded_size, features.size)
+
+    @torch.inference_mode()
+    def segment(
+        self,
+        frame: VideoFrame,
+        features: ImageFeatures,
+        factorization: Factorization,
+        concepts: Sequence[Concept],
+        anchors: Anchors,
+    ) -> Segmentation:
+        """Masks of the sounding factors: read-out and threshold of ``config``; with ``config.split`` one a thing."""
+        confidence = np.zeros(frame.size, np.float32)
+        if not concepts:
+            return Segmentation(confidence, ())
+        proposals = self.propose(features)
+        prompts = factorization.visual_factors
+        shares = self.shares(proposals, prompts)
+        maps = semantic_maps(shares, proposals.masks, features.padded_size, features.size)
+        maps = F.interpolate(maps[None], size=frame.size, mode="bilinear", align_corners=False)[0]
+        heats = torch.stack([_minmax(maps[concept.factor]) for concept in concepts])
+        best = heats.argmax(0)
+        found: list[tuple] = []
+        for index, concept in enumerate(concepts):
+            heat = heats[index]
+            if self.config.readout == "argmax":
+                region = (maps.argmax(0) == concept.factor) & (maps[concept.factor] > 0)
+                heat = heat * region
+            else:
+                region = (heat >= self.config.threshold) & (heat > 0)
+            confidence = np.maximum(confidence, heat.cpu().numpy())
+            region = region & (best == index)
+            found += self._things(region, proposals, shares[:, concept.factor], features, factorization, concept, anchors)
+        smallest = max(1.0, self.config.min_area * confidence.size)
+        found = sorted((thing for thing in found if thing[0].sum() >= smallest), key=lambda thing: -thing[2])
+        objects = [SoundingObject.from_mask(mask, labels, score, id) for id, (mask, labels, score) in enumerate(found, 1)]
+        return Segmentation(confidence, tuple(objects))
+
+    def _things(self, region, proposals, strength, features, factorization, concept, anchors) -> list[tuple]:
+        """(mask, labels, score) of every thing in the region; the whole region where it is one thing."""
+        whole = [(region.cpu().numpy(), concept.labels, concept.score)]
+        if not self.config.split or not region.any():
+            return whole
+        # Which queries: at the masks' own size. Their outlines: at image size, for the chosen ones only.
+        rows, columns = (-(-side // 4) for side in features.size)
+        small = F.interpolate(region[None, None].float(), size=(rows, columns), mode="area")[0, 0] >= 0.5
+        parts = choose_queries(small, proposals.masks[:, :rows, :columns].sigmoid(), strength)
+        if len(parts.queries) < 2:
+            return whole
+        chosen = torch.tensor(parts.queries, device=strength.device)
+        outlines = mask_probabilities(proposals.masks[chosen], features.padded_size, features.size)
+        outlines = F.interpolate(outlines[None], size=region.shape, mode="bilinear", align_corners=False)[0]
+        masks = share_out(region, outlines, strength[chosen])
+        if sum(int(mask.sum()) for mask in masks) < COVERED * int(region.sum()):
+            return whole
+        words = F.normalize(anchors.visual.to(strength), dim=-1)
+        seen = (1 - self.beta) * self.scales[0] * proposals.embeddings[chosen] @ words.T
+        seen = seen + self.beta * self.scales[1] * proposals.clip_embeddings[chosen] @ words.T
+        heard = heard_words(factorization, anchors).to(strength)
+        named = [label_scores(image, heard) for image in seen]
+        top = max(agreement for _, agreement in named) or 1.0
+        things = []
+        for mask, (scores, agreement) in zip(masks, named):
+            best = scores.topk(min(len(concept.labels), len(scores)))
+            labels = tuple((anchors.words[int(word)], float(score)) for score, word in zip(*best))
+            things.append((mask.cpu().numpy(), labels, concept.score * agreement / top))
+        return things
+
+
+def heard_words(factorization: Factorization, anchors: Anchors) -> Tensor:
+    """(M,) logits of the words by the sound of the whole window, as its factors tell it: s cos(P(mean sound), A_a)."""
+    sound = factorization.audio_activations.mean(0) @ factorization.audio_factors
+    if anchors.audio_projection is not None:
+        sound = anchors.audio_projection(sound)
+    words = F.normalize(anchors.audio, dim=-1)
+    return anchors.audio_logit_scale * words @ F.normalize(sound.to(words), dim=-1)
+
+
+def _minmax(values: Tensor) -> Tensor:
+    """Scaled to [0, 1]; all 0 where flat."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else torch.zeros_like(values)
+
+
+def load(config: TacoConfig, backbones: Backbones) -> FCCLIPSegmenter:
+    """The segmenter of the paper's set of models, from the weights folder."""
+    from taco.weights import locate
+
+    if not isinstance(backbones.image, OpenCLIPImageEncoder):
+        raise ConfigError(f"models.segmenter: fcclip needs an OpenCLIP image encoder, got {backbones.image.name}")
+    options = config.segmentation
+    path = locate("fcclip", config.models)
+    return FCCLIPSegmenter.from_checkpoint(path, backbones.image, options.alpha, options.beta, options)
