@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: tools/build_messages.sh [VENV]
 # Builds the ROS package (messages, nodes, launch files) and installs it into the environment's own prefix, so that its
-# Python finds the messages without any variable. Modules are linked, not copied: edits need no second run.
+# Python finds the messages without any variable. Our modules are linked, not copied: edits need no second run.
 # Done within a moment when nothing changed. On a robot use `colcon build` instead.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -13,7 +13,7 @@ cd "$root"
 # what the install depends on: the interfaces, the build files and the list of linked files
 state=$({ echo "$root $venv"; cat msg/*.msg srv/*.srv CMakeLists.txt package.xml
   cat tools/build_messages.sh
-  find taco taco_ros scripts launch config -type f -not -name '*.pyc' | sort; } | cksum)
+  find scripts launch config -type f -not -name '*.pyc' | sort; } | cksum)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$state" ] && [ -d "$venv/share/taco_ros" ]; then
   exit 0
 fi
@@ -43,8 +43,16 @@ run() {  # quiet unless it fails
 }
 : >"$build/build.log"
 run cmake -S "$root" -B "$build" -GNinja -DCMAKE_INSTALL_PREFIX="$venv" -DPython3_EXECUTABLE="$venv/bin/python" \
-  -DBUILD_TESTING=OFF -DAMENT_CMAKE_SYMLINK_INSTALL=ON
+  -DBUILD_TESTING=OFF -DAMENT_CMAKE_SYMLINK_INSTALL=ON \
+  -DTACO_LINK_PYTHON=ON
 run cmake --build "$build"
 run cmake --install "$build"
+site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+rm -f "$site/taco_ros/__init__.py"
+printf 'from pkgutil import extend_path\n\n__path__ = [%s, *extend_path(__path__, __name__)]\n' \
+  "$("$venv/bin/python" -c 'import sys; print(repr(sys.argv[1]))' "$root/taco_ros")" >"$site/taco_ros/__init__.py"
+if [ -L "$site/taco" ] || [ ! -e "$site/taco" ]; then # a taco installed by pip stays
+  ln -sfn "$root/taco" "$site/taco"
+fi
 (cd / && run "$venv/bin/python" -c "from taco_ros.msg import AudioChunk, SoundingObjectArray; from taco_ros.srv import SetWords")
 printf '%s' "$state" >"$stamp"

@@ -11,6 +11,10 @@ from taco.types import Anchors
 
 def load_backbones(models: ModelsConfig) -> Backbones:
     """The image and sound encoders that ``models`` names; WeightsError tells how to get missing weights."""
+    if models.image.partition(":")[0] == "standin":
+        from taco.backbones import standin
+
+        return standin.load(models)
     if models.name == "embedded":
         from taco.backbones import embedded
 

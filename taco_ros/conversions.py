@@ -1,0 +1,171 @@
+"""Messages to taco types and back. ROS stops here: no node, no clock, no topic."""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import Image, RegionOfInterest
+
+from taco.errors import TacoError
+from taco.types import SoundingObject, SoundingScene, VideoFrame
+from taco_ros.msg import SoundingObject as SoundingObjectMsg
+from taco_ros.msg import SoundingObjectArray
+
+NS = 1_000_000_000
+
+
+class MessageError(TacoError):
+    """A message cannot be used. ``reason`` is a short fixed word, the name of a counter in diagnostics."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+def stamp_to_ns(stamp) -> int:
+    """builtin_interfaces/Time -> integer nanoseconds."""
+    return stamp.sec * NS + stamp.nanosec
+
+
+def ns_to_stamp(ns: int) -> Time:
+    """Integer nanoseconds -> builtin_interfaces/Time; times before 1970 become 0."""
+    sec, nanosec = divmod(max(0, int(ns)), NS)
+    return Time(sec=sec, nanosec=nanosec)
+
+
+def packed(values: np.ndarray) -> array.array:
+    """The bytes of an array as the kind of buffer that message fields take without a check of every element."""
+    return array.array("B", np.ascontiguousarray(values).tobytes())
+
+
+def image_to_frame(message, rotation: int = 0, mirror: bool = False) -> VideoFrame:
+    """sensor_msgs/Image or CompressedImage -> VideoFrame, turned clockwise by ``rotation`` degrees, then mirrored.
+
+    MessageError with reason ``image_stamp``, ``image_size``, ``image_encoding`` or ``image_data``.
+    """
+    from taco_ros import images
+
+    stamp_ns = stamp_to_ns(message.header.stamp)
+    if stamp_ns <= 0:
+        raise MessageError("image_stamp", "image: wanted a stamp, got 0; the camera driver must stamp its images")
+    return VideoFrame(oriented(images.to_rgb(message), rotation, mirror), stamp_ns)
+
+
+def oriented(rgb: np.ndarray, rotation: int, mirror: bool) -> np.ndarray:
+    """(H, W, ...) turned clockwise by 0, 90, 180 or 270 degrees, then mirrored left to right; a contiguous array."""
+    if rotation:
+        rgb = np.rot90(rgb, -(rotation // 90))
+    if mirror:
+        rgb = rgb[:, ::-1]
+    return np.ascontiguousarray(rgb)
+
+
+def restored(values: np.ndarray, rotation: int, mirror: bool) -> np.ndarray:
+    """Undo ``oriented``."""
+    if mirror:
+        values = values[:, ::-1]
+    if rotation:
+        values = np.rot90(values, rotation // 90)
+    return np.ascontiguousarray(values)
+
+
+def restore_scene(scene: SoundingScene, rotation: int, mirror: bool) -> SoundingScene:
+    """A scene of an ``oriented`` image in the pixels of the camera's own image, so that it fits its header and CameraInfo."""
+    if not rotation and not mirror:
+        return scene
+    things = (
+        (thing, SoundingObject.from_mask(restored(thing.mask, rotation, mirror), thing.labels, thing.score, thing.id))
+        for thing in scene.objects
+    )
+    objects = tuple(dataclasses.replace(old, mask=new.mask, box=new.box) for old, new in things)
+    confidence = scene.confidence if scene.confidence is None else restored(scene.confidence, rotation, mirror)
+    size = scene.size[::-1] if rotation in (90, 270) else scene.size
+    return dataclasses.replace(scene, size=tuple(size), objects=objects, confidence=confidence)
+
+
+def image_message(pixels: np.ndarray, encoding: str, header) -> Image:
+    """(H, W) or (H, W, C) pixels -> sensor_msgs/Image with rows packed and a copy of ``header``."""
+    rows, columns = pixels.shape[:2]
+    return Image(
+        header=header,
+        height=rows,
+        width=columns,
+        encoding=encoding,
+        is_bigendian=0,
+        step=columns * pixels.itemsize * (pixels.shape[2] if pixels.ndim == 3 else 1),
+        data=packed(pixels),
+    )
+
+
+def pixel_of(id: int) -> int:
+    """Value of an object's pixels in ``~/mask``: its id, and from 256 on 1 again; 0 is background."""
+    return (int(id) - 1) % 255 + 1
+
+
+def mask_message(scene: SoundingScene, header) -> Image:
+    """mono8: 0 background, elsewhere the id of the object (``pixel_of``)."""
+    values = np.zeros(256, np.uint8)
+    for index, thing in enumerate(scene.objects[:255]):
+        values[index + 1] = pixel_of(thing.id)
+    return image_message(values[scene.instance_mask()], "mono8", header)
+
+
+def map_message(values: np.ndarray | None, shape: tuple[int, int], header) -> Image:
+    """32FC1 image of a map in [0, 1]; all zero, of the given (rows, columns), where there is none."""
+    values = np.zeros(shape, np.float32) if values is None else values.astype(np.float32, copy=False)
+    return image_message(values, "32FC1", header)
+
+
+def object_message(thing: SoundingObject, header) -> SoundingObjectMsg:
+    """One object; its mask is cut to the box."""
+    x, y, width, height = thing.box
+    crop = thing.mask[y : y + height, x : x + width].astype(np.uint8) * np.uint8(255)
+    (label, label_score), *others = thing.labels
+    return SoundingObjectMsg(
+        id=int(thing.id),
+        label=label,
+        label_score=float(label_score),
+        other_labels=[word for word, _ in others],
+        other_label_scores=array.array("f", [score for _, score in others]),
+        score=float(thing.score),
+        bounding_box=RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height),
+        mask=image_message(crop, "mono8", header),
+    )
+
+
+def scene_message(scene: SoundingScene, header) -> SoundingObjectArray:
+    """The scene under the image's own header."""
+    return SoundingObjectArray(
+        header=header,
+        audio_window_start=ns_to_stamp(scene.window_start_ns),
+        audio_window_end=ns_to_stamp(scene.window_end_ns),
+        level=float(scene.level_dbfs),
+        sounding_score=float(scene.sounding_score),
+        objects=[object_message(thing, header) for thing in scene.objects],
+    )
+
+
+def scene_from_message(message: SoundingObjectArray, size: tuple[int, int]) -> SoundingScene:
+    """The way back, for viewers and tests: masks at image ``size`` (height, width)."""
+    objects = []
+    for thing in message.objects:
+        box, crop = thing.bounding_box, thing.mask
+        mask = np.zeros(size, bool)
+        pixels = np.frombuffer(crop.data, np.uint8).reshape(crop.height, crop.step)[:, : crop.width]
+        mask[box.y_offset : box.y_offset + box.height, box.x_offset : box.x_offset + box.width] = pixels > 0
+        words = [(thing.label, thing.label_score), *zip(thing.other_labels, thing.other_label_scores)]
+        corner = (box.x_offset, box.y_offset, box.width, box.height)
+        objects.append(SoundingObject(thing.id, tuple((word, float(score)) for word, score in words), thing.score, mask, corner))
+    return SoundingScene(
+        stamp_to_ns(message.header.stamp),
+        tuple(size),
+        stamp_to_ns(message.audio_window_start),
+        stamp_to_ns(message.audio_window_end),
+        message.level,
+        message.sounding_score,
+        "sounding" if objects else "silent",
+        tuple(objects),
+    )

@@ -1,0 +1,117 @@
+"""The statistics of the node as diagnostic messages for ``/diagnostics``."""
+
+from __future__ import annotations
+
+import os
+from statistics import median
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from taco_ros.statistics import Statistics
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+SKEW_WARNING_S = 0.2
+DROPS = (
+    "replaced",
+    "out_of_order",
+    "too_old",
+    "paused",
+    "image_stamp",
+    "image_size",
+    "image_encoding",
+    "image_data",
+    "no_audio",
+    "audio_gap",
+    "audio_too_old",
+    "audio_not_yet",
+    "failed",
+)
+BAD_SOUND = ("audio_stamp", "audio_format", "audio_size", "audio_type")
+
+
+def status(name: str, level: bytes, message: str, values: dict) -> DiagnosticStatus:
+    """One DiagnosticStatus; values are turned into text."""
+    pairs = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
+    return DiagnosticStatus(name=name, level=level, message=message, hardware_id="taco_ros", values=pairs)
+
+
+def _text(value) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def skew_s(statistics: Statistics) -> float | None:
+    """How much later than the sound's the camera's stamps reach us, in s: the difference of the median delays.
+
+    Delays are taken between the stamp (of the sound: of its last sample) and the arrival on the node's clock.
+    """
+    images, sounds = statistics.values("image_delay_s"), statistics.values("audio_delay_s")
+    return median(images) - median(sounds) if images and sounds else None
+
+
+def memory_mb() -> float:
+    """Resident memory of this process."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def gpu_memory_mb() -> float | None:
+    """GPU memory taken by torch; None without a GPU in use."""
+    import torch
+
+    return torch.cuda.memory_allocated() / 1e6 if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+
+
+def input_status(name: str, what: str, source, statistics: Statistics, active: bool, limit_s: float, waited_s: float, hint):
+    """Status of a camera or of the sound: does anything arrive? ``what`` is also the name of its samples."""
+    values = {"topic": source.topic, "publishers": source.publishers, "rate_hz": statistics.rate(what)}
+    if not active:
+        return status(name, OK, "not subscribed", values)
+    quiet_s = statistics.silence_s(what)
+    quiet_s = waited_s if quiet_s is None else min(quiet_s, waited_s)
+    if quiet_s < limit_s:
+        return status(name, OK, f"{values['rate_hz']:.1f} Hz", values)
+    line = f"no {what.split('.')[0]} on {source.topic} for {quiet_s:.0f} s (publishers: {values['publishers']})"
+    return status(name, WARN, line + (f"; {hint}" if hint else ""), values)
+
+
+def stream_status(name: str, statistics: Statistics, state: str) -> DiagnosticStatus:
+    """Status of the processing: rates, ages, drops by reason, skew, times of the stages."""
+    counts = statistics.counts()
+    skew = skew_s(statistics)
+    values = {
+        "state": state,
+        "rate_hz": statistics.rate("processed"),
+        "age_p50_s": statistics.percentile("age_s", 0.5),
+        "age_p95_s": statistics.percentile("age_s", 0.95),
+        "skew_s": skew,
+        "iterations": statistics.percentile("iterations", 0.5),
+        "time_jumps": counts.get("time_jumps", 0),
+    }
+    values |= {f"verdict.{verdict}": counts.get(verdict, 0) for verdict in ("sounding", "silent", "rejected")}
+    values |= {f"dropped.{reason}": counts.get(reason, 0) for reason in DROPS}
+    stages = ("convert", "image", "sound", "factorize", "name", "segment", "publish")
+    values |= {f"{stage}_ms": statistics.percentile(f"stage.{stage}", 0.5) for stage in stages}
+    if skew is not None and abs(skew) > SKEW_WARNING_S:
+        line = f"the stamps of camera and sound differ by {skew:.2f} s; next: set audio.offset_s to {-skew:.2f}"
+        return status(name, WARN, line, values)
+    return status(name, OK, state, values)
+
+
+def sound_values(audio, statistics: Statistics) -> dict:
+    """Key values of the ring: samples, gaps, overlaps and messages that could not be used."""
+    counts = statistics.counts()
+    return {
+        "sample_rate_hz": audio.sample_rate,
+        **{key: audio.counts.get(key, 0) for key in ("chunks", "samples", "gaps", "overlaps", "jumps", "rate_changes")},
+        **{key: audio.counts.get(key, 0) for key in ("nonfinite", "clipped")},
+        **{f"refused.{reason}": counts.get(reason, 0) for reason in BAD_SOUND},
+    }
+
+
+def diagnostic_array(stamp, statuses) -> DiagnosticArray:
+    """The message, stamped now: diagnostics tell of the node, not of an image."""
+    out = DiagnosticArray(status=list(statuses))
+    out.header.stamp = stamp
+    return out

@@ -1,0 +1,169 @@
+"""Subscriptions of the node: cameras and sound, as sensor data, with QoS overrides."""
+
+from __future__ import annotations
+
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
+
+from taco_ros import sounds
+from taco_ros.conversions import MessageError
+
+AUDIO_DEPTH = 400  # chunks; seconds of sound, so that a busy moment loses none
+
+
+def sensor_qos(depth: int) -> QoSProfile:
+    """Best effort, volatile: fits every publisher of sensor data (REP-2003)."""
+    return QoSProfile(depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class Subscription:
+    """One topic of a lifecycle node, subscribed and unsubscribed at will.
+
+    warn(reason, line) is called on an incompatible publisher; callback(message) on every message.
+    """
+
+    def __init__(self, node, kind, topic: str, depth: int, callback, group, warn):
+        self._node, self._kind, self._callback, self._group, self._warn = node, kind, callback, group, warn
+        self.topic = node.resolve_topic_name(topic)
+        self._depth = depth
+        self._subscription = None
+
+    @property
+    def active(self) -> bool:
+        """Is it subscribed now?"""
+        return self._subscription is not None
+
+    @property
+    def publishers(self) -> int:
+        """Publishers of the topic, of whatever type."""
+        return self._node.count_publishers(self.topic)
+
+    def start(self) -> None:
+        """Subscribe; nothing happens when it already is."""
+        if self._subscription is None:
+            self._subscription = self._node.create_subscription(
+                self._kind,
+                self.topic,
+                self._callback,
+                sensor_qos(self._depth),
+                callback_group=self._group,
+                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._incompatible, use_default_callbacks=False),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+
+    def stop(self) -> None:
+        """Unsubscribe."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def _incompatible(self, event) -> None:
+        policy = str(getattr(event.last_policy_kind, "name", event.last_policy_kind)).lower()
+        setting = f"qos_overrides.{self.topic}.subscription.{policy}"
+        self._warn(
+            "incompatible_qos",
+            f"a publisher of {self.topic} cannot reach this node: its {policy} QoS offers less than asked for here; "
+            f"next: give the parameter {setting} what the publisher offers (as best_effort for reliability)",
+        )
+
+
+class ImageInput(Subscription):
+    """A camera's topic: ``image``, or with node.image_transport=compressed the same name with /compressed."""
+
+    def __init__(self, node, camera: str, transport: str, callback, group, warn):
+        topic = node.resolve_topic_name(f"{camera}/image" if camera else "image")
+        compressed = transport == "compressed"
+        if compressed and not topic.endswith("/compressed"):
+            topic += "/compressed"
+        kind = CompressedImage if compressed else Image
+        super().__init__(node, kind, topic, 1, lambda message: callback(camera, message), group, warn)
+        self.camera = camera
+
+    def hint(self) -> str:
+        """What may be wrong when nothing arrives: other image topics that are there."""
+        wanted = "sensor_msgs/msg/CompressedImage" if self._kind is CompressedImage else "sensor_msgs/msg/Image"
+        types = dict(self._node.get_topic_names_and_types())
+        if wanted not in types.get(self.topic, [wanted]):
+            return f"it carries {', '.join(types[self.topic])}; next: node.image_transport raw or compressed"
+        own = self._node.get_fully_qualified_name() + "/"
+        others = [name for name, kinds in types.items() if wanted in kinds and name != self.topic and not name.startswith(own)]
+        return f"image topics found: {', '.join(sorted(others)[:5])}; remap `image`" if others else "is the camera running?"
+
+
+class AudioInput:
+    """The sound topic ``audio``, of one of three types, named by audio.type or found from the topic when it appears.
+
+    callback(message, kind, info) for every message; info is the newest AudioInfo of ros-drivers or None.
+    """
+
+    def __init__(self, node, kind: str, callback, group, warn):
+        self._node, self._callback, self._group, self._warn = node, callback, group, warn
+        self.topic = node.resolve_topic_name("audio")
+        self._wanted = kind
+        self.kind = "" if kind == "auto" else kind
+        self._info = None
+        self._subscriptions: list[Subscription] = []
+        self._refused: set[str] = set()
+        if self.kind:
+            sounds.message_class(self.kind)  # a missing package is told at configure
+
+    @property
+    def active(self) -> bool:
+        """Is it subscribed now?"""
+        return bool(self._subscriptions)
+
+    @property
+    def publishers(self) -> int:
+        """Publishers of the topic, of whatever type."""
+        return self._node.count_publishers(self.topic)
+
+    def start(self) -> None:
+        """Subscribe, once the topic's type is known; call again until ``active``."""
+        if self.active:
+            return
+        if not self.kind:
+            self.kind = self._find()
+        if not self.kind:
+            return
+        self._subscribe(sounds.message_class(self.kind), self.topic, AUDIO_DEPTH, self._on_audio)
+        if self.kind == "audio_common":
+            from audio_common_msgs.msg import AudioInfo
+
+            self._subscribe(AudioInfo, self._node.resolve_topic_name("audio_info"), 1, self._on_info)
+
+    def stop(self) -> None:
+        """Unsubscribe; the type is found anew next time."""
+        for subscription in self._subscriptions:
+            subscription.stop()
+        self._subscriptions.clear()
+        if self._wanted == "auto":
+            self.kind = ""
+
+    def _subscribe(self, message_class, topic: str, depth: int, callback) -> None:
+        subscription = Subscription(self._node, message_class, topic, depth, callback, self._group, self._warn)
+        subscription.start()
+        self._subscriptions.append(subscription)
+
+    def _on_audio(self, message) -> None:
+        self._callback(message, self.kind, self._info)
+
+    def _on_info(self, message) -> None:
+        self._info = message
+
+    def _find(self) -> str:
+        types = {info.topic_type for info in self._node.get_publishers_info_by_topic(self.topic)}
+        for name, kind in sounds.KINDS.items():
+            if name in types:
+                try:
+                    sounds.message_class(kind)
+                except MessageError as error:
+                    self._warn(error.reason, str(error))
+                    continue
+                return kind
+        for name in types - self._refused - set(sounds.KINDS):
+            self._refused.add(name)
+            hint = "; use its stamped topic (audio_stamped)" if name == "audio_common_msgs/msg/AudioData" else ""
+            self._warn("audio_type", f"sound: wanted one of {', '.join(sounds.KINDS)} on {self.topic}, got {name}{hint}")
+        return ""

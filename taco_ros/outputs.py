@@ -1,0 +1,126 @@
+"""Publishers of the node, one set per camera; every message carries the header of its image."""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image
+
+from taco_ros import conversions
+from taco_ros.msg import SoundingObjectArray
+from taco_ros.processor import Result
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
+
+
+def output_qos(depth: int) -> QoSProfile:
+    """Reliable, volatile: fits every subscriber, best effort ones too."""
+    return QoSProfile(depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class Outputs:
+    """``~/objects`` and its companions for one camera (``~/NAME/objects`` where there are several).
+
+    Pictures are made only while somebody subscribes to them. Call ``publish`` from one thread.
+    """
+
+    def __init__(self, node, camera: str = ""):
+        prefix = f"~/{camera}/" if camera else "~/"
+        self._node = node
+        self._publishers = []
+        self.objects = self._create(SoundingObjectArray, prefix + "objects", 5)
+        self.mask = self._create(Image, prefix + "mask", 2)
+        self.confidence = self._create(Image, prefix + "confidence", 2)
+        self.overlay = self._create(Image, prefix + "overlay", 2)
+        self.sound_map = self._create(Image, prefix + "sound_map", 2)
+        self._vision = _Vision(self, prefix) if _vision_msgs() else None
+        self._sound_map_shape = (1, 1)
+
+    def _create(self, kind, topic: str, depth: int | QoSProfile):
+        publisher = self._node.create_lifecycle_publisher(
+            kind,
+            topic,
+            output_qos(depth) if isinstance(depth, int) else depth,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self._publishers.append(publisher)
+        return publisher
+
+    @property
+    def listeners(self) -> int:
+        """Subscriptions to any of the topics."""
+        return sum(publisher.get_subscription_count() for publisher in self._publishers)
+
+    def publish(self, result: Result) -> None:
+        """Publish what was found in one image."""
+        scene, header = result.scene, result.header
+        self.objects.publish(conversions.scene_message(scene, header))
+        if self.mask.get_subscription_count():
+            self.mask.publish(conversions.mask_message(scene, header))
+        if self.confidence.get_subscription_count():
+            self.confidence.publish(conversions.map_message(scene.confidence, scene.size, header))
+        if scene.sound_map is not None:
+            self._sound_map_shape = scene.sound_map.shape
+        if self.sound_map.get_subscription_count():
+            self.sound_map.publish(conversions.map_message(scene.sound_map, self._sound_map_shape, header))
+        if self._vision:
+            self._vision.publish(scene, header)
+        if self.overlay.get_subscription_count():
+            from taco.draw import overlay
+
+            self.overlay.publish(conversions.image_message(overlay(result.rgb, scene), "rgb8", header))
+
+    def destroy(self) -> None:
+        """Remove the publishers."""
+        for publisher in self._publishers:
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
+
+
+def _vision_msgs():
+    """The message module of vision_msgs, or None where that package is not installed."""
+    try:
+        import vision_msgs.msg as messages
+    except ImportError:
+        return None
+    return messages if hasattr(messages, "LabelInfo") else None
+
+
+class _Vision:
+    """``~/detections`` and ``~/label_info`` (what the pixels of ``~/mask`` mean, latched, sent when it changes)."""
+
+    def __init__(self, outputs: Outputs, prefix: str):
+        self._messages = _vision_msgs()
+        self._detections = outputs._create(self._messages.Detection2DArray, prefix + "detections", 5)
+        self._label_info = outputs._create(self._messages.LabelInfo, prefix + "label_info", LATCHED)
+        self._known: list[tuple[int, str]] | None = None
+
+    def publish(self, scene, header) -> None:
+        labels = sorted((conversions.pixel_of(thing.id), thing.label) for thing in scene.objects)
+        if labels != self._known:
+            self._known = labels
+            self._label_info.publish(label_info_message(self._messages, labels, header))
+        if self._detections.get_subscription_count():
+            self._detections.publish(detections_message(self._messages, scene, header))
+
+
+def label_info_message(messages, labels: list[tuple[int, str]], header):
+    """vision_msgs/LabelInfo of (pixel value, word) pairs."""
+    classes = [messages.VisionClass(class_id=value, class_name=word) for value, word in labels]
+    return messages.LabelInfo(header=header, class_map=classes, threshold=0.0)
+
+
+def detections_message(messages, scene, header):
+    """vision_msgs/Detection2DArray: tight boxes; id is the object's id, class_id its word."""
+    array = messages.Detection2DArray(header=header)
+    for thing in scene.objects:
+        x, y, width, height = thing.box
+        detection = messages.Detection2D(header=header, id=str(thing.id))
+        detection.bbox.center.position.x, detection.bbox.center.position.y = x + width / 2, y + height / 2
+        detection.bbox.size_x, detection.bbox.size_y = float(width), float(height)
+        for word, score in thing.labels:
+            guess = messages.ObjectHypothesisWithPose()
+            guess.hypothesis.class_id, guess.hypothesis.score = word, float(score)
+            detection.results.append(guess)
+        array.detections.append(detection)
+    return array

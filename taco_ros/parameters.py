@@ -1,0 +1,173 @@
+"""Settings as ROS parameters: one walk over the dataclasses of ``taco.config``, nothing listed twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.parameter import Parameter
+
+from taco.config import MicrophoneConfig, Setting, TacoConfig, flatten, walk
+from taco.errors import ConfigError
+
+OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+
+
+def of_ros(name: str) -> bool:
+    """Is this a parameter that ROS itself declares?"""
+    return name.startswith(OF_ROS)
+
+
+class Parameters:
+    """The settings of one node as its parameters.
+
+    node: an rclpy node; its parameters are declared here. config: a TacoConfig or one section of settings.
+    Wrong values in a parameter file do not stop the node: ``problem`` tells the first of them, and configure fails on it.
+    """
+
+    def __init__(self, node, config):
+        self._node = node
+        self._default = config
+        self._wrong: dict[str, str] = {}
+        # rclpy offers no public way to see parameters that were given but never declared
+        given = {name: p.value for name, p in node._parameter_overrides.items() if p.type_ != Parameter.Type.NOT_SET}
+        settings = {item.path: item for item in settings_of(config)}
+        for name, value in given.items():
+            if not of_ros(name) and name not in settings:
+                self._note(name, value)
+        for name, item in settings.items():
+            value = item.default
+            if name in given and self._note(name, given[name]):
+                value = tidy(item, given[name])
+            node.declare_parameter(name, _plain(item, value), descriptor(item), ignore_override=True)
+
+    def _note(self, name: str, value) -> bool:
+        try:
+            changed(self._default, {name: value})
+        except ConfigError as error:
+            self._wrong[name] = str(error)
+            return False
+        self._wrong.pop(name, None)
+        return True
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the parameters given at start, in one line; empty when all is well."""
+        return "; ".join(self._wrong.values())
+
+    def config(self):
+        """The settings as the parameters stand; ConfigError if one was wrong from the start."""
+        if self._wrong:
+            raise ConfigError(self.problem)
+        names = [item.path for item in settings_of(self._default)]
+        return changed(self._default, {p.name: p.value for p in self._node.get_parameters(names)})
+
+    def check_change(self, config, parameters: Iterable[Parameter], running: bool):
+        """(SetParametersResult, changed config): may these parameters be set? While ``running`` only live ones may."""
+        live = {item.path: item.live for item in settings_of(self._default)}
+        ours = {p.name: p.value for p in parameters if not of_ros(p.name)}
+        frozen = [name for name in ours if running and not live.get(name, True)]
+        if frozen:
+            reason = f"{frozen[0]} cannot change while the node is configured; call deactivate and cleanup first"
+            return SetParametersResult(successful=False, reason=reason), config
+        try:
+            config = changed(config, ours)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error)), config
+        for name in ours:
+            self._wrong.pop(name, None)
+        return SetParametersResult(successful=True), config
+
+
+def settings_of(config) -> list[Setting]:
+    """The settings of a TacoConfig (dotted paths) or of a single section (plain names)."""
+    if isinstance(config, TacoConfig):
+        return list(walk(config))
+    box = dataclasses.make_dataclass("Box", [("section", type(config))])(config)
+    return [dataclasses.replace(item, path=item.path.partition(".")[2]) for item in walk(box)]
+
+
+def changed(config, flat: Mapping[str, object]):
+    """``config`` with settings changed, values as ROS gives them; ConfigError names what is wrong."""
+    known = {item.path: item for item in settings_of(config)}
+    values = {name: tidy(known[name], value) if name in known else value for name, value in flat.items()}
+    if isinstance(config, TacoConfig):
+        return config.updated(values)
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise ConfigError(f"unknown setting {unknown[0]}; known are {', '.join(known)}")
+    return dataclasses.replace(config, **{name: known[name].check(value) for name, value in values.items()})
+
+
+def tidy(item: Setting, value):
+    """A parameter's value as the setting's: arrays as tuples; an empty word stands for an empty list."""
+    if isinstance(item.default, tuple):
+        if value is None:
+            return ()
+        if not isinstance(value, str):
+            return tuple(entry for entry in value if entry != "")
+    return value
+
+
+def descriptor(item: Setting) -> ParameterDescriptor:
+    """Description with unit, choices and range."""
+    notes = [f"Unit: {item.unit}." if item.unit else "", f"One of: {', '.join(map(str, item.choices))}." if item.choices else ""]
+    notes.append("May change while running." if item.live else "")
+    out = ParameterDescriptor(description=" ".join([item.help, *filter(None, notes)]))
+    ranged = item.minimum is not None and item.maximum is not None
+    if ranged and item.type is float:
+        out.floating_point_range = [FloatingPointRange(from_value=float(item.minimum), to_value=float(item.maximum))]
+        out.dynamic_typing = True  # so that `ros2 param set ... 1` works for a float
+    elif ranged and item.type is int:
+        out.integer_range = [IntegerRange(from_value=int(item.minimum), to_value=int(item.maximum), step=0)]
+    return out
+
+
+def _plain(item: Setting, value):
+    """A value that rclpy can declare: lists keep their element type even when empty."""
+    if not isinstance(value, tuple):
+        return item.check(value)
+    kind = Parameter.Type.DOUBLE_ARRAY if item.default and isinstance(item.default[0], float) else Parameter.Type.STRING_ARRAY
+    return list(value) if value else Parameter(item.path, kind, []).value
+
+
+def parameter_file() -> str:
+    """config/taco.yaml: every parameter of both nodes with its default, help, unit and range."""
+    lines = [
+        "# Parameters of the nodes, all at their defaults. Written by `python -m taco_ros.parameters config/taco.yaml`.",
+        "# Copy this file, keep the lines you change and pass it as params_file:=... to the launch file.",
+    ]
+    for node, config in (("taco_node", TacoConfig()), ("microphone", MicrophoneConfig())):
+        lines += [f"/**/{node}:", "  ros__parameters:"]
+        for item in settings_of(config):
+            lines += [f"    # {_comment(item)}", f"    {item.path}: {_yaml(item.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _comment(item: Setting) -> str:
+    limits = " | ".join(str(choice) or '""' for choice in item.choices)
+    if not limits and item.minimum is not None and item.maximum is not None:
+        limits = f"{item.minimum:g} to {item.maximum:g}"
+    limits = " ".join(filter(None, (limits, item.unit)))
+    return item.help + (f" [{limits}]" if limits else "") + (" (live)" if item.live else "")
+
+
+def _yaml(value) -> str:
+    import json
+
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
+
+
+def read_parameter_file(path: str | Path, node: str) -> dict[str, object]:
+    """The parameters of one node in a file such as config/taco.yaml, flattened to dotted names."""
+    import yaml
+
+    sections = yaml.safe_load(Path(path).read_text())
+    return flatten(sections[f"/**/{node}"]["ros__parameters"])
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(parameter_file())

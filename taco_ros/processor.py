@@ -1,0 +1,176 @@
+"""From a waiting image to its scene: the live use of ``TacoPipeline``. Runs on the models' thread; knows no topic."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from taco.audio import AudioBuffer
+from taco.config import TacoConfig
+from taco.errors import AudioGapError, TacoError
+from taco.pipeline import TacoPipeline
+from taco.types import SoundingScene
+from taco_ros.conversions import NS, MessageError, image_to_frame, restore_scene, restored
+from taco_ros.mailbox import Pending
+from taco_ros.statistics import Statistics
+
+JUMP_BACK_NS = NS  # image stamps that fall back further than this are a new time line (a loop, another bag)
+LATE_SOUND_NS = 2 * NS  # how long a centered window may wait for sound beyond its own half
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A processed image: camera name, its header, the camera's own pixels (H, W, 3) uint8 and what was found in them."""
+
+    camera: str
+    header: object
+    rgb: np.ndarray
+    scene: SoundingScene
+
+
+class Processor:
+    """Owns the pipelines, one per camera, which share models and sound. Only the models' thread may call it.
+
+    audio: the ring that the sound callback fills. now_ns: the node's clock. warn: called with (reason, line) for
+    every image that could not be used; it counts and logs.
+    """
+
+    def __init__(self, config: TacoConfig, audio: AudioBuffer, statistics: Statistics, now_ns: Callable, warn: Callable):
+        self.config = config
+        self.audio = audio
+        self._statistics, self._now_ns, self._warn = statistics, now_ns, warn
+        self._last_stamp_ns: dict[str, int] = {}
+        names = config.node.cameras or ("",)
+        first = TacoPipeline(config)
+        rest = [TacoPipeline(config, backbones=first.backbones, segmenter=first.segmenter) for _ in names[1:]]
+        self.pipelines: dict[str, TacoPipeline] = dict(zip(names, [first, *rest]))
+        self._trackers = {name: _tracker(config) for name in names}
+
+    def warm_up(self) -> float:
+        """Run a made frame through the models; milliseconds it took."""
+        start = time.perf_counter()
+        next(iter(self.pipelines.values())).warm_up()
+        return 1000.0 * (time.perf_counter() - start)
+
+    @property
+    def words(self) -> Sequence[str]:
+        """The words listened for."""
+        return next(iter(self.pipelines.values())).anchors.words
+
+    @property
+    def models(self) -> str:
+        """Names of the models in use."""
+        pipeline = next(iter(self.pipelines.values()))
+        return f"{pipeline.backbones.image.name}, {pipeline.backbones.audio.name}, {pipeline.segmenter.name}"
+
+    def set_words(self, words: Sequence[str]) -> int:
+        """Listen for other words in all cameras, or change nothing and raise ConfigError; returns how many."""
+        previous = self.config.models.word_bank
+        try:
+            for pipeline in self.pipelines.values():
+                pipeline.set_words(words)
+        except TacoError:
+            for pipeline in self.pipelines.values():
+                pipeline.set_words(previous)
+            raise
+        self.config = self.config.updated({"models.word_bank": tuple(words)})
+        return len(self.words)
+
+    def set_config(self, config: TacoConfig) -> None:
+        """Use other live settings from the next image on."""
+        self.config = config
+        for pipeline in self.pipelines.values():
+            pipeline.set_config(config)
+
+    def reset(self) -> None:
+        """A new time line: forget the last frames and tracks."""
+        self._last_stamp_ns.clear()
+        self._trackers = {name: _tracker(self.config) for name in self.pipelines}
+        for pipeline in self.pipelines.values():
+            pipeline.reset()
+
+    def ready(self, item: Pending) -> bool:
+        """May this image be taken? A centered window waits until its second half has been heard."""
+        if self.config.audio.alignment != "centered":
+            return True
+        half_ns = round(self.config.audio.window_s * NS / 2)
+        newest_ns = self.audio.newest_ns
+        heard = newest_ns is not None and newest_ns >= item.stamp_ns + half_ns
+        return heard or self._now_ns() - item.arrival_ns > half_ns + LATE_SOUND_NS
+
+    def process(self, batch: Sequence[Pending]) -> Iterator[Result]:
+        """The scenes of the waiting images, each as soon as it is done; unusable images are dropped and counted."""
+        for item in batch:
+            try:
+                self._check_time(item)
+                yield self._process(item)
+            except (MessageError, AudioGapError) as error:
+                self._warn(error.reason, str(error))
+            except TacoError as error:
+                self._warn("failed", str(error))
+
+    def _check_time(self, item: Pending) -> None:
+        if item.stamp_ns <= 0:
+            raise MessageError("image_stamp", "image: wanted a stamp, got 0; the camera driver must stamp its images")
+        last_ns = self._last_stamp_ns.get(item.camera)
+        if last_ns is not None and item.stamp_ns <= last_ns:
+            if item.stamp_ns > last_ns - JUMP_BACK_NS:
+                raise MessageError("out_of_order", "image: wanted a stamp after the last one, got the same or an earlier one")
+            self._statistics.count("time_jumps")
+            self.reset()
+        self._last_stamp_ns[item.camera] = item.stamp_ns
+        limit_s = self.config.node.max_age_s
+        if limit_s and self.config.audio.alignment == "centered":
+            limit_s += self.config.audio.window_s / 2
+        age_s = (self._now_ns() - item.stamp_ns) / NS
+        if limit_s and age_s > limit_s:
+            raise MessageError(
+                "too_old",
+                f"image is {age_s:.2f} s old, node.max_age_s is {self.config.node.max_age_s:g}; "
+                "is the camera's clock right? (bag replay: use_sim_time)",
+            )
+
+    def _process(self, item: Pending) -> Result:
+        node = self.config.node
+        start = time.perf_counter()
+        frame = image_to_frame(item.message, node.rotation, node.mirror)
+        window = self.audio.window(frame.stamp_ns)
+        converted_ms = 1000.0 * (time.perf_counter() - start)
+        pipeline = self.pipelines[item.camera]
+        scene = pipeline.process(frame, window)
+        tracker = self._trackers[item.camera]
+        if tracker is not None:
+            scene = tracker.update(scene)
+        scene = restore_scene(scene, node.rotation, node.mirror)
+        for stage, ms in {"convert": converted_ms, **scene.stage_ms}.items():
+            self._statistics.sample(f"stage.{stage}", ms)
+        if scene.factorization is not None:
+            self._statistics.sample("iterations", scene.factorization.iterations)
+        self._statistics.count(scene.verdict)
+        rgb = restored(frame.rgb, node.rotation, node.mirror) if node.rotation or node.mirror else frame.rgb
+        return Result(item.camera, item.message.header, rgb, scene)
+
+    def close(self) -> None:
+        """Free the models and give the memory back to the system."""
+        for pipeline in self.pipelines.values():
+            pipeline.close()
+        self.pipelines.clear()
+        self._trackers.clear()
+        gc.collect()
+        try:
+            ctypes.CDLL(None).malloc_trim(0)
+        except (AttributeError, OSError):  # another C library: nothing to give back by hand
+            pass
+
+
+def _tracker(config: TacoConfig):
+    try:
+        from taco.tracking import Tracker
+    except ImportError:
+        return None
+    return Tracker(config.tracking) if hasattr(config, "tracking") else Tracker()

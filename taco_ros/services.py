@@ -1,0 +1,53 @@
+"""Services of the node: ``~/set_words``, ``~/reset``, ``~/pause``."""
+
+from __future__ import annotations
+
+from concurrent.futures import TimeoutError as FutureTimeout
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from std_srvs.srv import SetBool, Trigger
+
+from taco.errors import TacoError
+from taco_ros.srv import SetWords
+
+WORDS_LIMIT_S = 60.0
+
+
+class Services:
+    """Creates the services on a TacoNode. They have a callback group of their own: words may take a while."""
+
+    def __init__(self, node):
+        self._node = node
+        group = MutuallyExclusiveCallbackGroup()
+        node.create_service(SetWords, "~/set_words", self._set_words, callback_group=group)
+        node.create_service(Trigger, "~/reset", self._reset, callback_group=group)
+        node.create_service(SetBool, "~/pause", self._pause, callback_group=group)
+
+    def _set_words(self, request, response):
+        node = self._node
+        if node.processor is None:
+            response.message = "no models loaded; next: configure the node, or set the parameter models.word_bank"
+            return response
+        words = tuple(word for word in request.words if word.strip())
+        try:
+            count = node.worker.call(lambda: node.processor.set_words(words)).result(WORDS_LIMIT_S)
+        except FutureTimeout:
+            response.message = f"words not in use yet after {WORDS_LIMIT_S:.0f} s; see the node's log"
+            return response
+        except (TacoError, OSError) as error:
+            response.message = " ".join(str(error).split())
+            return response
+        node.show_words(words)
+        response.success, response.message = True, f"{count} words in use"
+        return response
+
+    def _reset(self, request, response):
+        self._node.reset_streams()
+        response.success, response.message = True, "sound, last frames and tracks forgotten"
+        return response
+
+    def _pause(self, request, response):
+        self._node.paused = request.data
+        self._node.worker.mailbox.clear()
+        response.success, response.message = True, "paused" if request.data else "running"
+        return response
