@@ -158,10 +158,59 @@ class SegmentationConfig(_Checked):
     min_area: float = setting(0.001, "Smallest object, as a share of the image.", minimum=0.0, maximum=1.0, live=True)
     refine: bool = setting(True, "Fit the mask to the image's own edges.", live=True)
     split: bool = setting(
-        True, "FC-CLIP: give every thing inside the sounding region its own mask and label (ours; off: one, the paper's).", live=True
+        True,
+        "FC-CLIP: give every thing inside the sounding region its own mask and label (ours; off: one, the paper's).",
+        live=True,
     )
     alpha: float = setting(0.4, "FC-CLIP: weight of the frozen CLIP for classes seen in training.", minimum=0.0, maximum=1.0)
     beta: float = setting(1.0, "FC-CLIP: weight of the frozen CLIP for other classes (upstream: 0.8).", minimum=0.0, maximum=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingConfig(_Checked):
+    """Stable ids of sounding things over frames."""
+
+    hold_s: float = setting(
+        1.0, "A thing that falls silent keeps its id for this long.", unit="s", minimum=0.0, maximum=60.0, live=True
+    )
+    min_similarity: float = setting(
+        0.4, "How alike in place, word and look two sightings must be to share an id.", minimum=0.0, maximum=1.0, live=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TargetsConfig(_Checked):
+    """From outlined things to a bearing, a position and markers."""
+
+    min_score: float = setting(0.3, "Score below which a thing is no target.", minimum=0.0, maximum=1.0, live=True)
+    hold_s: float = setting(
+        1.0,
+        "A target that is not seen is kept for this long before another may replace it; nothing is published meanwhile.",
+        unit="s",
+        minimum=0.0,
+        maximum=60.0,
+        live=True,
+    )
+    switch_margin: float = setting(
+        0.15, "Another thing takes over when its score is higher by this much.", minimum=0.0, maximum=1.0, live=True
+    )
+    switch_after_s: float = setting(0.5, "... and has been for this long.", unit="s", minimum=0.0, maximum=60.0, live=True)
+    min_range_m: float = setting(0.1, "Nearest range that is believed.", unit="m", minimum=0.0, maximum=100.0, live=True)
+    max_range_m: float = setting(20.0, "Farthest range that is believed.", unit="m", minimum=0.1, maximum=1000.0, live=True)
+    min_valid_pixels: int = setting(
+        20, "Depth pixels with a valid range that a mask must hold for a position.", minimum=1, maximum=1_000_000, live=True
+    )
+    min_valid_share: float = setting(0.1, "... and their share of the mask.", minimum=0.0, maximum=1.0, live=True)
+    max_spread: float = setting(
+        0.25, "Largest spread of the range (robust deviation over median) that is believed.", minimum=0.0, maximum=10.0, live=True
+    )
+    range_tolerance_s: float = setting(
+        0.1, "Depth or scan whose stamp differs more from the image's is not used.", unit="s", minimum=0.0, maximum=5.0, live=True
+    )
+    target_frame: str = setting("", "Publish bearing and pose in this frame (needs tf2_ros); empty keeps the camera's frame.")
+    marker_length_m: float = setting(
+        1.0, "Length of the bearing's arrow where no range is known.", unit="m", minimum=0.01, maximum=100.0, live=True
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +265,8 @@ class TacoConfig:
     factorization: FactorizationConfig = field(default_factory=FactorizationConfig)
     concepts: ConceptsConfig = field(default_factory=ConceptsConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    targets: TargetsConfig = field(default_factory=TargetsConfig)
     node: NodeConfig = field(default_factory=NodeConfig)
 
     @classmethod

@@ -1,0 +1,309 @@
+"""``factorize``: checks, the choice between warm and cold start, the solver, the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from taco.config import FactorizationConfig
+from taco.errors import ShapeError, ValueRangeError
+from taco.factorization import gradient
+from taco.factorization.block import COLD_SWEEPS, WARM_SWEEPS, solve_block
+from taco.factorization.objective import unit
+from taco.factorization.problem import Problem, State, terms
+from taco.factorization.start import guided_start
+from taco.factorization.temporal import (
+    CUT,
+    SOUND_CHANGE,
+    Memory,
+    block_means,
+    cut_score,
+    guess_grid,
+    recency_weights,
+    sound_change,
+)
+from taco.factorization.words import word_bank
+from taco.types import Anchors, Factorization
+
+Grid = tuple[int, int] | None
+
+
+@torch.no_grad()
+def factorize(
+    visual: Tensor,
+    audio: Tensor,
+    anchors: Anchors,
+    config: FactorizationConfig | None = None,
+    *,
+    init: Factorization | Sequence[Factorization | None] | None = None,
+    previous: Factorization | Sequence[Factorization | None] | None = None,
+    generator: torch.Generator | None = None,
+    visual_grid: Grid = None,
+    audio_grid: Grid = None,
+) -> Factorization | list[Factorization]:
+    """Factor image and audio tokens together so that one pair of factors agrees in words (paper Eq. 6).
+
+    visual: (N, C_v), audio: (T, C_a) float tokens of one frame, negative values are set to 0 and
+    counted; or (B, N, C_v), (B, T, C_a): B frames, which gives a list of B results (init and previous
+    are then lists of B, entries may be None). anchors: the word bank in both spaces.
+
+    init: starting U and V; the gradient solver takes it as it is, the block solver drops it where it
+    finds a cut, another sound or another token count and says so in ``restart``. previous: the last
+    frame's result, constants of the causal temporal term. generator: random numbers of a cold start;
+    None draws the same ones every time. visual_grid: (rows, columns) of the image tokens, row-major
+    (None: square where N is); audio_grid: (frequency bands, time steps) of the sound's (None: (1, T)).
+
+    A pure function: same arguments (and generator state), same answer. Silence (all-zero audio tokens)
+    or a black image (all-zero visual tokens) gives zeros, ``sounding`` -1 and restart "silence" or "blank".
+    Raises ShapeError or ValueRangeError (both ValueError) that name the argument, wanted and got.
+    """
+    config = config or FactorizationConfig()
+    single = isinstance(visual, Tensor) and visual.ndim == 2
+    visual, audio = _batched("visual", visual, single), _batched("audio", audio, single)
+    dtype = visual.dtype if visual.dtype in (torch.float32, torch.float64) else torch.float32
+    _check_shapes(visual, audio, anchors, config)
+    visual_grid = _grid("visual_grid", visual_grid, visual.shape[1]) or guess_grid(visual.shape[1])
+    audio_grid = _grid("audio_grid", audio_grid, audio.shape[1])
+    visual, blank, clamped_v = _cleaned("visual", visual, dtype)
+    audio, silent, clamped_a = _cleaned("audio", audio, dtype)
+    frames = visual.shape[0]
+    inits, pasts = _listed("init", init, frames, single), _listed("previous", previous, frames, single)
+    bank = word_bank(anchors, audio.shape[2], dtype, visual.device)
+    recent = torch.einsum("t,btc->bc", recency_weights(audio.shape[1], audio_grid, dtype, visual.device), audio)
+    heard = bank.audio_logits(recent[:, None], grad=False)[0]
+    problem = Problem(
+        visual, audio, visual.square().sum((-1, -2)), audio.square().sum((-1, -2)), bank, config, recent, heard, visual_grid
+    )
+    blocks, words = block_means(visual, visual_grid), heard.squeeze(1).softmax(-1)
+    empty = [s or b for s, b in zip(silent, blank)]
+    reasons = []
+    for frame in range(frames):
+        past = inits[frame] or pasts[frame]
+        reason = _restart_reason(problem, frame, inits[frame], past, blocks[frame], words[frame])
+        if reason and reason != "cold" and config.solver == "gradient" and inits[frame] is not None and reason != "shape":
+            reason = ""  # the paper's solver starts where it is told to
+        reasons.append("silence" if silent[frame] else "blank" if blank[frame] else reason)
+    _add_temporal(problem, pasts, reasons, empty)
+    joint = problem.linked is not None
+    state, iterations = _solve(problem, inits, reasons, empty, joint, generator)
+    values = {name: value.tolist() for name, value in terms(problem, state).items()}
+    sounding = state.sounding.tolist()
+    out = []
+    for frame in range(frames):
+        past = inits[frame] or pasts[frame]
+        age = past.memory.age + 1 if not reasons[frame] and past is not None and isinstance(past.memory, Memory) else 0
+        memory = Memory(blocks[frame], words[frame], recent[frame], age)
+        losses = {name: value[frame] for name, value in values.items()}
+        parts = [state.visual_u[frame].mT, state.visual_v[frame], state.audio_u[frame].mT, state.audio_v[frame]]
+        if empty[frame]:
+            parts, memory = [torch.zeros_like(part) for part in parts], None
+            losses = _empty_losses(problem, frame)
+        out.append(
+            Factorization(
+                *(part.contiguous() for part in parts),
+                sounding=-1 if empty[frame] else sounding[frame],
+                losses=losses,
+                iterations=0 if empty[frame] else iterations[frame],
+                restart=reasons[frame],
+                clamped=clamped_v[frame] + clamped_a[frame],
+                memory=memory,
+            )
+        )
+    return out[0] if single else out
+
+
+def _solve(problem: Problem, inits, reasons, empty, joint: bool, generator) -> tuple[State, list[int]]:
+    """Warm frames and cold frames each in one go; a clip that is coupled in one go, cold if any frame is."""
+    config, device = problem.config, problem.visual.device
+    cold = [bool(reason) for reason in reasons]
+    if joint and any(c and not e for c, e in zip(cold, empty)):
+        cold = [True] * problem.frames
+        reasons[:] = [reason or "cold" for reason in reasons]
+    if joint:
+        cold = [all(cold)] * problem.frames
+    groups = [(True, [f for f, c in enumerate(cold) if c]), (False, [f for f, c in enumerate(cold) if not c])]
+    done: list[tuple[list[int], State]] = []
+    iterations = [0] * problem.frames
+    for is_cold, frames in groups:
+        if not frames:
+            continue
+        whole = len(frames) == problem.frames
+        index = torch.tensor(frames, device=device)
+        part = problem if whole else problem.select(index)
+        if is_cold:
+            draw = _Draws(generator, len(frames), part.visual.dtype, device)
+            guided = config.solver == "block" and config.start == "guided"
+            start = guided_start(part, draw) if guided else gradient.random_start(part, draw)
+        else:
+            start = _stacked([inits[f] for f in frames], part.visual.dtype, device)
+        if config.solver == "gradient":
+            steps = config.max_iterations or gradient.STEPS
+            state, count = gradient.solve_gradient(part, start, steps), steps
+        else:
+            state, count = solve_block(part, start, config.max_iterations or (COLD_SWEEPS if is_cold else WARM_SWEEPS))
+        for f in frames:
+            iterations[f] = count
+        done.append((frames, state))
+    if len(done) == 1:
+        return done[0][1], iterations
+    order = torch.tensor(done[0][0] + done[1][0], device=device).argsort()
+    a, b = done[0][1], done[1][1]
+    joined = [torch.cat([getattr(a, n), getattr(b, n)])[order] for n in State.__slots__]
+    return State(*joined), iterations
+
+
+class _Draws:
+    """Random numbers, frame by frame, so that a batch gets what its frames would get one after another."""
+
+    def __init__(self, generator: torch.Generator | None, frames: int, dtype, device):
+        self.generator, self.frames, self.dtype, self.device = generator, frames, dtype, device
+        self.own = generator or torch.Generator().manual_seed(0)
+
+    def __call__(self, kind: str, *shape: int) -> Tensor:
+        make = torch.rand if kind == "uniform" else torch.randn
+        times = self.frames if self.generator is not None else 1
+        drawn = [make(shape, generator=self.own, dtype=self.dtype, device=self.own.device) for _ in range(times)]
+        return torch.stack(drawn).to(self.device).expand(self.frames, *shape).clone()
+
+
+def _restart_reason(problem: Problem, frame: int, init, past, blocks: Tensor, words: Tensor) -> str:
+    """Why this frame cannot start from ``init``; "" where it can."""
+    if past is None:
+        return "cold"
+    shapes = (problem.visual.shape[1:], problem.audio.shape[1:], problem.config.n_factors)
+    got = (
+        (past.visual_activations.shape[0], past.visual_factors.shape[1]),
+        (past.audio_activations.shape[0], past.audio_factors.shape[1]),
+        past.visual_factors.shape[0],
+    )
+    if (tuple(shapes[0]), tuple(shapes[1]), shapes[2]) != got:
+        return "shape"
+    if past.sounding < 0:
+        return "silence"
+    memory = past.memory
+    if isinstance(memory, Memory) and memory.blocks.shape == blocks.shape and memory.heard.shape == words.shape:
+        scores = torch.stack(
+            [
+                cut_score(blocks, memory.blocks.to(blocks)),
+                sound_change(words, problem.recent[frame], Memory(memory.blocks, memory.heard.to(words), memory.sound.to(words))),
+            ]
+        ).tolist()
+        if scores[0] > CUT:
+            return "cut"
+        if scores[1] > SOUND_CHANGE:
+            return "sound"
+    return "" if init is not None else "cold"
+
+
+def _add_temporal(problem: Problem, pasts, reasons, empty) -> None:
+    """The temporal term: pairs of a clip, or the constants that the past gives. A past that was dropped pulls nothing."""
+    config = problem.config
+    if config.temporal == "joint" and problem.frames > 1:
+        pairs = [float(not (a or b)) for a, b in zip(empty[:-1], empty[1:])]
+        problem.linked = problem.visual.new_tensor(pairs)
+    if config.temporal != "causal" or config.temporal_weight == 0:
+        return
+    rows_v, rows_a = problem.visual.new_zeros(problem.frames, problem.visual.shape[2]), torch.zeros_like(problem.recent)
+    any_past = False
+    for frame, past in enumerate(pasts):
+        dropped = reasons[frame] in ("cut", "sound", "silence", "blank", "shape")
+        if past is None or dropped or past.sounding < 0:
+            continue
+        any_past = True
+        rows_v[frame] = unit(past.visual_factors[past.sounding].to(rows_v))
+        rows_a[frame] = unit(past.audio_factors[past.sounding].to(rows_a))
+    if any_past:
+        problem.previous_visual, problem.previous_audio = rows_v, rows_a
+
+
+def _stacked(inits: list[Factorization], dtype, device) -> State:
+    def stack(name: str) -> Tensor:
+        return torch.stack([getattr(f, name) for f in inits]).to(device=device, dtype=dtype)
+
+    sounding = torch.tensor([max(f.sounding, 0) for f in inits], device=device)
+    return State(
+        stack("visual_activations").clamp(0, 1).mT.contiguous(),
+        stack("visual_factors").clamp_min(0),
+        stack("audio_activations").clamp(0, 1).mT.contiguous(),
+        stack("audio_factors").clamp_min(0),
+        sounding,
+    )
+
+
+def _batched(name: str, value, single: bool) -> Tensor:
+    rank = 2 if single else 3
+    if not (isinstance(value, Tensor) and value.ndim == rank and value.is_floating_point()):
+        got = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        wanted = "(tokens, dimension)" if single else "(tokens, dimension) or (frames, tokens, dimension)"
+        raise ShapeError(f"{name}: wanted a float tensor {wanted}, got {got}")
+    return value[None] if single else value
+
+
+def _check_shapes(visual: Tensor, audio: Tensor, anchors: Anchors, config: FactorizationConfig) -> None:
+    for name, value in (("visual", visual), ("audio", audio)):
+        if 0 in value.shape:
+            raise ShapeError(f"{name}: wanted at least one frame, token and dimension, got {tuple(value.shape)}")
+    if visual.shape[0] != audio.shape[0]:
+        raise ShapeError(f"audio: wanted {visual.shape[0]} frames as in visual, got {audio.shape[0]}")
+    if visual.device != audio.device:
+        raise ShapeError(f"audio: wanted a tensor on {visual.device} as visual is, got {audio.device}")
+    if not isinstance(anchors, Anchors):
+        raise ShapeError(f"anchors: wanted Anchors, got {type(anchors).__name__}")
+    if visual.shape[2] != anchors.visual.shape[1]:
+        raise ShapeError(
+            f"visual: wanted tokens of dimension {anchors.visual.shape[1]} as anchors.visual has, got {visual.shape[2]}"
+        )
+    most = min(visual.shape[1], audio.shape[1])
+    if not 1 <= config.n_factors <= most:
+        raise ValueRangeError(
+            f"n_factors: wanted 1 to {most} ({visual.shape[1]} visual, {audio.shape[1]} audio tokens), got {config.n_factors}"
+        )
+
+
+def _cleaned(name: str, tokens: Tensor, dtype) -> tuple[Tensor, list[bool], list[int]]:
+    """Tokens >= 0 in the solver's dtype, whether each frame is all zero, and how many values were negative."""
+    tokens = tokens.detach().to(dtype)
+    flat = tokens.reshape(tokens.shape[0], -1)
+    low, high = torch.stack([flat.amin(1), flat.amax(1)]).tolist()
+    for frame, (a, b) in enumerate(zip(low, high)):
+        if not (abs(a) < float("inf") and abs(b) < float("inf")):  # a NaN makes both NaN
+            where = f" in frame {frame}" if len(low) > 1 else ""
+            raise ValueRangeError(f"{name}: wanted finite values, got NaN or infinity{where}")
+    counts = [0] * len(low)
+    if min(low) < 0:
+        counts = (flat < 0).sum(1).tolist()
+        tokens = tokens.clamp_min(0)
+    return tokens.contiguous(), [b <= 0 for b in high], counts
+
+
+def _grid(name: str, grid: Grid, n: int) -> Grid:
+    if grid is None:
+        return None
+    if len(grid) != 2 or grid[0] * grid[1] != n:
+        raise ShapeError(f"{name}: wanted two sizes with product {n}, got {grid}")
+    return (int(grid[0]), int(grid[1]))
+
+
+def _listed(name: str, value, frames: int, single: bool) -> list[Factorization | None]:
+    if value is None:
+        return [None] * frames
+    values = [value] if isinstance(value, Factorization) else list(value)
+    if len(values) != frames or not all(v is None or isinstance(v, Factorization) for v in values):
+        wanted = "a Factorization" if single else f"a list of {frames} Factorizations (or None)"
+        raise ShapeError(f"{name}: wanted {wanted}, got {type(value).__name__} of {len(values)}")
+    return values
+
+
+def _empty_losses(problem: Problem, frame: int) -> dict[str, float]:
+    b1, b2 = problem.config.reconstruction_weights
+    v, a = problem.visual_square[frame].sqrt().item(), problem.audio_square[frame].sqrt().item()
+    return {
+        "visual_reconstruction": v,
+        "audio_reconstruction": a,
+        "penalty": 0.0,
+        "reverse_penalty": 0.0,
+        "temporal": 0.0,
+        "total": b1 * v + b2 * a,
+    }

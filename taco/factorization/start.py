@@ -1,0 +1,103 @@
+"""The cold start of the block solver: clusters of a smoothed, low-rank view, guided by the sound."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from taco.factorization.kmeans import lloyd, plus_plus
+from taco.factorization.problem import Problem, State
+
+RANK = 20
+RESTARTS = 8
+ITERATIONS = 6
+NEAREST = 8  # tokens nearest to what is heard, one of which seeds half of the restarts
+LEAST_TOKENS = 6
+INSIDE, OUTSIDE = 0.9, 0.02
+
+
+def guided_start(problem: Problem, draw) -> State:
+    """Clusters as factors: U = 0.9 inside and 0.02 outside, V = cluster means, factor 0 the one that fits the sound.
+
+    draw(kind, *shape) gives (B, *shape) random numbers. Without a penalty the sound has no say.
+    """
+    k = problem.config.n_factors
+    n = problem.visual.shape[1]
+    by_sound = problem.config.penalty != "none" and problem.config.penalty_weight > 0
+    seeds = draw("uniform", RESTARTS, k), draw("uniform", RESTARTS, k)
+    heard = problem.heard.squeeze(1).softmax(-1)
+    scores = low_rank_scores(problem.visual, min(RANK, n, problem.visual.shape[2]))
+    scores = smoothed(scores, problem.visual_grid)
+    first = None
+    if by_sound:
+        direction = heard @ problem.bank.visual - problem.bank.visual_mean
+        fit = (problem.visual @ direction[..., None]).squeeze(-1)
+        near = fit.topk(min(NEAREST, n), dim=-1).indices
+        pick = (seeds[0][:, : RESTARTS // 2, 0] * near.shape[1]).long().clamp_max(near.shape[1] - 1)
+        first = near.gather(1, pick)
+    labels = _cluster(scores, seeds[0], first)
+    visual_u, visual_v = _factors(problem.visual, labels, k)
+    audio_u, audio_v = _factors(problem.audio, _cluster(problem.audio, seeds[1], None), k)
+    state = State(visual_u, visual_v, audio_u, audio_v)
+    if by_sound:
+        logits, _ = problem.bank.visual_logits(visual_v)
+        fit = -(heard[:, None] * logits.log_softmax(-1)).sum(-1)
+        count = torch.nn.functional.one_hot(labels, k).sum(1)
+        fit = fit.masked_fill(count < min(LEAST_TOKENS, max(1, n // k)), torch.inf)
+        swap_first(fit.argmin(-1), state.visual_u, state.visual_v)
+        near = (torch.nn.functional.normalize(audio_v, dim=-1) @ problem.recent[..., None]).squeeze(-1)
+        swap_first(near.argmax(-1), state.audio_u, state.audio_v)
+        state.audio_v[:, 0] = problem.recent
+    state.sounding = torch.zeros(problem.frames, dtype=torch.long, device=visual_u.device)
+    return state
+
+
+def low_rank_scores(tokens: Tensor, rank: int) -> Tensor:
+    """(B, N, rank) coordinates of the tokens in a basis found by two subspace iterations from evenly spaced tokens."""
+    index = torch.linspace(0, tokens.shape[1] - 1, rank, device=tokens.device).long()
+    basis = _orthonormal(tokens[:, index].mT)
+    for _ in range(2):
+        basis = _orthonormal((basis.mT @ tokens.mT @ tokens).mT)
+    return tokens @ basis
+
+
+def _orthonormal(columns: Tensor) -> Tensor:
+    return torch.linalg.qr(columns)[0]
+
+
+def smoothed(scores: Tensor, grid: tuple[int, int] | None) -> Tensor:
+    """Half the scores (B, N, R), half their 3 x 3 means on the grid; the scores alone where no grid is known."""
+    if grid is None or min(grid) < 2:
+        return scores
+    batch, n, rank = scores.shape
+    image = scores.mT.reshape(batch, rank, *grid)
+    mean = torch.nn.functional.avg_pool2d(image, 3, 1, 1, count_include_pad=False)
+    return (image + mean).div_(2).reshape(batch, rank, n).mT
+
+
+def swap_first(index: Tensor, *arrays: Tensor) -> None:
+    """Exchange row 0 and row index[b] of each (B, K, n) array, in place."""
+    for array in arrays:
+        where = index[:, None, None].expand(-1, 1, array.shape[-1])
+        chosen, head = array.gather(1, where), array[:, :1].clone()
+        array.scatter_(1, where, head)
+        array[:, :1] = chosen
+
+
+def _cluster(points: Tensor, uniforms: Tensor, first: Tensor | None) -> Tensor:
+    """Labels (B, N) of the restart with the lowest sum of squares; first: (B, r) seeds for the first r restarts."""
+    index = plus_plus(points, uniforms, first)
+    dim = points.shape[-1]
+    centres = points.gather(1, index.flatten(1)[..., None].expand(-1, -1, dim)).view(*index.shape, dim)
+    _, labels, inertia = lloyd(points, centres, ITERATIONS)
+    return labels[torch.arange(len(labels), device=points.device), inertia.argmin(-1)]
+
+
+def _factors(tokens: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """U^T (B, K, N) and V (B, K, C) of clusters; an empty cluster gets the mean of all tokens."""
+    member = torch.nn.functional.one_hot(labels, k).to(tokens.dtype).mT
+    count = member.sum(-1, keepdim=True)
+    mean = tokens.mean(1, keepdim=True)
+    return torch.where(member > 0, INSIDE, OUTSIDE).to(tokens.dtype), torch.where(
+        count > 0, member @ tokens / count.clamp_min(1), mean
+    )

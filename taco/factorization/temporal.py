@@ -1,0 +1,94 @@
+"""Temporal consistency (paper Eq. 7, and its causal form), and when a stream must start afresh."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from taco.factorization.objective import unit
+
+RECENCY = 0.25  # time constant of the token weights, in windows
+CUT = 0.6  # block-mean score above which the picture counts as cut: at most .51 without, at least 1.1 with a cut
+SOUND_CHANGE = 0.5  # total variation of the word distribution, or 1 - cosine of the sound tokens, that counts as another sound
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a stream's next solve compares with; travels in ``Factorization.memory``.
+
+    blocks: (S, C_v) block means of the visual tokens. heard: (M,) word distribution of the newest
+    sound. sound: (C_a,) newest sound token mean. age: frames since the last cold start.
+    """
+
+    blocks: Tensor
+    heard: Tensor
+    sound: Tensor
+    age: int = 0
+
+
+def guess_grid(n: int) -> tuple[int, int] | None:
+    """The square grid of n tokens, None where n is no square."""
+    side = math.isqrt(n)
+    return (side, side) if side * side == n else None
+
+
+def block_means(tokens: Tensor, grid: tuple[int, int] | None) -> Tensor:
+    """(B, S, C) means over 3 x 3 blocks of the grid, or over at most 9 runs of tokens where no grid is known."""
+    batch, n, dim = tokens.shape
+    if grid is None or min(grid) < 3:
+        parts = [part.mean(1) for part in tokens.tensor_split(min(9, n), 1)]
+    else:
+        rows = tokens.view(batch, grid[0], grid[1] * dim).tensor_split(3, 1)
+        # First down the rows (contiguous, the large sum), then across the columns.
+        strips = torch.stack([row.mean(1).view(batch, grid[1], dim) for row in rows], 1)
+        parts = [column.mean(2) for column in strips.tensor_split(3, 2)]
+        return torch.cat(parts, 1)
+    return torch.stack(parts, 1)
+
+
+def recency_weights(n: int, grid: tuple[int, int] | None, dtype, device) -> Tensor:
+    """(n,) weights exp((tau - 1) / 0.25), sum 1; tau in [0, 1] is a token's place in time.
+
+    grid: (frequency bands, time steps), row-major; None: one band.
+    """
+    bands, steps = grid or (1, n)
+    tau = torch.linspace(0, 1, steps, dtype=dtype, device=device) if steps > 1 else torch.ones(1, dtype=dtype, device=device)
+    weights = ((tau - 1) / RECENCY).exp().repeat(bands)
+    return weights / weights.sum()
+
+
+def cut_score(blocks: Tensor, before: Tensor) -> Tensor:
+    """|S_t - S_{t-1}|^2 / (|S_t - mean|^2 + |S_{t-1} - mean|^2) of block means (S, C): 0 the same, 1 unrelated."""
+    spread = (blocks - blocks.mean(0)).square().sum() + (before - before.mean(0)).square().sum()
+    return (blocks - before).square().sum() / spread.clamp_min(1e-12)
+
+
+def sound_change(heard: Tensor, sound: Tensor, memory: Memory) -> Tensor:
+    """How much another sound it is, in [0, 1]: by words (total variation) or by tokens (1 - cosine), the larger."""
+    words = 0.5 * (heard - memory.heard).abs().sum()
+    return torch.maximum(words, 1 - unit(sound) @ unit(memory.sound))
+
+
+def cosine_pull(factors: Tensor, target: Tensor) -> Tensor:
+    """Gradient of cos(v, target) for rows v (..., C); the targets need not have length 1 (a sum of unit vectors)."""
+    norm = torch.linalg.vector_norm(factors, dim=-1, keepdim=True).clamp_min(1e-12)
+    direction = factors / norm
+    return (target - direction * (direction * target).sum(-1, keepdim=True)) / norm
+
+
+def neighbours(rows: Tensor, linked: Tensor) -> Tensor:
+    """For each frame of a clip the sum of its neighbours' unit rows; rows (B, C), linked (B - 1,) 0 or 1 a pair."""
+    ahead = unit(rows)
+    out = torch.zeros_like(ahead)
+    out[:-1] += ahead[1:] * linked[:, None]
+    out[1:] += ahead[:-1] * linked[:, None]
+    return out
+
+
+def clip_consistency(rows: Tensor, linked: Tensor) -> Tensor:
+    """Sum over consecutive frames of the cosines of their rows (B, C): Eq. 7, one modality."""
+    rows = unit(rows)
+    return ((rows[:-1] * rows[1:]).sum(-1) * linked).sum()

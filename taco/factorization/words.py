@@ -1,0 +1,151 @@
+"""The word bank made ready for the solvers: unit rows, one cached copy per bank, dtype and device.
+
+Gradients here are closed form (paper Eq. 5 differentiated); only an opaque ``audio_projection``
+is differentiated by torch, and only on the few pooled components.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from taco.errors import ShapeError, ValueRangeError
+from taco.types import Anchors
+
+TINY = 1e-12
+_CACHE: OrderedDict[tuple, WordBank] = OrderedDict()
+_CACHE_SIZE = 8
+
+
+class WordBank:
+    """Normalised anchors. visual: (M, C_v), audio: (M, D_a), unit rows; scale: on the audio cosines.
+
+    A linear projection without bias (``torch.nn.Linear``, a callable with a ``linear_weight``
+    tensor (D_a, C_a), or None) is folded into the anchors: d_a = s c (W^T A_a^T) / |W c|, so that
+    neither D_a nor the projection costs anything in a solve.
+    """
+
+    def __init__(self, anchors: Anchors, audio_dim: int, dtype: torch.dtype, device: torch.device):
+        self.anchors = anchors
+        self.scale = float(anchors.audio_logit_scale)
+        self.visual = _unit_rows("anchors.visual", anchors.visual, dtype, device)
+        self.audio = _unit_rows("anchors.audio", anchors.audio, dtype, device)
+        self.visual_mean = self.visual.mean(0)
+        self.project: Callable[[Tensor], Tensor] | None = None
+        weight = linear_weight(anchors.audio_projection)
+        self.gram: Tensor | None = None  # W^T W (C_a, C_a); None: the identity
+        if anchors.audio_projection is None:
+            self.map = self.audio
+        elif weight is not None and tuple(weight.shape) == (self.audio.shape[1], audio_dim):
+            weight = weight.detach().to(device=device, dtype=dtype)
+            self.map = self.audio @ weight
+            self.gram = weight.T @ weight
+        else:
+            self.project = anchors.audio_projection
+            self.map = None
+        self._check(audio_dim, dtype, device)
+
+    def _check(self, audio_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+        wanted = self.audio.shape[1]
+        if self.map is not None:
+            if self.map.shape[1] != audio_dim:
+                raise ShapeError(f"audio: wanted tokens of dimension {self.map.shape[1]} as anchors.audio has, got {audio_dim}")
+            return
+        try:
+            got = tuple(self.project(torch.ones(1, audio_dim, dtype=dtype, device=device)).shape)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise ShapeError(
+                f"audio: wanted tokens that anchors.audio_projection takes, got {audio_dim} ({str(error).splitlines()[0]})"
+            ) from None
+        if got != (1, wanted):
+            raise ShapeError(
+                f"anchors.audio_projection: wanted (1, {audio_dim}) -> (1, {wanted}) as anchors.audio has, got {got}"
+            )
+
+    def __len__(self) -> int:
+        return self.visual.shape[0]
+
+    def visual_logits(self, components: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """cos(components (..., C_v), A_v) (..., M) and the pull-back of a gradient on it."""
+        return _cosine(components, self.visual, None, 1.0)
+
+    def audio_logits(self, components: Tensor, grad: bool = True) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """s cos(P(components (..., C_a)), A_a) (..., M) and the pull-back of a gradient on it."""
+        if self.map is not None:
+            return _cosine(components, self.map, self.gram, self.scale)
+        if not grad:
+            return _cosine(self.project(components), self.audio, None, self.scale)[0], _no_pull
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = components.detach().clone().requires_grad_()
+            projected = self.project(leaf)
+        logits, pull_back = _cosine(projected.detach(), self.audio, None, self.scale)
+
+        def pull(gradient: Tensor) -> Tensor:
+            if not projected.requires_grad:
+                raise ValueRangeError(
+                    "anchors.audio_projection: wanted a differentiable function, got one without gradient (torch.no_grad inside?)"
+                )
+            with torch.enable_grad():
+                return torch.autograd.grad(projected, leaf, pull_back(gradient))[0]
+
+        return logits, pull
+
+
+def word_bank(anchors: Anchors, audio_dim: int, dtype: torch.dtype, device: torch.device) -> WordBank:
+    """The prepared bank of ``anchors``, from a small cache that notices tensors changed in place."""
+    projection = anchors.audio_projection
+    weight = linear_weight(projection)
+    tensors = [t for t in (anchors.visual, anchors.audio, weight) if t is not None]
+    # id(): the cached bank keeps its anchors alive, so an id in the key cannot come to name another object.
+    key = (*((id(t), _version(t)) for t in tensors), id(projection), anchors.audio_logit_scale, audio_dim, dtype, device)
+    bank = _CACHE.get(key)
+    if bank is None:
+        bank = _CACHE[key] = WordBank(anchors, audio_dim, dtype, device)
+        while len(_CACHE) > _CACHE_SIZE:
+            _CACHE.popitem(last=False)
+    else:
+        _CACHE.move_to_end(key)
+    return bank
+
+
+def linear_weight(projection) -> Tensor | None:
+    """The matrix (D_a, C_a) of a projection known to be linear without bias, else None."""
+    if isinstance(projection, torch.nn.Linear):
+        return projection.weight if projection.bias is None else None
+    weight = getattr(projection, "linear_weight", None)
+    return weight if isinstance(weight, Tensor) else None
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _unit_rows(name: str, value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    value = value.detach().to(device=device, dtype=dtype)
+    if not torch.isfinite(value).all():
+        raise ValueRangeError(f"{name}: wanted finite values, got NaN or infinity")
+    return value / torch.linalg.vector_norm(value, dim=-1, keepdim=True).clamp_min(TINY)
+
+
+def _cosine(rows: Tensor, words: Tensor, gram: Tensor | None, scale: float):
+    """scale (rows words^T) / |rows|_gram and its pull-back; rows (..., C), words (M, C), gram (C, C) or None."""
+    metric = rows if gram is None else rows @ gram
+    norm = (rows * metric).sum(-1, keepdim=True).clamp_min(TINY * TINY).sqrt()
+    # The matrix products run on 2-d rows: torch's n-d by 2-d product is slower for a few rows.
+    logits = (rows.reshape(-1, rows.shape[-1]) @ words.T).view(*rows.shape[:-1], -1) / norm
+    if scale != 1.0:
+        logits = logits * scale
+
+    def pull(gradient: Tensor) -> Tensor:
+        back = (gradient.reshape(-1, gradient.shape[-1]) @ words).view(rows.shape)
+        along = (gradient * logits).sum(-1, keepdim=True)
+        return (back * scale - along * (metric / norm)) / norm
+
+    return logits, pull
+
+
+def _no_pull(gradient: Tensor) -> Tensor:
+    raise AssertionError("asked for a gradient that was switched off")
