@@ -47,10 +47,10 @@ class TacoPipeline:
         self.config = config
         self.segmenter.config = config.segmentation
 
-    def reset(self) -> None:
-        """Forget the last frame: the next one starts cold."""
+    def reset(self, seed: int = 0) -> None:
+        """Forget the last frame: the next one starts cold. seed: of the random numbers of cold starts."""
         self._last: Factorization | None = None
-        self._generator = torch.Generator().manual_seed(0)
+        self._generator = torch.Generator().manual_seed(seed)
 
     def warm_up(self, size: tuple[int, int] = (480, 640)) -> dict[str, float]:
         """Run one made frame of (height, width) px, so that the first real one is not slow; returns its times in ms."""
