@@ -1,0 +1,266 @@
+"""Scenes composed of real photo cut-outs with exact masks and their real sounds.
+
+A scene is a pure function of (kind, split, seed, words): backgrounds are made, cut-outs are placed
+without overlap on a canvas wider than the camera sees, a camera looks at it, sounds are mixed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from taco.errors import ValueRangeError
+from taco.evaluation.stamp_sources import SPLITS, Entry, StampSources, catalogue
+from taco.types import AudioWindow, VideoFrame
+
+KINDS = ("one", "two", "both", "distractors", "motion", "silence", "noise", "offscreen")
+SOUND_RATE = 48000  # Hz of every scene
+LEVEL, NOISE_FLOOR = 0.1, 10 ** (-30 / 20)  # RMS of a sound (-20 dBFS); background noise below it (-30 dB)
+FRAME_RATE, MOTION_S = 10, 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class SceneThing:
+    """A thing as one frame shows it. mask: (H, W) bool, what of it is in view. word: "" for silent things without one."""
+
+    word: str
+    source: str
+    sounding: bool
+    mask: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class SceneFrame:
+    """One image, its sound window, and what is in view."""
+
+    frame: VideoFrame
+    window: AudioWindow
+    things: tuple[SceneThing, ...]
+
+    @property
+    def truth(self) -> np.ndarray:
+        """(H, W) bool: union of the sounding things' masks."""
+        masks = [thing.mask for thing in self.things if thing.sounding]
+        return np.any(masks, 0) if masks else np.zeros(self.frame.size, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A composed scene. heard: words of its sounds, in view or not; sources: their recordings."""
+
+    kind: str
+    split: str
+    seed: int
+    heard: tuple[str, ...]
+    sources: tuple[str, ...]
+    frames: tuple[SceneFrame, ...]
+    samples: np.ndarray = field(repr=False)
+    sample_rate: int = SOUND_RATE
+
+    @property
+    def name(self) -> str:
+        """For tables and files: kind-split-seed."""
+        return f"{self.kind}-{self.split}-{self.seed:04d}"
+
+
+class Stamps:
+    """Composes scenes. words: what the models can name; only such things sound.
+
+    size: (height, width) px of the camera. window_s: length of the sound window, trailing the image.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        *,
+        sources: StampSources | None = None,
+        size: tuple[int, int] = (480, 640),
+        window_s: float = 1.0,
+    ):
+        self.sources = sources or StampSources()
+        self.size, self.window_s = size, window_s
+        usable = [entry for entry in catalogue() if entry.word in set(words)]
+        self._things = {split: [e for e in usable if e.role == "thing" and e.split == split] for split in SPLITS}
+        self._sounds = {split: [e for e in usable if e.role == "sound" and e.split == split] for split in SPLITS}
+        for split in SPLITS:
+            if len({entry.word for entry in self._things[split]}) < 2:
+                raise ValueRangeError(
+                    f"stamps: wanted a word bank with at least two things of split {split}, got {list(words)[:8]}"
+                )
+
+    def scenes(self, kind: str, split: str, count: int, first_seed: int = 0) -> Iterator[Scene]:
+        """``count`` scenes with seeds from ``first_seed``."""
+        for seed in range(first_seed, first_seed + count):
+            yield self.compose(kind, split, seed)
+
+    def compose(self, kind: str, split: str, seed: int) -> Scene:
+        """One scene; ValueRangeError for an unknown kind or split."""
+        if kind not in KINDS:
+            raise ValueRangeError(f"stamps: wanted one of {', '.join(KINDS)}, got {kind!r}")
+        if split not in SPLITS:
+            raise ValueRangeError(f"stamps: wanted val or test, got {split!r}")
+        rng = np.random.default_rng([KINDS.index(kind), SPLITS.index(split), seed])
+        shown = self._pick_things(kind, split, seed, rng)
+        sounding = {"one": 1, "two": 1, "distractors": 1, "motion": 1, "both": 2}.get(kind, 0)
+        heard = [entry.word for entry in shown[:sounding]]
+        if kind == "offscreen":
+            inside = {entry.word for entry in shown}
+            heard = [str(rng.choice(sorted({entry.word for entry in self._sounds[split]} - inside)))]
+        recordings = [self._recording(word, split, rng) for word in heard]
+        seconds = self.window_s + (MOTION_S if kind == "motion" else 0.0)
+        samples = self._mix(kind, recordings, seconds, rng)
+        world = _World(shown, heard if kind != "offscreen" else [], self.sources, self.size, rng, wide=kind == "motion")
+        count = round(MOTION_S * FRAME_RATE) if kind == "motion" else 1
+        frames = tuple(self._frame(world, samples, number, count, rng) for number in range(count))
+        return Scene(kind, split, seed, tuple(heard), tuple(r.source for r in recordings), frames, samples)
+
+    def _pick_things(self, kind: str, split: str, seed: int, rng: np.random.Generator) -> list[Entry]:
+        """Sounding things first. Words take turns with the seed, so that few scenes already cover them all."""
+        things = self._things[split]
+        able = {entry.word for entry in self._sounds[split]}
+        words = sorted({entry.word for entry in things} & able)
+        first = words[seed % len(words)]
+        second = str(rng.choice([word for word in words if word != first]))
+        wanted = [first] if kind in ("one", "distractors") else [first, second]
+        shown = [things[int(rng.choice([n for n, entry in enumerate(things) if entry.word == word]))] for word in wanted]
+        if kind == "distractors":
+            names = rng.choice(self.sources.distractors[split], 3, replace=False)
+            shown += [Entry("thing", "", split, str(name)) for name in names]
+        return shown
+
+    def _recording(self, word: str, split: str, rng: np.random.Generator) -> Entry:
+        return self._sounds[split][int(rng.choice([n for n, e in enumerate(self._sounds[split]) if e.word == word]))]
+
+    def _mix(self, kind: str, recordings: Sequence[Entry], seconds: float, rng: np.random.Generator) -> np.ndarray:
+        """(n,) float32: the recordings at equal level over a low background noise."""
+        count = round(seconds * SOUND_RATE)
+        out = np.zeros(count, np.float32)
+        if kind == "silence":
+            return (out + coloured_noise(count, 1.0, rng) * 10 ** (-70 / 20)).astype(np.float32)
+        if kind == "noise":
+            return (coloured_noise(count, float(rng.choice((0.0, 0.5, 1.0))), rng) * LEVEL).astype(np.float32)
+        for entry in recordings:
+            samples, rate = self.sources.sound(entry.source, int(rng.integers(1000)) if ":" in entry.source else 0)
+            out += excerpt(samples, rate, count, rng)
+        return np.clip(out + coloured_noise(count, 0.5, rng) * LEVEL * NOISE_FLOOR, -1, 1).astype(np.float32)
+
+    def _frame(self, world: _World, samples: np.ndarray, number: int, count: int, rng: np.random.Generator) -> SceneFrame:
+        length = round(self.window_s * SOUND_RATE)
+        start = round(number * (len(samples) - length) / max(count - 1, 1)) if count > 1 else 0
+        start_ns = round(start * 1e9 / SOUND_RATE)
+        window = AudioWindow(np.ascontiguousarray(samples[start : start + length]), SOUND_RATE, start_ns)
+        rgb, things = world.look(number / max(count - 1, 1), rng)
+        return SceneFrame(VideoFrame(rgb, window.end_ns), window, things)
+
+
+class _World:
+    """A painted canvas, the masks of what stands on it, and a camera that pans and zooms a little."""
+
+    def __init__(self, shown, heard, sources: StampSources, size, rng: np.random.Generator, wide: bool):
+        self._size = size
+        height, width = (round(side * 1.25) if wide else side for side in size)
+        self._canvas = background(height, width, rng)
+        self._things: list[tuple[Entry, bool, np.ndarray]] = []
+        heard = list(heard)
+        for entry, (left, top, right, bottom) in zip(shown, _slots(len(shown), width, height, rng)):
+            sounding = entry.word in heard
+            if sounding:
+                heard.remove(entry.word)
+            mask = self._paint(sources.cutout(entry.source), left, top, right, bottom, rng)
+            self._things.append((entry, sounding, mask))
+        self._pan = rng.uniform(0.2, 0.8, (2, 2)) if wide else None  # from, to: shares of the free margin
+        self._zoom = rng.uniform(1.0, 1.12, 2) if wide else (1.0, 1.0)
+        # One light for cut-outs and background, as one camera would see them.
+        self._canvas = np.clip(self._canvas * rng.uniform(0.85, 1.1) + rng.uniform(-8, 8), 0, 255).astype(np.float32)
+
+    def _paint(self, rgba: np.ndarray, left: int, top: int, right: int, bottom: int, rng: np.random.Generator) -> np.ndarray:
+        """Paste within the box, resized and perhaps mirrored; returns the (h, w) bool mask on the canvas."""
+        if rng.random() < 0.5:
+            rgba = rgba[:, ::-1]
+        scale = min((right - left) / rgba.shape[1], (bottom - top) / rgba.shape[0]) * rng.uniform(0.75, 0.98)
+        width, height = (max(2, round(side * scale)) for side in rgba.shape[1::-1])
+        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        small = cv2.resize(rgba.astype(np.float32), (width, height), interpolation=way).clip(0, 255)
+        x = int(rng.integers(left, max(left + 1, right - width)))
+        y = int(rng.integers(top, max(top + 1, bottom - height)))
+        alpha = small[..., 3:] / 255
+        patch = self._canvas[y : y + height, x : x + width]
+        patch[:] = alpha * small[..., :3] + (1 - alpha) * patch
+        mask = np.zeros(self._canvas.shape[:2], bool)
+        mask[y : y + height, x : x + width] = alpha[..., 0] > 0.5
+        return mask
+
+    def look(self, share: float, rng: np.random.Generator) -> tuple[np.ndarray, tuple[SceneThing, ...]]:
+        """What the camera sees at a share of its way in [0, 1]: (H, W, 3) uint8 and the things in view."""
+        height, width = self._size
+        if self._pan is None:
+            image, masks = self._canvas, [mask for *_, mask in self._things]
+        else:
+            smooth = share * share * (3 - 2 * share)
+            zoom = self._zoom[0] + smooth * (self._zoom[1] - self._zoom[0])
+            free = np.array(self._canvas.shape[1::-1]) - np.array((width, height)) / zoom
+            corner = (self._pan[0] + smooth * (self._pan[1] - self._pan[0])) * free
+            turn = np.array([[1 / zoom, 0, corner[0]], [0, 1 / zoom, corner[1]]])
+            image = cv2.warpAffine(self._canvas, turn, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+            way = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+            masks = [cv2.warpAffine(mask.astype(np.uint8), turn, (width, height), flags=way) > 0 for *_, mask in self._things]
+        noisy = image + rng.normal(0, 2.0, image.shape).astype(np.float32)
+        things = tuple(SceneThing(e.word, e.source, sounding, mask) for (e, sounding, _), mask in zip(self._things, masks))
+        return np.clip(noisy, 0, 255).astype(np.uint8), things
+
+
+def _slots(count: int, width: int, height: int, rng: np.random.Generator) -> list[tuple[int, int, int, int]]:
+    """Boxes (left, top, right, bottom) that do not overlap, in random order."""
+    columns = max(1, math.ceil(count / 2)) if count > 2 else count
+    rows = 2 if count > 2 else 1
+    if count == 1:  # somewhere, not always in the middle
+        side = rng.uniform(0.45, 0.8)
+        w, h = round(width * side), round(height * min(1.0, side + 0.15))
+        x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+        return [(x, y, x + w, y + h)]
+    xs = [round(width * n / columns) for n in range(columns + 1)]
+    ys = [round(height * n / rows) for n in range(rows + 1)]
+    boxes = [(xs[c], ys[r], xs[c + 1], ys[r + 1]) for r in range(rows) for c in range(columns)]
+    order = rng.permutation(len(boxes))[:count]
+    return [boxes[int(n)] for n in order]
+
+
+def background(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """(height, width, 3) float32 in [0, 255]: soft coloured blotches and fine grain, without things."""
+    base = np.float32(rng.uniform(70, 190)) + rng.uniform(-20, 20, 3).astype(np.float32)
+    image = np.broadcast_to(base, (height, width, 3)).copy()
+    for cells, strength in ((2, 35), (5, 18), (24, 6)):
+        blotches = rng.normal(0, strength, (cells, cells + 1, 1)) + rng.normal(0, strength / 4, (cells, cells + 1, 3))
+        blotches = blotches.astype(np.float32)
+        image += cv2.resize(blotches, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(image, 0, 255)
+
+
+def coloured_noise(count: int, slope: float, rng: np.random.Generator) -> np.ndarray:
+    """(count,) float32 of RMS 1 with a spectrum of 1/f**slope in amplitude: 0 white, 0.5 pink, 1 brown."""
+    spectrum = np.fft.rfft(rng.normal(size=count))
+    frequency = np.maximum(np.fft.rfftfreq(count, 1 / SOUND_RATE), 20.0)
+    noise = np.fft.irfft(spectrum / frequency**slope, count)
+    return (noise / max(float(np.sqrt(np.mean(noise**2))), 1e-12)).astype(np.float32)
+
+
+def excerpt(samples: np.ndarray, rate: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count,) float32 at 48 kHz and -20 dBFS: a stretch of the recording, begun again where it ends."""
+    import soxr
+
+    samples = soxr.resample(samples, rate, SOUND_RATE).astype(np.float32) if rate != SOUND_RATE else samples
+    pause = np.zeros(round(0.1 * SOUND_RATE), np.float32)
+    samples = np.concatenate([samples, pause])
+    power = np.convolve(np.resize(samples, len(samples) + count) ** 2, np.ones(64) / 64, "same")
+    sums = np.concatenate([[0.0], np.cumsum(power, dtype=np.float64)])
+    energy = sums[count:] - sums[:-count]
+    good = np.flatnonzero(energy[: len(samples)] >= 0.3 * energy[: len(samples)].max())  # not a pause of the recording
+    start = int(rng.choice(good))
+    out = np.resize(np.roll(samples, -start), count)
+    level = float(np.sqrt(np.mean(out**2)))
+    out = out * (LEVEL / max(level, 1e-6))
+    return np.clip(out, -1, 1).astype(np.float32)
