@@ -31,6 +31,7 @@ FLOORS = {
     "taco.explain": 8,
     "taco.results": 8,
     "taco.sources": 8,
+    "taco.overlays": 9,
     "taco.evaluation": 8,
     "taco.viewer": 8,
     "taco.bench": 9,

@@ -45,7 +45,7 @@ class MediaInfo:
 def probe(path: str | Path) -> MediaInfo:
     """What is in the file; MediaError where it cannot be read."""
     with _opened(path) as box:
-        video = box.streams.video[0] if box.streams.video else None
+        video = next(iter(_videos(box)), None)
         audio = box.streams.audio[0] if box.streams.audio else None
         return MediaInfo(
             (video.height, video.width) if video else None,
@@ -89,9 +89,9 @@ def frames(
     MediaError: no such file, no video in it, nothing decodable, or cut off before its own end.
     """
     with _opened(path) as box:
-        if not box.streams.video:
+        stream = next(iter(_videos(box)), None)
+        if stream is None:
             raise MediaError(f"{path}: wanted video, got only sound; give a picture or a video with it")
-        stream = box.streams.video[0]
         stream.thread_type = "AUTO"
         reordered = box.format.name != "avi"  # AVI has no presentation times: the decoding times count from the first frame
         origin_ns = _origin_ns(box) if reordered else None
@@ -193,12 +193,19 @@ def _opened(path: str | Path):
                     f"{path}: wanted a video or sound file, got nothing playable in it; it is cut off or of another kind"
                 )
             yield box
-    except av.error.InvalidDataError:
+    except (av.error.InvalidDataError, av.error.EOFError):
         raise MediaError(
             f"{path}: wanted a video or sound file, cannot read this one; it is cut off or of another kind"
         ) from None
     except av.error.FFmpegError as error:
         raise MediaError(f"cannot read {path}: {reason(error)}") from None
+
+
+def _videos(box) -> list:
+    """Video streams that are not the cover of a music file."""
+    from av.stream import Disposition
+
+    return [stream for stream in box.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
 def _decoded(box, stream) -> Iterator:
@@ -218,7 +225,7 @@ def _seek(box, stream, time_s: float) -> None:
 
 
 def _origin_ns(box) -> int:
-    stream = (box.streams.video or box.streams.audio)[0]
+    stream = (_videos(box) or box.streams.audio)[0]
     return round((stream.start_time or 0) * stream.time_base * NS)
 
 

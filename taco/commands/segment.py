@@ -1,0 +1,289 @@
+"""``taco segment``: masks, words and an overlay video of files, folders and bags, through the live node's own line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from taco import __version__
+from taco.errors import AudioGapError, MediaError, ValueRangeError
+
+HELP = "outline what is heard in videos, pictures with a sound, folders and ROS 2 bags"
+NS = 1_000_000_000
+
+
+def add_arguments(parser) -> None:
+    """Arguments of ``taco segment``."""
+    from taco.cli import add_config_arguments
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = (
+        HELP + ".\n\n  taco segment clip.mp4\n  taco segment image.png sound.wav -o out/\n  taco segment folder/ --every 0.5s\n"
+        "  taco segment recording.mcap --bag found\n\n"
+        "Writes objects.jsonl (a line a frame), masks/*.png (pixel value i + 1: object i of the line) and an overlay.\n"
+        "A run that was interrupted goes on where it stopped when the same command is given again."
+    )
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="video, picture, folder or bag; a sound file goes with the one before it"
+    )
+    parser.add_argument("-o", "--out", metavar="DIR", help="folder of the results (default: the input's name and _taco)")
+    parser.add_argument("--every", metavar="N|Ts", default="1", help="every N-th frame, or one every T seconds (0.5s)")
+    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="begin at this second")
+    parser.add_argument("--end", type=float, default=float("inf"), metavar="S", help="stop before this second")
+    parser.add_argument(
+        "--fps", type=float, default=10.0, help="rate of a folder of pictures that is given with a sound (default 10)"
+    )
+    parser.add_argument("--image-topic", default="", metavar="TOPIC", help="of a bag; found by type when left out")
+    parser.add_argument("--audio-topic", default="", metavar="TOPIC", help="of a bag; found by type when left out")
+    parser.add_argument("--bag", metavar="PATH", help="write the node's messages (objects, mask) into this new bag, mcap")
+    parser.add_argument("--no-overlay", action="store_true", help="write no overlay picture and video")
+    parser.add_argument("--view", action="store_true", help="show frames, masks, sound and words in the Rerun viewer")
+    parser.add_argument("--rrd", metavar="FILE", help="save what --view would show into this file")
+    parser.add_argument("--overwrite", action="store_true", help="do it again although the results are there")
+    add_config_arguments(parser)
+
+
+def make_pipeline(config):
+    """The pipeline of the command; a seam for tests."""
+    from taco.pipeline import TacoPipeline
+
+    return TacoPipeline(config)
+
+
+def run(args) -> int:
+    """Segment every input; returns the exit status."""
+    from taco.cli import config_from, print_json
+    from taco.sources import open_sources
+
+    every = parse_every(args.every)
+    if not args.end > args.start >= 0:
+        raise ValueRangeError(f"--start, --end: wanted 0 <= start < end, got {args.start:g} and {args.end:g}")
+    if not 0 < args.fps <= 1000:
+        raise ValueRangeError(f"--fps: wanted 0 to 1000 frames a second, got {args.fps:g}")
+    config = config_from(args)
+    topics = {"image_topic": args.image_topic, "audio_topic": args.audio_topic}
+    sources = open_sources(args.inputs, window_s=config.audio.window_s, fps=args.fps, audio=config.audio, **topics)
+    if args.bag and len(sources) > 1:
+        raise ValueRangeError(f"--bag: wanted one input, got {len(sources)}")
+    if args.bag and Path(args.bag).exists():
+        raise MediaError(f"cannot write {args.bag}: it exists; remove it or choose another name")
+    out = Path(args.out or f"{sources[0].name}_taco") if len(sources) == 1 else Path(args.out or "segmented")
+    work = _Work(args, config, every)
+    summaries = []
+    for number, source in enumerate(sources, 1):
+        folder = out if len(sources) == 1 else out / source.name
+        summaries.append(work.segment(source, folder, f"[{number}/{len(sources)}] " if len(sources) > 1 else ""))
+        if not args.json:
+            print(told(summaries[-1]))
+    if args.json:
+        print_json(summaries if len(summaries) > 1 else summaries[0])
+    return 0
+
+
+def parse_every(text: str) -> tuple[int, int]:
+    """``--every`` as (frames, nanoseconds); one of them is 0."""
+    try:
+        if text.endswith("s"):
+            step_ns = round(float(text[:-1]) * NS)
+            if step_ns > 0:
+                return 0, step_ns
+        elif int(text) > 0:
+            return int(text), 0
+    except (ValueError, OverflowError):
+        pass
+    raise ValueRangeError(f"--every: wanted a number of frames (5) or of seconds (0.5s), got {text!r}")
+
+
+def told(summary: dict) -> str:
+    """The line that is printed for an input."""
+    counts = summary["verdicts"]
+    parts = [f"{counts[name]} {words}" for name, words in WORDS.items() if counts.get(name)]
+    heard = ", ".join(f"{word} {share:.0%}" for word, share in list(summary["words"].items())[:4])
+    speed = f", {summary['frames_per_s']:.1f} frames/s" if summary.get("frames_per_s") else ""
+    done = " (was done already; --overwrite does it again)" if summary.get("done_already") else ""
+    found = f"{summary['frames']} frames, {', '.join(parts)}{speed}; {heard or 'nothing found'}"
+    return f"{summary['name']}: {found} -> {summary['out']}{done}"
+
+
+WORDS = {
+    "sounding": "with sounding objects",
+    "rejected": "heard but not seen",
+    "silent": "silent",
+    "skipped": "without usable sound",
+}
+
+
+class _Work:
+    """One run of the command: the pipeline is loaded once, when the first input needs it."""
+
+    def __init__(self, args, config, every: tuple[int, int]):
+        self.args, self.config, self.every, self.pipeline = args, config, every, None
+
+    def segment(self, source, folder: Path, prefix: str) -> dict:
+        """Masks, lines and overlay of one source; a summary of it."""
+        from taco.results import Results
+
+        results = Results(folder, self._fingerprint(source))
+        if results.done and not self.args.overwrite:
+            return {**_summary_of(folder), "done_already": True}
+        with results:
+            started, before = time.perf_counter(), results.resumed
+            try:
+                self._process(source, results, prefix)
+            except KeyboardInterrupt:
+                print(f"\nstopped after {len(results.records)} frames; the same command goes on from there", file=sys.stderr)
+                raise
+            if not results.records:
+                raise MediaError(f"{source.inputs[0]}: no frame between --start {self.args.start:g} and --end {self.args.end:g}")
+            seconds = time.perf_counter() - started
+            if not self.args.no_overlay:
+                self._overlay(source, results, prefix)
+            if self.args.bag:
+                self._write_bag(source, results)
+            summary = summarise(source.name, results.records, folder)
+            summary["frames_per_s"] = round((len(results.records) - before) / seconds, 2) if seconds > 0 else 0.0
+            summary["resumed_after"] = before
+            results.finish(summary)
+        return summary
+
+    def _process(self, source, results, prefix: str) -> None:
+        from tqdm import tqdm
+
+        from taco.media import AudioFeed
+        from taco.tracking import Tracker
+
+        if self.pipeline is None:
+            self.pipeline = make_pipeline(self.config)
+        self.pipeline.reset()
+        tracker = Tracker(self.config.tracking)
+        audio = self.config.audio
+        if source.still:
+            import dataclasses
+
+            audio = dataclasses.replace(audio, window_s=max(0.1, source.window_s), alignment="trailing")
+        last_ns = results.last_ns
+        reached_s = self.args.start if last_ns is None else max(self.args.start, last_ns / NS - getattr(source, "origin_s", 0.0))
+        feed = AudioFeed(source.sound(reached_s - 2 * audio.window_s), audio)
+        wanted = self._selection(last_ns)
+        viewer = self._viewer(source)
+        total = _expected(source, self.args, self.every)
+        bar = tqdm(total=total, initial=results.resumed, unit="frame", desc=f"{prefix}{source.name}", disable=None, leave=False)
+        with bar:
+            for frame in source.frames(self.args.start, self.args.end, wanted):
+                try:
+                    window = feed.window(frame.stamp_ns)
+                except AudioGapError as error:
+                    results.add_record({**_skipped(frame, len(results.records), error)})
+                    bar.update()
+                    continue
+                scene = tracker.update(self.pipeline.process(frame, window))
+                results.add(scene)
+                if viewer:
+                    viewer.log(frame, window, scene)
+                bar.set_postfix_str(", ".join(thing.label for thing in scene.objects)[:30] or scene.verdict, refresh=False)
+                bar.update()
+        if viewer:
+            viewer.close()
+
+    def _overlay(self, source, results, prefix: str) -> None:
+        from tqdm import tqdm
+
+        from taco.overlays import write_overlay
+
+        if all(record["verdict"] == "skipped" for record in results.records):
+            return
+        total = _expected(source, self.args, (1, 0))
+        with tqdm(total=total, unit="frame", desc=f"{prefix}{source.name} overlay", disable=None, leave=False) as bar:
+            write_overlay(source, results, self.args.start, self.args.end, bar)
+
+    def _selection(self, last_ns: int | None):
+        """Told every stamp once: is it one of ``--every``, and not done yet?"""
+        count, (step, step_ns) = -1, self.every
+        due_ns = None
+
+        def wanted(stamp_ns: int) -> bool:
+            nonlocal count, due_ns
+            count += 1
+            if step:
+                chosen = count % step == 0
+            else:
+                due_ns = stamp_ns if due_ns is None else due_ns
+                chosen = stamp_ns >= due_ns - 1_000_000
+                while chosen and due_ns <= stamp_ns + 1_000_000:
+                    due_ns += step_ns
+            return chosen and (last_ns is None or stamp_ns > last_ns)
+
+        return wanted
+
+    def _viewer(self, source):
+        if not (self.args.view or self.args.rrd):
+            return None
+        from taco.viewer import Viewer
+
+        return Viewer(source.name, save=self.args.rrd, spawn=self.args.view)
+
+    def _write_bag(self, source, results) -> None:
+        import dataclasses
+
+        from taco import bags
+        from taco.results import scene_of
+
+        ids = getattr(getattr(source, "bag", None), "frame_ids", None)
+        with bags.BagWriter(self.args.bag) as writer:
+            for scene in filter(None, map(scene_of, results.records)):
+                if ids is not None:
+                    writer.write(scene, ids.get(scene.stamp_ns, "camera"))
+                    continue
+                moved = {
+                    name: getattr(scene, name) + bags.FILE_START_NS for name in ("stamp_ns", "window_start_ns", "window_end_ns")
+                }
+                writer.write(dataclasses.replace(scene, **moved))
+
+    def _fingerprint(self, source) -> dict:
+        files = []
+        for path in source.inputs:
+            state = path.stat()
+            files.append([str(path.resolve()), state.st_size, state.st_mtime_ns])
+        picked = ("every", "start", "end", "fps", "image_topic", "audio_topic", "no_overlay", "bag")
+        return {
+            "version": __version__,
+            "inputs": files,
+            "config": self.config.to_dict(),
+            **{name: str(getattr(self.args, name)) for name in picked},
+        }
+
+
+def summarise(name: str, records: list[dict], folder: Path) -> dict:
+    """Counts of verdicts, and the share of frames in which each word was outlined, most frequent first."""
+    verdicts: dict[str, int] = {}
+    words: dict[str, int] = {}
+    for record in records:
+        verdicts[record["verdict"]] = verdicts.get(record["verdict"], 0) + 1
+        for word in {thing["label"] for thing in record.get("objects", [])}:
+            words[word] = words.get(word, 0) + 1
+    ranked = sorted(words.items(), key=lambda item: (-item[1], item[0]))
+    shares = {word: round(count / len(records), 4) for word, count in ranked}
+    return {"name": name, "out": str(folder), "frames": len(records), "verdicts": verdicts, "words": shares}
+
+
+def _skipped(frame, index: int, error) -> dict:
+    from taco.results import skipped
+
+    return {**skipped(frame.stamp_ns, index, str(error)), "size": list(frame.size)}
+
+
+def _summary_of(folder: Path) -> dict:
+    import json
+
+    return json.loads((folder / "run.json").read_text())["summary"]
+
+
+def _expected(source, args, every) -> int | None:
+    """Frames to come, for the progress bar; None where the file does not tell its length."""
+    if source.still:
+        return len(source.stamps_s())
+    length_s = min(source.duration_s, args.end) - args.start
+    rate = 1e9 / every[1] if every[1] else source.fps / every[0]
+    return max(1, round(length_s * min(rate, source.fps or rate))) if source.duration_s > 0 else None

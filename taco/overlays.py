@@ -1,0 +1,81 @@
+"""The overlay pictures and videos of finished results, drawn from what is on disk and the source itself."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from taco import draw, media
+from taco.audio import NS
+from taco.results import Results, scene_of
+from taco.types import SoundingScene
+
+STILL_FPS = 10
+
+
+def write_overlay(source, results: Results, start_s: float, end_s: float, bar=None) -> list[Path]:
+    """``overlay.mp4`` with the sound, and for a picture ``overlay.png`` of its surest window; the paths written.
+
+    Every frame of the source from ``start_s`` to ``end_s`` is shown; one that was not looked at shows what was found last.
+    bar: told after each frame, a tqdm.
+    """
+    scenes = [scene for scene in map(scene_of, results.records) if scene is not None]
+    stamps = [scene.stamp_ns for scene in scenes]
+    written = []
+    if source.still:
+        best = max(scenes, key=lambda scene: (len(scene.objects) > 0, scene.sounding_score))
+        written.append(results.folder / "overlay.png")
+        save_image(written[-1], draw.overlay(source.rgb, best))
+        if len(scenes) == 1:
+            return written
+    shown = _still_frames(source, scenes) if source.still else _video_frames(source, scenes, stamps, start_s, end_s)
+    written.append(results.folder / "overlay.mp4")
+    sound = source.sound(start_s)
+    options = {"fps": max(1.0, source.fps), "sample_rate": source.sample_rate, "channels": source.channels}
+    with media.VideoWriter(written[-1], **options) as writer:
+        pending, first_ns, end_ns = None, None, 0
+        for picture, stamp_ns in shown:
+            writer.write(picture, stamp_ns)
+            first_ns = stamp_ns if first_ns is None else first_ns
+            end_ns = stamp_ns
+            while pending is None or pending.stamp_ns <= stamp_ns:
+                if pending is not None and pending.end_ns > first_ns:
+                    writer.write_audio(pending)
+                pending = next(sound, None)
+                if pending is None:
+                    sound = iter(())
+                    break
+            if bar is not None:
+                bar.update()
+        if pending is not None and pending.stamp_ns <= end_ns + NS // 10:
+            writer.write_audio(pending)
+    return written
+
+
+def save_image(path: Path, rgb: np.ndarray) -> None:
+    """Write a picture whole or not at all."""
+    from PIL import Image
+
+    with media.atomic(path) as part:
+        Image.fromarray(rgb).save(part)
+
+
+def _video_frames(source, scenes: list[SoundingScene], stamps: list[int], start_s, end_s) -> Iterator[tuple[np.ndarray, int]]:
+    for frame in source.frames(start_s, end_s):
+        index = bisect.bisect_right(stamps, frame.stamp_ns) - 1
+        fits = index >= 0 and tuple(scenes[index].size) == frame.size
+        yield draw.overlay(frame.rgb, scenes[index]) if fits else frame.rgb, frame.stamp_ns
+
+
+def _still_frames(source, scenes: list[SoundingScene]) -> Iterator[tuple[np.ndarray, int]]:
+    """The picture during each window of the sound, with what was found in that window."""
+    step_ns = NS // STILL_FPS
+    tick_ns = scenes[0].window_start_ns
+    for scene in scenes:
+        picture = draw.overlay(source.rgb, scene)
+        while tick_ns < scene.stamp_ns:
+            yield picture, tick_ns
+            tick_ns += step_ns

@@ -1,0 +1,174 @@
+"""The same number for the same sounding thing from frame to frame, also through a short silence."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from taco.config import TrackingConfig
+from taco.types import SoundingObject, SoundingScene
+
+NS = 1_000_000_000
+JUMP_BACK_NS = NS  # stamps that fall back further than this are another recording
+CELLS = 64  # masks are compared on a grid this fine on their longer side
+WEIGHTS = (0.5, 0.25, 0.25)  # place, word, factor; without a factor the other two share its part
+FACTOR_MEMORY = 0.7  # share of the old direction in the running factor of a track
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One sounding thing over time.
+
+    id: its number, 1 and up, never given twice. label: newest word. state: "sounding" in the newest frame, "fading"
+    after it for up to hold_s, "lost" in the one update that gives it up. age_s: since it was first seen.
+    silent_s: since it was last seen. thing: as it was last seen. factor: unit vector of its look, or None.
+    """
+
+    id: int
+    state: str
+    first_ns: int
+    last_ns: int
+    now_ns: int
+    thing: SoundingObject
+    cells: np.ndarray
+    factor: np.ndarray | None
+
+    @property
+    def label(self) -> str:
+        """The newest word."""
+        return self.thing.label
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was first seen."""
+        return (self.now_ns - self.first_ns) / NS
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since it was last seen."""
+        return (self.now_ns - self.last_ns) / NS
+
+
+class Tracker:
+    """Gives the objects of successive scenes stable ids. Not for several threads.
+
+    tracks: every Track after the newest update; lost ones are in it once.
+    """
+
+    def __init__(self, config: TrackingConfig | None = None):
+        self.config = config or TrackingConfig()
+        self._next = 1
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all tracks; ids go on."""
+        self.tracks: tuple[Track, ...] = ()
+        self._newest_ns: int | None = None
+
+    def update(self, scene: SoundingScene) -> SoundingScene:
+        """The scene with the ids of its tracks; its order stays."""
+        if self._newest_ns is not None and scene.stamp_ns < self._newest_ns - JUMP_BACK_NS:
+            self.reset()
+        self._newest_ns = now_ns = max(scene.stamp_ns, self._newest_ns or scene.stamp_ns)
+        known = [track for track in self.tracks if track.state != "lost"]
+        factor = _factor(scene)
+        seen = [(thing, _cells(thing.mask)) for thing in scene.objects]
+        matches = self._match(known, seen, factor, now_ns)
+        tracks, objects = [], []
+        for index, (thing, cells) in enumerate(seen):
+            old = matches.get(index)
+            if old is None:
+                thing = dataclasses.replace(thing, id=self._next)
+                self._next += 1
+                tracks.append(Track(thing.id, "sounding", now_ns, now_ns, now_ns, thing, cells, factor))
+            else:
+                thing = dataclasses.replace(thing, id=old.id)
+                blend = _blend(old.factor, factor)
+                tracks.append(Track(old.id, "sounding", old.first_ns, now_ns, now_ns, thing, cells, blend))
+            objects.append(thing)
+        continued = {track.id for track in tracks}
+        for old in known:
+            if old.id not in continued:
+                state = "fading" if now_ns - old.last_ns < self.config.hold_s * NS else "lost"
+                tracks.append(dataclasses.replace(old, state=state, now_ns=now_ns))
+        self.tracks = tuple(sorted(tracks, key=lambda track: track.id))
+        return dataclasses.replace(scene, objects=tuple(objects))
+
+    def _match(self, known, seen, factor, now_ns: int) -> dict[int, Track]:
+        """Pairs of alike ones, the most alike first; each at most once."""
+        pairs = []
+        for index, (thing, cells) in enumerate(seen):
+            for track in known:
+                alike = similarity(track, thing, cells, factor, (now_ns - track.last_ns) / NS)
+                if alike >= self.config.min_similarity:
+                    pairs.append((alike, -track.id, index, track))
+        matches: dict[int, Track] = {}
+        taken: set[int] = set()
+        for _, _, index, track in sorted(pairs, key=lambda pair: pair[:3], reverse=True):
+            if index not in matches and track.id not in taken:
+                matches[index] = track
+                taken.add(track.id)
+        return matches
+
+
+def similarity(track: Track, thing: SoundingObject, cells: np.ndarray, factor: np.ndarray | None, gap_s: float) -> float:
+    """How alike a track and an object are, in [0, 1]: place, word and factor; 0 where it cannot have moved that far.
+
+    gap_s: seconds between the two; the longer, the further a thing or the camera may have moved.
+    """
+    place = _place(track, thing, cells, gap_s)
+    if place < 0.05:
+        return 0.0
+    word = _word(track.thing, thing)
+    if factor is None or track.factor is None or factor.shape != track.factor.shape:
+        return (WEIGHTS[0] * place + WEIGHTS[1] * word) / (WEIGHTS[0] + WEIGHTS[1])
+    return WEIGHTS[0] * place + WEIGHTS[1] * word + WEIGHTS[2] * max(0.0, float(track.factor @ factor))
+
+
+def _place(track: Track, thing: SoundingObject, cells: np.ndarray, gap_s: float) -> float:
+    """Overlap of the masks, or nearness of the boxes' centres in units of their size, whichever says more."""
+    overlap = 0.0
+    if cells.shape == track.cells.shape:
+        both = np.minimum(cells, track.cells).sum()
+        overlap = float(both / max(1e-9, np.maximum(cells, track.cells).sum()))
+    (ax, ay, aw, ah), (bx, by, bw, bh) = track.thing.box, thing.box
+    distance = math.hypot(ax + aw / 2 - bx - bw / 2, ay + ah / 2 - by - bh / 2)
+    size = 0.5 * (math.sqrt(aw * ah) + math.sqrt(bw * bh)) * (1 + min(gap_s, 1.0)) / 2
+    return max(overlap, 0.9 * math.exp(-0.5 * (distance / size) ** 2))
+
+
+def _word(one: SoundingObject, other: SoundingObject) -> float:
+    if one.label == other.label:
+        return 1.0
+    return 0.5 if other.label in dict(one.labels) or one.label in dict(other.labels) else 0.0
+
+
+def _cells(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool -> share of set pixels in the cells of a coarse grid, float32."""
+    step = max(1, -(-max(mask.shape) // CELLS))
+    high, wide = -(-mask.shape[0] // step) * step, -(-mask.shape[1] // step) * step
+    padded = np.zeros((high, wide), np.float32)
+    padded[: mask.shape[0], : mask.shape[1]] = mask
+    return padded.reshape(high // step, step, wide // step, step).mean((1, 3))
+
+
+def _factor(scene: SoundingScene) -> np.ndarray | None:
+    """Unit vector of the sounding visual factor less the mean of all: non-negative factors are alike otherwise."""
+    found = scene.factorization
+    if found is None or found.sounding < 0 or not scene.objects:
+        return None
+    factors = found.visual_factors.detach().float().cpu().numpy()
+    direction = factors[found.sounding] - factors.mean(0)
+    length = float(np.linalg.norm(direction))
+    return direction / length if length > 1e-9 else None
+
+
+def _blend(old: np.ndarray | None, new: np.ndarray | None) -> np.ndarray | None:
+    if old is None or new is None or old.shape != new.shape:
+        return old if new is None else new
+    mixed = FACTOR_MEMORY * old + (1 - FACTOR_MEMORY) * new
+    length = float(np.linalg.norm(mixed))
+    return mixed / length if length > 1e-9 else new

@@ -1,0 +1,373 @@
+"""``taco segment`` on files, with a made pipeline; the real one is used where the weights are."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from taco import cli, media
+from taco.commands import segment
+from taco.errors import MediaError, ValueRangeError
+from taco.results import Results, mask_of, record_of, run_lengths, scene_of
+from taco.sources import open_sources
+from taco.types import AudioChunk, SoundingObject, SoundingScene
+
+NS = 1_000_000_000
+ROOT = Path(__file__).parents[2]
+
+
+class MadePipeline:
+    """Outlines a box that walks to the right while there is sound; keeps what it was given."""
+
+    seen: list = []
+
+    def __init__(self, config):
+        self.config = config
+
+    def reset(self):
+        pass
+
+    def process(self, frame, window):
+        MadePipeline.seen.append((frame.stamp_ns, window))
+        rows, columns = frame.size
+        head = (frame.stamp_ns, frame.size, window.start_ns, window.end_ns, window.level_dbfs)
+        if window.level_dbfs < self.config.concepts.silence_dbfs:
+            return SoundingScene(*head, 0.0, "silent")
+        mask = np.zeros(frame.size, bool)
+        left = int(len(MadePipeline.seen) % (columns // 2))
+        mask[rows // 4 : rows // 2, left : left + columns // 4] = True
+        thing = SoundingObject.from_mask(mask, [("dog", 0.8), ("cat", 0.1)], 0.75)
+        return SoundingScene(*head, 0.7, "sounding", (thing,), stage_ms={"image": 1.0})
+
+
+@pytest.fixture(autouse=True)
+def made(monkeypatch, tmp_path):
+    monkeypatch.setattr(segment, "make_pipeline", MadePipeline)
+    monkeypatch.chdir(tmp_path)
+    MadePipeline.seen = []
+
+
+def tone(rate=16000, seconds=2.0):
+    return (0.3 * np.sin(2 * np.pi * 440 * np.arange(round(rate * seconds)) / rate)).astype(np.float32)[:, None]
+
+
+def make_clip(path, seconds=2.0, rate=16000, size=(48, 64)):
+    with media.VideoWriter(path, fps=10, sample_rate=rate, origin_ns=0) as writer:
+        for i in range(round(seconds * 10)):
+            writer.write(np.full((*size, 3), 4 * i, np.uint8), i * NS // 10)
+        if rate:
+            writer.write_audio(AudioChunk(tone(rate, seconds), rate, 0))
+    return path
+
+
+def make_still(folder, seconds=1.0, rate=16000):
+    Image.fromarray(np.full((48, 64, 3), 120, np.uint8)).save(folder / "image.png")
+    soundfile.write(folder / "sound.wav", tone(rate, seconds), rate)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (Path(folder) / "objects.jsonl").open()]
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
+
+
+def test_image_and_sound(tmp_path, capsys):
+    make_still(tmp_path)
+    assert cli.main(["segment", "image.png", "sound.wav", "-o", "out"]) == 0
+    assert files("out") == ["masks/000000.png", "objects.jsonl", "overlay.png", "run.json"]
+    (record,) = lines("out")
+    assert record["verdict"] == "sounding" and record["objects"][0]["label"] == "dog" and record["mask"] == "masks/000000.png"
+    mask = np.asarray(Image.open("out/masks/000000.png"))
+    x, y, w, h = record["objects"][0]["box"]
+    assert mask.shape == (48, 64) and (mask == 1).sum() == record["objects"][0]["area"] == w * h
+    assert (mask[y : y + h, x : x + w] == 1).all()
+    assert np.asarray(Image.open("out/overlay.png")).shape == (48, 64, 3)
+    (stamp, window) = MadePipeline.seen[0]
+    assert stamp == NS and np.abs(window.samples - tone(seconds=1.0)[:, 0]).max() < 1e-4
+    assert "image: 1 frames, 1 with sounding objects" in capsys.readouterr().out
+
+
+def test_a_longer_sound_gives_a_line_a_window_and_a_video(tmp_path):
+    make_still(tmp_path, 2.6, 44100)
+    assert cli.main(["segment", "image.png", "sound.wav", "-o", "out"]) == 0
+    assert [record["time_s"] for record in lines("out")] == [1.0, 2.0, 2.6]
+    assert [w.start_ns for _, w in MadePipeline.seen] == [pytest.approx(t * NS, abs=50_000) for t in (0, 1, 1.6)]
+    info = media.probe("out/overlay.mp4")
+    assert abs(info.duration_s - 2.6) < 0.11 and info.sample_rate == 44100
+
+
+def test_a_sound_shorter_than_the_window_is_used_as_it_is(tmp_path):
+    make_still(tmp_path, 0.4)
+    assert cli.main(["segment", "image.png", "sound.wav", "-o", "out"]) == 0
+    assert [len(w.samples) for _, w in MadePipeline.seen] == [6400]
+
+
+def test_clip_keeps_its_sound_and_its_times(tmp_path):
+    make_clip(tmp_path / "clip.mp4")
+    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 0
+    records = lines("out")
+    assert [r["time_s"] for r in records] == [pytest.approx(i / 10, abs=1e-4) for i in range(20)]
+    assert records[0]["verdict"] == "silent" and {r["verdict"] for r in records[1:]} == {"sounding"}
+    assert {thing["id"] for r in records for thing in r["objects"]} == {1}, "one thing, one id"
+    info = media.probe("out/overlay.mp4")
+    assert info.size == (48, 64) and info.sample_rate == 16000 and abs(info.duration_s - 2.0) < 0.11
+    sound, drawn = media.read_audio("out/overlay.mp4").samples[:, 0], list(media.frames("out/overlay.mp4"))
+    assert abs(np.sqrt((sound[3000:28000] ** 2).mean()) - 0.3 / 2**0.5) < 0.02
+    assert len(drawn) == 20
+    box = records[10]["objects"][0]["box"]
+    middle = drawn[10].rgb[box[1] + 8, box[0] + 8].astype(int)
+    assert np.ptp(middle) > 25, "the grey frame is tinted inside the mask"
+    assert np.ptp(drawn[10].rgb[30, 60].astype(int)) < 12, "and stays grey outside"
+    assert not list(tmp_path.glob("**/.*"))
+
+
+def test_every_start_and_end(tmp_path):
+    make_clip(tmp_path / "clip.mp4")
+    assert cli.main(["segment", "clip.mp4", "-o", "a", "--every", "5"]) == 0
+    assert [r["time_s"] for r in lines("a")] == [pytest.approx(t, abs=1e-4) for t in (0, 0.5, 1, 1.5)]
+    assert len(list(media.frames("a/overlay.mp4"))) == 20, "frames in between are shown too"
+    assert cli.main(["segment", "clip.mp4", "-o", "b", "--every", "0.3s", "--start", "0.5", "--end", "1.5"]) == 0
+    assert [r["time_s"] for r in lines("b")] == [pytest.approx(t, abs=1e-4) for t in (0.5, 0.8, 1.1, 1.4)]
+    assert abs(media.probe("b/overlay.mp4").duration_s - 1.0) < 0.11
+    starts = [w.start_ns / NS for t, w in MadePipeline.seen if abs(t / NS - 1.4) < 0.01]
+    assert starts == [pytest.approx(0.4, abs=1e-3)], "the window of a later start still reaches back"
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("1", (1, 0)), ("5", (5, 0)), ("0.5s", (0, NS // 2)), ("2s", (0, 2 * NS))])
+def test_every_is_understood(text, wanted):
+    assert segment.parse_every(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "0s", "-1s", "s", "", "nans", "infs", "1.5"])
+def test_bad_every_is_refused(text):
+    with pytest.raises(ValueRangeError, match="--every: wanted"):
+        segment.parse_every(text)
+
+
+def test_folders(tmp_path):
+    (tmp_path / "things").mkdir()
+    make_clip(tmp_path / "things/clip.mp4", 0.5)
+    make_still(tmp_path / "things")
+    os.rename("things/sound.wav", "things/image.wav")
+    (tmp_path / "things/notes.txt").write_text("not media")
+    assert cli.main(["segment", "things", "-o", "out", "--json"]) == 0
+    assert sorted(p.name for p in Path("out").iterdir()) == ["clip", "image"]
+    assert len(lines("out/clip")) == 5 and len(lines("out/image")) == 1
+
+
+def test_folder_of_pictures_with_a_sound(tmp_path):
+    (tmp_path / "frames").mkdir()
+    for i in range(8):
+        Image.fromarray(np.full((20, 30, 3), i, np.uint8)).save(tmp_path / f"frames/{i:03d}.png")
+    soundfile.write("sound.wav", tone(), 16000)
+    assert cli.main(["segment", "frames", "sound.wav", "-o", "out", "--fps", "4"]) == 0
+    assert [r["time_s"] for r in lines("out")] == [i / 4 for i in range(8)]
+
+
+def test_a_clip_without_sound_takes_that_of_a_file(tmp_path):
+    make_clip(tmp_path / "mute.mp4", rate=0)
+    soundfile.write("sound.wav", tone(48000), 48000)
+    assert cli.main(["segment", "mute.mp4", "sound.wav", "-o", "out"]) == 0
+    assert media.probe("out/overlay.mp4").sample_rate == 48000
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys):
+    make_still(tmp_path)
+    clip = make_clip(tmp_path / "clip.mp4").read_bytes()
+    make_clip(tmp_path / "mute.mp4", rate=0)
+    (tmp_path / "cut.mp4").write_bytes(clip[:500])
+    (tmp_path / "text.mp4").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    cases = [
+        (["mute.mp4"], 1, "wanted sound, got none"),
+        (["sound.wav"], 1, "got only sound"),
+        (["image.png"], 1, "wanted a sound to go with the picture"),
+        (["image.png", "mute.mp4"], 1, "wanted sound, got none"),
+        (["none.mp4"], 1, "no such file or folder: none.mp4"),
+        (["image.png", "none.wav"], 1, "no such file or folder: none.wav"),
+        (["cut.mp4"], 1, "cut off or of another kind"),
+        (["text.mp4"], 1, "cut off or of another kind"),
+        (["empty"], 1, "got neither"),
+        (["empty", "sound.wav"], 1, "wanted pictures in the folder"),
+        (["clip.mp4", "--start", "5"], 1, "no frame between"),
+        (["clip.mp4", "--start", "2", "--end", "1"], 1, "wanted 0 <= start < end"),
+        (["clip.mp4", "--every", "0"], 1, "--every: wanted"),
+        (["clip.mp4", "--set", "audio.windw_s=1"], 2, "did you mean audio.window_s"),
+    ]
+    for arguments, status, says in cases:
+        assert cli.main(["segment", *arguments]) == status, arguments
+        error = capsys.readouterr().err
+        assert says in error and error.count("\n") == 1, (arguments, error)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_clip_cut_off_in_the_middle(tmp_path, capsys):
+    noise = np.random.default_rng(0)
+    with media.VideoWriter("clip.mp4", fps=10, sample_rate=16000, origin_ns=0) as writer:
+        for i in range(60):
+            writer.write(noise.integers(0, 255, (48, 64, 3), np.uint8), i * NS // 10)
+            writer.write_audio(AudioChunk(tone(16000, 0.1), 16000, i * NS // 10))
+    whole = Path("clip.mp4").read_bytes()
+    Path("clip.mp4").write_bytes(whole[: len(whole) // 2])
+    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 1
+    assert "cut off at" in capsys.readouterr().err
+    assert not (tmp_path / "out/objects.jsonl").exists() and not (tmp_path / "out/overlay.mp4").exists()
+    assert cli.main(["segment", "clip.mp4", "-o", "out", "--end", "2"]) == 0
+    assert len(lines("out")) == 20
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
+    make_clip(tmp_path / "clip.mp4")
+    assert cli.main(["segment", "clip.mp4", "-o", "whole"]) == 0
+    MadePipeline.seen = []
+    process = MadePipeline.process
+
+    def stops(self, frame, window):
+        if len(MadePipeline.seen) == 12:
+            raise KeyboardInterrupt
+        return process(self, frame, window)
+
+    monkeypatch.setattr(MadePipeline, "process", stops)
+    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 130
+    assert "goes on from there" in capsys.readouterr().err
+    assert [p.name for p in Path("out").iterdir()] == [".taco-part"]
+    monkeypatch.setattr(MadePipeline, "process", process)
+    with Path("out/.taco-part/objects.jsonl").open("a") as stream:
+        stream.write('{"frame": 12, "cut')  # as a crash in the middle of a line leaves it
+    MadePipeline.seen = MadePipeline.seen[:12]
+    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 0
+    assert len(MadePipeline.seen) == 20, "no frame was done twice"
+    drop = lambda records: [{k: v for k, v in r.items() if k != "stage_ms"} for r in records]  # noqa: E731
+    assert drop(lines("out")) == drop(lines("whole"))
+    assert files("out") == files("whole")
+
+
+def test_other_settings_do_not_go_on_from_an_old_run(tmp_path, monkeypatch):
+    make_clip(tmp_path / "clip.mp4")
+    process = MadePipeline.process
+
+    def stops(self, frame, window):
+        if len(MadePipeline.seen) == 5:
+            raise KeyboardInterrupt
+        return process(self, frame, window)
+
+    monkeypatch.setattr(MadePipeline, "process", stops)
+    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 130
+    monkeypatch.setattr(MadePipeline, "process", process)
+    MadePipeline.seen = []
+    assert cli.main(["segment", "clip.mp4", "-o", "out", "--set", "concepts.min_score=0.5"]) == 0
+    assert len(MadePipeline.seen) == 20 and len(lines("out")) == 20
+
+
+def test_a_finished_run_is_not_done_again_unless_asked(tmp_path, capsys):
+    make_clip(tmp_path / "clip.mp4")
+    for options, frames in ((), 20), ((), 20), (("--overwrite",), 40):
+        assert cli.main(["segment", "clip.mp4", "-o", "out", *options]) == 0
+        assert len(MadePipeline.seen) == frames
+    assert "was done already" in capsys.readouterr().out
+
+
+def test_two_runs_do_not_write_the_same_folder(tmp_path):
+    with Results(tmp_path / "out", {"a": 1}), pytest.raises(MediaError, match="another run is writing here"):
+        Results(tmp_path / "out", {"a": 1}).__enter__()
+
+
+def test_killed_run_leaves_no_final_name(tmp_path):
+    make_clip(tmp_path / "clip.mp4")
+    code = """
+        import sys, time
+        sys.path[:0] = [sys.argv[1], sys.argv[1] + "/test/taco"]
+        import test_segment
+        from taco import cli
+        from taco.commands import segment
+        class Slow(test_segment.MadePipeline):
+            def process(self, frame, window):
+                time.sleep(0.2)
+                return super().process(frame, window)
+        segment.make_pipeline = Slow
+        cli.main(["segment", "clip.mp4", "-o", "out"])
+    """
+    run = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), str(ROOT)], cwd=tmp_path)
+    part = tmp_path / "out/.taco-part/objects.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (part.exists() and part.read_text().count("\n") >= 3):
+        time.sleep(0.05)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [".taco-part"]
+    done = part.read_text().count("\n")
+    MadePipeline.seen = []
+    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 0
+    assert done >= 3 and len(MadePipeline.seen) <= 20 - done + 1 and len(lines("out")) == 20
+
+
+def test_full_disk_is_one_line(tmp_path):
+    """A limit on the size of files stands for the full disk."""
+    make_clip(tmp_path / "clip.mp4", size=(480, 640))
+    code = """
+        import resource, sys
+        sys.path[:0] = [sys.argv[1], sys.argv[1] + "/test/taco"]
+        import test_segment
+        from taco import cli
+        from taco.commands import segment
+        segment.make_pipeline = test_segment.MadePipeline
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))
+        sys.exit(cli.main(["segment", "clip.mp4", "-o", "out"]))
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(ROOT)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1 and "cannot write" in run.stderr and "Traceback" not in run.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir() if not p.name.startswith(".")] == []
+
+
+def test_a_hole_in_the_sound_skips_frames_and_says_why(tmp_path, monkeypatch):
+    make_clip(tmp_path / "clip.mp4")
+    chunks = media.chunks
+
+    def with_hole(path, start_s=-float("inf")):
+        return (c for c in chunks(path, start_s) if not 0.5 * NS < c.stamp_ns < 0.9 * NS)
+
+    monkeypatch.setattr("taco.sources.media.chunks", with_hole)
+    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 0
+    skipped = [r for r in lines("out") if r["verdict"] == "skipped"]
+    assert len(skipped) >= 8 and all("hole" in r["reason"] for r in skipped)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 9), (48, 64)])
+def test_run_lengths_give_the_mask_back(size):
+    noise = np.random.default_rng(0)
+    for mask in (noise.random(size) < 0.5, np.zeros(size, bool), np.ones(size, bool)):
+        counts = run_lengths(mask)
+        assert sum(counts) == mask.size and (mask_of(counts, size) == mask).all()
+    assert run_lengths(np.array([[True, False], [True, True]])) == [0, 2, 1, 1], "down the columns, first the zeros"
+
+
+def test_a_record_gives_the_scene_back():
+    mask = np.zeros((6, 8), bool)
+    mask[1:3, 2:7] = True
+    thing = SoundingObject.from_mask(mask, [("dog", 0.5), ("cat", 0.25)], 0.75, id=3)
+    scene = SoundingScene(7, (6, 8), -5, 6, -12.5, 0.5, "sounding", (thing,))
+    back = scene_of(json.loads(json.dumps(record_of(scene, 0))))
+    assert (back.stamp_ns, back.size, back.window_start_ns, back.level_dbfs) == (7, (6, 8), -5, -12.5)
+    assert back.objects[0].labels == thing.labels and (back.objects[0].mask == mask).all() and back.objects[0].id == 3
+
+
+def test_names_of_sources_are_unique(tmp_path):
+    (tmp_path / "a").mkdir()
+    make_clip(tmp_path / "clip.mp4", 0.3)
+    make_clip(tmp_path / "a/clip.mp4", 0.3)
+    names = [source.name for source in open_sources(["clip.mp4", "a/clip.mp4"], window_s=1.0)]
+    assert len(set(names)) == 2
