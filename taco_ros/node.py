@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 
 import rclpy
@@ -52,6 +53,7 @@ class TacoNode(LifecycleNode):
         self._images: list[ImageInput] = []
         self._sound: AudioInput | None = None
         self._outputs: dict[str, Outputs] = {}
+        self._subscribing = threading.Lock()
         self._active_since: float | None = None
         self._last_done = 0.0
         self.parameters = Parameters(self, TacoConfig())
@@ -180,12 +182,15 @@ class TacoNode(LifecycleNode):
         processor.close()
 
     def _subscribe(self) -> None:
-        for source in (*self._images, self._sound):
-            source.start()
+        with self._subscribing:  # the watch and a transition may both want to
+            if self._active_since is not None:
+                for source in (*self._images, self._sound):
+                    source.start()
 
     def _unsubscribe(self) -> None:
-        for source in (*self._images, *([self._sound] if self._sound else [])):
-            source.stop()
+        with self._subscribing:
+            for source in (*self._images, *([self._sound] if self._sound else [])):
+                source.stop()
         self.worker.mailbox.clear()
         self.reset_streams()
 
@@ -315,8 +320,8 @@ class TacoNode(LifecycleNode):
                 self._subscribe()
             elif subscribed and not wanted:
                 self._unsubscribe()
-            elif wanted and self._sound is not None:
-                self._sound.start()  # its type may only be known by now
+            elif wanted:
+                self._subscribe()  # the type of the sound may only be known by now
         except (MessageError, ConfigError) as error:
             self.warn("audio_type", str(error))
 

@@ -120,7 +120,10 @@ class Processor:
         last_ns = self._last_stamp_ns.get(item.camera)
         if last_ns is not None and item.stamp_ns <= last_ns:
             if item.stamp_ns > last_ns - JUMP_BACK_NS:
-                raise MessageError("out_of_order", "image: wanted a stamp after the last one, got the same or an earlier one")
+                behind_ms = (last_ns - item.stamp_ns) / 1e6
+                raise MessageError(
+                    "out_of_order", f"image: wanted a stamp after the last one, got one {behind_ms:.1f} ms before it"
+                )
             self._statistics.count("time_jumps")
             self.reset()
         self._last_stamp_ns[item.camera] = item.stamp_ns
