@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from taco.backbones.base import Backbones
 from taco.errors import ConfigError
+from taco.packages import cache_dir
 from taco.types import Anchors
+from taco.weights.records import file_sha256
+
+log = logging.getLogger(__name__)
+FORMAT = 1  # of what is kept: raise it when the vectors of the same words change
 
 
 def resolve_words(words: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
@@ -32,7 +46,52 @@ def resolve_words(words: Sequence[str], default: Sequence[str]) -> tuple[str, ..
 
 
 def build_anchors(backbones: Backbones, words: Sequence[str] = ()) -> Anchors:
-    """Anchors of ``words`` (see resolve_words) in the spaces of both encoders."""
+    """Anchors of ``words`` (see resolve_words) in the spaces of both encoders.
+
+    Word vectors of encoders with a weights file (``checkpoint``) and a ``prompt`` are kept in the cache.
+    """
     bank = resolve_words(words, backbones.words)
     image, audio = backbones.image, backbones.audio
-    return Anchors(bank, image.encode_text(bank), audio.encode_text(bank), audio.project, float(audio.logit_scale))
+    return Anchors(bank, text_vectors(image, bank), text_vectors(audio, bank), audio.project, float(audio.logit_scale))
+
+
+def text_vectors(encoder, words: tuple[str, ...]) -> Tensor:
+    """(M, D) vectors of the words, read from the cache where the same were computed before; float32."""
+    path = _cache_file(encoder, words)
+    if path is None:
+        return encoder.encode_text(words)
+    found = _read(path, len(words))
+    if found is None:
+        if len(words) > 64:
+            log.info("computing the vectors of %d words with %s (once; then read from the cache) ...", len(words), encoder.name)
+        found = encoder.encode_text(words).float().cpu()
+        _write(path, found)
+    return found.to(getattr(encoder, "device", "cpu"))
+
+
+def _cache_file(encoder, words: tuple[str, ...]) -> Path | None:
+    """Named by model, hash of the weights, prompt and words; None for encoders without a file of weights."""
+    checkpoint, prompt = getattr(encoder, "checkpoint", None), getattr(encoder, "prompt", None)
+    if checkpoint is None or prompt is None or not Path(checkpoint).is_file():
+        return None
+    key = json.dumps([FORMAT, encoder.name, file_sha256(Path(checkpoint)), prompt, words])
+    return cache_dir() / "anchors" / f"{encoder.name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
+
+
+def _read(path: Path, count: int) -> Tensor | None:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    good = values.ndim == 2 and values.dtype == np.float32 and len(values) == count and np.isfinite(values).all()
+    return torch.from_numpy(values) if good else None
+
+
+def _write(path: Path, values: Tensor) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as out:
+            np.save(out, values.numpy())
+        os.replace(out.name, path)
+    except OSError as error:
+        log.warning("word vectors are not kept, %s cannot be written: %s", path.parent, error.strerror)

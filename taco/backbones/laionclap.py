@@ -1,0 +1,101 @@
+"""LAION CLAP: the second choice of a sound model, read from a folder in ``transformers``' own layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from taco.backbones import htsat
+from taco.backbones.checkpoint import frozen, load_strictly, read_state_dict
+from taco.backbones.placement import resolve_device, resolve_precision
+from taco.errors import ConfigError, WeightsError
+from taco.types import AudioWindow, Tokens
+
+WHAT = "LAION CLAP"
+_FETCH = "run `taco weights fetch laion-clap`"
+
+
+class LAIONCLAPAudioEncoder:
+    """A frozen ``ClapModel``: HTS-AT tokens (64, 768), words through RoBERTa, both brought to 512.
+
+    A sound is resampled to the extractor's rate (48 kHz) and repeated to its length (10 s); of a longer
+    one the newest part is taken, never a random crop.
+    """
+
+    name = "laion-clap"
+
+    def __init__(
+        self, model, extractor, tokenizer, *, device="cpu", precision="float32", prompt="This is a sound of {}", checkpoint=None
+    ):
+        self.prompt, self.checkpoint = prompt, checkpoint
+        self.device = resolve_device(str(device))
+        self.dtype = resolve_precision(precision, self.device)
+        self.model = frozen(model, self.device)
+        self.model.audio_model.to(self.dtype)
+        self.logit_scale = float(model.logit_scale_a.detach().float().exp())
+        self._extractor, self._tokenizer = extractor, tokenizer
+
+    @classmethod
+    def from_checkpoint(
+        cls, folder: str | Path, device: str = "cpu", *, precision: str = "float32", prompt: str = "This is a sound of {}"
+    ) -> LAIONCLAPAudioEncoder:
+        """Load a folder with config.json, weights, extractor and tokenizer files; WeightsError names what is wrong."""
+        placed = resolve_device(device)
+        folder = Path(folder).expanduser()
+        transformers = htsat.import_transformers()
+        weights = next((folder / name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()), None)
+        if weights is None:
+            raise WeightsError(f"{WHAT}: wanted model.safetensors or pytorch_model.bin in {folder}, found neither; {_FETCH}")
+        state = {
+            key: value for key, value in read_state_dict(weights, WHAT).items() if not key.endswith("embeddings.position_ids")
+        }
+        try:
+            model = transformers.ClapModel(transformers.ClapConfig.from_pretrained(folder, local_files_only=True))
+            extractor = transformers.ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise WeightsError(
+                f"{WHAT}: wanted whole configuration files in {folder}, got {str(error).splitlines()[0]}; {_FETCH}"
+            ) from None
+        own = model.state_dict()
+        for key in own.keys() - state.keys():  # buffers that newer versions keep and older files lack
+            if key.endswith(("position_ids", "token_type_ids", "relative_position_index")):
+                state[key] = own[key]
+        load_strictly(model, state, WHAT, weights)
+        return cls(model, extractor, tokenizer, device=placed, precision=precision, prompt=prompt, checkpoint=weights)
+
+    def encode(self, window: AudioWindow) -> Tokens:
+        """Audio tokens (64, 768) on the grid (2 frequency, 32 time) of a mono window at any sample rate."""
+        htsat.check_samples(window.samples)
+        rate = self._extractor.sampling_rate
+        samples = htsat.resample(window.samples, window.sample_rate, rate)
+        samples = htsat.tile(samples, self._extractor.nb_max_samples)
+        features = self._extractor(samples, sampling_rate=rate, truncation="rand_trunc", padding="repeatpad", return_tensors="pt")
+        with torch.inference_mode():
+            mel = features["input_features"].to(self.device, self.dtype)
+            values, grid = htsat.sequence(self.model.audio_model(input_features=mel).last_hidden_state)
+        return Tokens(values.clone(), grid)
+
+    def project(self, values: Tensor) -> Tensor:
+        """(..., 768) -> (..., 512), CLAP's frozen projection; gradients flow through."""
+        return self.model.audio_projection(values.to(self.device, torch.float32)).to(values.device)
+
+    def encode_text(self, words: Sequence[str], batch: int = 32) -> Tensor:
+        """(M, 512) vectors of the prompted words, float32, not normalised."""
+        if not words:
+            raise ConfigError("encode_text: wanted at least one word, got none")
+        prompts = [self.prompt.format(word) for word in words]
+        rows = []
+        with torch.inference_mode():
+            for start in range(0, len(prompts), batch):
+                ids = self._tokenizer(
+                    prompts[start : start + batch], padding=True, truncation=True, max_length=77, return_tensors="pt"
+                )
+                found = self.model.text_model(
+                    ids["input_ids"].to(self.device), attention_mask=ids["attention_mask"].to(self.device)
+                )
+                rows.append(self.model.text_projection(found.pooler_output))
+        return torch.cat(rows).clone()

@@ -1,0 +1,53 @@
+"""The paper's set of models, from the weights folder: OpenCLIP, and MSCLAP 2023 or LAION CLAP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from taco import weights
+from taco.backbones.base import AudioEncoder, Backbones
+from taco.backbones.placement import resolve_device
+from taco.config import ModelsConfig
+from taco.errors import ConfigError
+
+IMAGE = "convnext_large_d_320"
+SOUND = ("msclap", "laion-clap")
+
+
+def default_words() -> tuple[str, ...]:
+    """The 527 names of AudioSet's sound events, in its order (Gemmeke et al. 2017)."""
+    return tuple((Path(__file__).parent / "audioset_words.txt").read_text(encoding="utf-8").splitlines())
+
+
+def load(models: ModelsConfig) -> Backbones:
+    """Both encoders; WeightsError tells the command that fetches what is missing."""
+    resolve_device(models.device)  # a GPU that is not there is said before any file is read
+    image = _image(models)
+    return Backbones(image, _audio(models), default_words())
+
+
+def _image(models: ModelsConfig):
+    from taco.backbones.openclip import OpenCLIPImageEncoder
+
+    name, _, own = models.image.partition("=")
+    path = Path(own).expanduser() if own else weights.locate("openclip", models)
+    if name not in ("", IMAGE) and not own:
+        raise ConfigError(f"models.image: wanted {IMAGE}, or {name}=FILE with its weights, got {name}")
+    return OpenCLIPImageEncoder.from_checkpoint(
+        path, name or IMAGE, device=models.device, precision=models.precision, image_size=models.image_size
+    )
+
+
+def _audio(models: ModelsConfig) -> AudioEncoder:
+    name = models.audio or SOUND[0]
+    if name not in SOUND:
+        raise ConfigError(f"models.audio: wanted {' or '.join(SOUND)}, got {name!r}")
+    path = weights.locate(name, models)
+    if name == "laion-clap":
+        from taco.backbones.laionclap import LAIONCLAPAudioEncoder
+
+        return LAIONCLAPAudioEncoder.from_checkpoint(path.parent, device=models.device, precision=models.precision)
+    from taco.backbones.msclap import MSCLAPAudioEncoder
+
+    tokenizer = weights.locate("gpt2", models).parent
+    return MSCLAPAudioEncoder.from_checkpoint(path, device=models.device, tokenizer=tokenizer, precision=models.precision)
