@@ -14,6 +14,7 @@ from taco.audio import AudioBuffer
 from taco.config import TacoConfig
 from taco.errors import AudioGapError, TacoError
 from taco.pipeline import TacoPipeline
+from taco.tracking import Track, Tracker
 from taco.types import SoundingScene
 from taco_ros.conversions import NS, MessageError, image_to_frame, restore_scene, restored
 from taco_ros.mailbox import Pending
@@ -25,12 +26,13 @@ LATE_SOUND_NS = 2 * NS  # how long a centered window may wait for sound beyond i
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A processed image: camera name, its header, the camera's own pixels (H, W, 3) uint8 and what was found in them."""
+    """A processed image: camera name, its header, the camera's own pixels (H, W, 3) uint8, what was found in them, tracks."""
 
     camera: str
     header: object
     rgb: np.ndarray
     scene: SoundingScene
+    tracks: tuple[Track, ...] = ()
 
 
 class Processor:
@@ -49,7 +51,7 @@ class Processor:
         first = TacoPipeline(config)
         rest = [TacoPipeline(config, backbones=first.backbones, segmenter=first.segmenter) for _ in names[1:]]
         self.pipelines: dict[str, TacoPipeline] = dict(zip(names, [first, *rest]))
-        self._trackers = {name: _tracker(config) for name in names}
+        self._trackers = {name: Tracker(config.tracking) for name in names}
 
     def warm_up(self) -> float:
         """Run a made frame through the models; milliseconds it took."""
@@ -84,15 +86,16 @@ class Processor:
     def set_config(self, config: TacoConfig) -> None:
         """Use other live settings from the next image on."""
         self.config = config
-        for pipeline in self.pipelines.values():
+        for pipeline, tracker in zip(self.pipelines.values(), self._trackers.values()):
             pipeline.set_config(config)
+            tracker.config = config.tracking
 
     def reset(self) -> None:
         """A new time line: forget the last frames and tracks."""
         self._last_stamp_ns.clear()
-        self._trackers = {name: _tracker(self.config) for name in self.pipelines}
-        for pipeline in self.pipelines.values():
+        for pipeline, tracker in zip(self.pipelines.values(), self._trackers.values()):
             pipeline.reset()
+            tracker.reset()
 
     def ready(self, item: Pending) -> bool:
         """May this image be taken? A centered window waits until its second half has been heard."""
@@ -144,19 +147,16 @@ class Processor:
         frame = image_to_frame(item.message, node.rotation, node.mirror)
         window = self.audio.window(frame.stamp_ns)
         converted_ms = 1000.0 * (time.perf_counter() - start)
-        pipeline = self.pipelines[item.camera]
-        scene = pipeline.process(frame, window)
+        scene = self.pipelines[item.camera].process(frame, window)
         tracker = self._trackers[item.camera]
-        if tracker is not None:
-            scene = tracker.update(scene)
-        scene = restore_scene(scene, node.rotation, node.mirror)
+        scene = restore_scene(tracker.update(scene), node.rotation, node.mirror)
         for stage, ms in {"convert": converted_ms, **scene.stage_ms}.items():
             self._statistics.sample(f"stage.{stage}", ms)
         if scene.factorization is not None:
             self._statistics.sample("iterations", scene.factorization.iterations)
         self._statistics.count(scene.verdict)
         rgb = restored(frame.rgb, node.rotation, node.mirror) if node.rotation or node.mirror else frame.rgb
-        return Result(item.camera, item.message.header, rgb, scene)
+        return Result(item.camera, item.message.header, rgb, scene, tracker.tracks)
 
     def close(self) -> None:
         """Free the models and give the memory back to the system."""
@@ -169,11 +169,3 @@ class Processor:
             ctypes.CDLL(None).malloc_trim(0)
         except (AttributeError, OSError):  # another C library: nothing to give back by hand
             pass
-
-
-def _tracker(config: TacoConfig):
-    try:
-        from taco.tracking import Tracker
-    except ImportError:
-        return None
-    return Tracker(config.tracking) if hasattr(config, "tracking") else Tracker()
