@@ -207,9 +207,13 @@ class TargetsConfig(_Checked):
     range_tolerance_s: float = setting(
         0.1, "Depth or scan whose stamp differs more from the image's is not used.", unit="s", minimum=0.0, maximum=5.0, live=True
     )
+    rectified: bool = setting(False, "The images are rectified already: use the calibration's projection, not its lens model.")
     target_frame: str = setting("", "Publish bearing and pose in this frame (needs tf2_ros); empty keeps the camera's frame.")
     marker_length_m: float = setting(
         1.0, "Length of the bearing's arrow where no range is known.", unit="m", minimum=0.01, maximum=100.0, live=True
+    )
+    marker_lifetime_s: float = setting(
+        0.5, "Markers that are not renewed vanish after this.", unit="s", minimum=0.05, maximum=60.0, live=True
     )
 
 

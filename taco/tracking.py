@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from taco.config import TrackingConfig
+from taco.config import TargetsConfig, TrackingConfig
 from taco.types import SoundingObject, SoundingScene
 
 NS = 1_000_000_000
@@ -112,6 +112,49 @@ class Tracker:
                 matches[index] = track
                 taken.add(track.id)
         return matches
+
+
+class TargetSelector:
+    """Which one of the sounding things to follow, without dithering between two that are alike.
+
+    A target stays until it has not been heard for hold_s, or until another scored higher by switch_margin for
+    switch_after_s without a break. While it is held but not heard there is no target: no old place is given again.
+    """
+
+    def __init__(self, config: TargetsConfig | None = None):
+        self.config = config or TargetsConfig()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the target."""
+        self.id: int | None = None
+        self._seen_ns = self._newest_ns = 0
+        self._rival: tuple[int, int] | None = None  # id, since when
+
+    def update(self, scene: SoundingScene) -> SoundingObject | None:
+        """The thing to follow in this scene; None while there is none."""
+        now_ns = scene.stamp_ns
+        if now_ns < self._newest_ns - JUMP_BACK_NS:
+            self.reset()
+        self._newest_ns = max(now_ns, self._newest_ns)
+        things = {thing.id: thing for thing in scene.objects if thing.score >= self.config.min_score}
+        best = max(things.values(), key=lambda thing: (thing.score, -thing.id), default=None)
+        if self.id in things:
+            self._seen_ns = now_ns
+            own = things[self.id]
+            if best.id == own.id or best.score < own.score + self.config.switch_margin:
+                self._rival = None
+                return own
+            if self._rival is None or self._rival[0] != best.id:
+                self._rival = (best.id, now_ns)
+            if now_ns - self._rival[1] < self.config.switch_after_s * NS:
+                return own
+        elif self.id is not None and now_ns - self._seen_ns < self.config.hold_s * NS:
+            return None
+        self._rival = None
+        self.id = None if best is None else best.id
+        self._seen_ns = now_ns
+        return best
 
 
 def similarity(track: Track, thing: SoundingObject, cells: np.ndarray, factor: np.ndarray | None, gap_s: float) -> float:
