@@ -54,6 +54,8 @@ class Sample:
     """One frame. truth: (size, size) bool mask or integer class map, None where it is not scored.
 
     class_id: pooled by it in "detection", painted with it in "semantic". word: what sounds, "" where the list does not tell.
+    things: (word, (H, W) bool mask at image size) of each sounding thing, where they are known one by one; silent: the
+    union of the things in view that make no sound, where known.
     """
 
     id: str
@@ -62,6 +64,8 @@ class Sample:
     truth: np.ndarray | None
     class_id: int = 0
     word: str = ""
+    things: tuple[tuple[str, np.ndarray], ...] = ()
+    silent: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class Clip:
     """Frames with one sound file. spans: for each frame the (start, end) of its second in the sound, in s.
 
     kind: how its truths are written ("binary", "ade", "index"). truths may be shorter than images: the rest is not scored.
+    group: figures are also told by group (category, subset).
     """
 
     id: str
@@ -80,6 +85,7 @@ class Clip:
     class_id: int = 0
     word: str = ""
     painted: int = 0
+    group: str = ""
 
     def load(self, window_s: float = 1.0) -> list[Sample]:
         """The frames; each window ends where its frame's second ends and is at most window_s long."""
@@ -122,6 +128,20 @@ class Dataset:
     rules: Rules
     words: tuple[str, ...] = ()
 
+    @property
+    def n_classes(self) -> int:
+        """Classes of a semantic truth, the background among them."""
+        return len(self.words) + (not self.has_background)
+
+    @property
+    def has_background(self) -> bool:
+        """Does the list of words name the background itself, as class 0?"""
+        return self.words[:1] == ("background",)
+
+    def class_of(self, word: str) -> int:
+        """The class number of a word in the truths; 0, the background, where the list lacks it."""
+        return self.words.index(word) + (not self.has_background) if word in self.words else 0
+
     def limited(self, n: int) -> Dataset:
         """The first n clips; 0 takes all."""
         return Dataset(self.name, self.split, self.clips[: n or None], self.rules, self.words)
@@ -137,7 +157,7 @@ def s4(root: Path, split: str = "test") -> Dataset:
         images = [data / "visual_frames" / split / category / name / f"{name}_{i}.png" for i in range(1, 6)]
         masks = [data / "gt_masks" / split / category / name / f"{name}_{i}.png" for i in range(1, 2 if split == "train" else 6)]
         sound = data / "audio_wav" / split / category / f"{name}.wav"
-        clips.append(_video(f"{category}/{name}", images, sound, masks, word=_plain(category)))
+        clips.append(_video(f"{category}/{name}", images, sound, masks, word=_plain(category), group=_plain(category)))
     words = tuple(sorted({clip.word for clip in clips}))
     return _checked(Dataset("s4", split, tuple(clips), Rules("threshold", temporal="joint"), words), root)
 
@@ -172,7 +192,7 @@ def avss(root: Path, split: str = "test") -> Dataset:
         folder, n = root / row["label"] / row["uid"], 10 if row["label"] == "v2" else 5
         images = [folder / "frames" / f"{i}.jpg" for i in range(n)]
         truths = [folder / "labels_semantic" / f"{i}.png" for i in range(n)]
-        clips.append(_video(f"{row['label']}/{row['uid']}", images, folder / "audio.wav", truths, kind="index"))
+        clips.append(_video(f"{row['label']}/{row['uid']}", images, folder / "audio.wav", truths, "index", group=row["label"]))
     rules = Rules("semantic", readout="argmax", bank="specific")
     return _checked(Dataset("avss", split, tuple(clips), rules, words), root)
 
@@ -191,7 +211,7 @@ def ade_sp(root: Path, split: str = "test", semantic: bool = False) -> Dataset:
         paint = words.index(word) + 1 if semantic else 0
         number = _number(row["ade_class_id"])
         image = root / "frames" / place
-        clips.append(Clip(f"{i:04d}", (image,), sound, ((0.0, CLAP_S),), (truth,), "ade", number, word, paint))
+        clips.append(Clip(f"{i:04d}", (image,), sound, ((0.0, CLAP_S),), (truth,), "ade", number, word, paint, word))
     rules = Rules("semantic", bank="specific") if semantic else Rules("detection")
     return _checked(Dataset("ade-sp-semantic" if semantic else "ade-sp", split, tuple(clips), rules, words), root)
 
@@ -268,9 +288,9 @@ def _resize_nearest(values: np.ndarray) -> np.ndarray:
     return values[rows[:, None], columns]
 
 
-def _video(name: str, images, sound: Path, truths, kind: str = "binary", word: str = "") -> Clip:
+def _video(name: str, images, sound: Path, truths, kind: str = "binary", word: str = "", group: str = "") -> Clip:
     spans = tuple((float(i), i + 1.0) for i in range(len(images)))
-    return Clip(name, tuple(images), sound, spans, tuple(truths), kind, word=word)
+    return Clip(name, tuple(images), sound, spans, tuple(truths), kind, word=word, group=group)
 
 
 def _plain(category: str) -> str:

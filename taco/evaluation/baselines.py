@@ -1,0 +1,375 @@
+"""The methods of the paper's tables, TACO and its rivals, on one shared set of models.
+
+Every method sees the same encoded image and sound; only the middle differs. TACO and its variants run
+``TacoPipeline.process`` with other settings; the others choose a word and prompt the segmenter with its vector.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from taco.concepts import name_concepts, word_probabilities
+from taco.config import SegmentationConfig, TacoConfig
+from taco.errors import ConfigError
+from taco.evaluation.datasets import Sample
+from taco.factorization import factorize
+from taco.pipeline import TacoPipeline
+from taco.segmentation.base import Segmentation
+from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, Tokens
+
+FUSION_WEIGHT = 0.3  # of the image's evidence against the sound's log-probability in late fusion, for unscaled tokens
+FUSION_FLOOR = 1e-3  # added to the sound's probabilities there
+# Rejection is judged afterwards from the score, so that one run gives every operating point.
+NEVER_REJECT = {"concepts.min_score": 0.0, "concepts.silence_dbfs": -200.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One row of a table. settings: what it changes in the configuration. choose: how a method without factors finds its word.
+
+    choose(seen (M,), heard (M,), truth index) -> index of a word. clamp: negative parts of the prompt set to 0.
+    """
+
+    help: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+    choose: Callable[[Tensor, Tensor, int], int] | None = None
+    clamp: bool = False
+    segmenter: bool = True
+
+
+def _fused(seen: Tensor, heard: Tensor, truth: int) -> int:
+    return int(((heard + FUSION_FLOOR).log() + seen).argmax())
+
+
+def _best_heard(seen: Tensor, heard: Tensor, truth: int) -> int:
+    return int(heard.argmax())
+
+
+def _best_seen(seen: Tensor, heard: Tensor, truth: int) -> int:
+    return int(seen.argmax())
+
+
+def _told(seen: Tensor, heard: Tensor, truth: int) -> int:
+    return truth
+
+
+METHODS: dict[str, Method] = {
+    "taco": Method("the method as configured"),
+    "u": Method("the activation map of the sounding factor, no segmenter", segmenter=False),
+    "a-fcclip": Method(
+        "segmenter prompted with the best word of the sound", choose=lambda seen, heard, truth: int(heard.argmax())
+    ),
+    "a+-fcclip": Method(
+        "the same with the word's vector clamped at 0", choose=lambda seen, heard, truth: int(heard.argmax()), clamp=True
+    ),
+    "late-fusion": Method("word by the sound's posterior times the image's evidence", choose=_fused),
+    "no-sound": Method("word by the image alone", choose=lambda seen, heard, truth: int(seen.argmax())),
+    "true-word": Method("the right word instead of the sound: the ceiling", choose=lambda seen, heard, truth: truth),
+    "no-penalty": Method("without the semantic penalty", {"factorization.penalty": "none"}),
+    "no-component": Method("factors instead of components as descriptors", {"factorization.descriptor": "factor"}),
+    "no-min": Method("penalty averaged over the factors", {"factorization.penalty": "mean"}),
+    "block": Method("the fast solver", {"factorization.solver": "block"}),
+    "gradient": Method("the paper's solver", {"factorization.solver": "gradient"}),
+    "no-temporal": Method("without the temporal term", {"factorization.temporal": "none"}),
+}
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a method says of one frame.
+
+    map: (h, w) float32 confidence in [0, 1] before any resizing. winner: (h, w) bool, where the prompt wins over the
+    others. label: its word. score, objects: as the live pipeline gives them with rejection off. ms: model times and
+    the rest. words: the nearest five. sound_map: (frequency, time) or None. factorization: None for word methods.
+    """
+
+    map: np.ndarray
+    winner: np.ndarray
+    label: str = ""
+    score: float = 0.0
+    objects: tuple = ()
+    ms: dict[str, float] = field(default_factory=dict)
+    words: tuple = ()
+    sound_map: np.ndarray | None = None
+    factorization: Factorization | None = None
+
+
+class UMapSegmenter:
+    """No segmenter: the visual activations of the sounding factor on the token grid (U_I in the paper's tables)."""
+
+    name = "u"
+
+    def __init__(self, config: SegmentationConfig):
+        self.config = config
+
+    def segment(self, frame, features, factorization, concepts, anchors) -> Segmentation:
+        """The map of the first concept's factor, scaled to [0, 1] and brought to image size."""
+        heat = resized(u_map(features, factorization, concepts[0].factor), frame.size, "bicubic").clip(0, 1)
+        found = SoundingObject.from_mask(heat >= self.config.threshold, concepts[0].labels, concepts[0].score)
+        return Segmentation(heat, (found,) if found else ())
+
+
+class Bench:
+    """One set of frozen models and the methods over it. Encodes every frame of a clip once, whatever the methods.
+
+    words: the word bank, () for the models' own. pipeline: an existing one instead of the configured models.
+    """
+
+    def __init__(self, config: TacoConfig, words: Sequence[str] = (), *, pipeline: TacoPipeline | None = None):
+        self.config = config
+        self.base = pipeline or TacoPipeline(config)
+        if words:
+            self.base.set_words(tuple(words))
+        self._image = _Remembered(self.base.backbones.image, "encode")
+        self._sound = _Remembered(self.base.backbones.audio, "encode")
+        self._proposals = _Remembered(self.base.segmenter, "propose") if hasattr(self.base.segmenter, "propose") else None
+        self._variants: dict[tuple, TacoPipeline] = {}
+
+    @property
+    def anchors(self) -> Anchors:
+        """The word bank."""
+        return self.base.anchors
+
+    def run(
+        self, name: str, samples: Sequence[Sample], *, seed: int = 0, temporal: str = "none", settings: Mapping | None = None
+    ) -> list[Outcome]:
+        """What method ``name`` says of the frames of one clip, in order.
+
+        temporal: "none" takes every frame by itself, "causal" carries the past along, "cold" has the causal term off and
+        starts anew each time but keeps the order, "joint" solves the clip as one problem. settings: changes of this run.
+        """
+        method = method_named(name)
+        if method.choose:
+            return [self._by_word(method, sample) for sample in samples]
+        changes = dict(NEVER_REJECT) | dict(settings or {}) | dict(method.settings)
+        term = {"cold": "none"}.get(temporal, temporal)
+        changes["factorization.temporal"] = changes.get("factorization.temporal", term)
+        if changes["factorization.temporal"] == "none" and temporal == "joint":
+            temporal = "none"
+        pipeline = self._variant(changes, method.segmenter)
+        pipeline.reset(seed)
+        if temporal == "joint":
+            return self._jointly(pipeline, samples, seed)
+        out = []
+        for number, sample in enumerate(samples):
+            if temporal in ("none", "cold") and number:
+                pipeline.reset(seed + number)
+            out.append(self._by_factors(pipeline, sample))
+        return out
+
+    def forget(self) -> None:
+        """Drop what was remembered of a clip."""
+        for memory in (self._image, self._sound, self._proposals):
+            if memory:
+                memory.clear()
+
+    def evidence(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """(seen (M,), heard (M,)): what the image and the sound alone say of each word.
+
+        heard: the sound's probabilities. seen: the greatest product of a token and the word, weighted; for encoders with a
+        temperature of their own (CLIP) the log-probability of the greatest cosine.
+        """
+        features, audio = self.base.encode(sample.frame, sample.window)
+        heard = word_probabilities(audio.values.mean(0, keepdim=True), self.anchors)[0]
+        scale = getattr(self.base.backbones.image, "logit_scale", None)
+        tokens, words = features.tokens.values, self.anchors.visual
+        if scale is None:
+            return FUSION_WEIGHT * (tokens @ words.T).amax(0), heard
+        cosines = F.normalize(tokens, dim=-1) @ F.normalize(words, dim=-1).T
+        return (float(scale) * cosines.amax(0)).log_softmax(-1), heard
+
+    # --- the three middles
+
+    def _by_factors(self, pipeline: TacoPipeline, sample: Sample) -> Outcome:
+        scene = pipeline.process(sample.frame, sample.window)
+        features, audio = pipeline.encode(sample.frame, sample.window)
+        times = dict(scene.stage_ms) | {"image": self._image.ms(sample.frame), "sound": self._sound.ms(sample.window)}
+        factors, concept = scene.factorization, None
+        if factors is not None:
+            heard = name_concepts(factors, features.tokens, audio, pipeline.anchors, pipeline.config.concepts)
+            concept = heard.concepts[0] if heard.concepts else None
+        found = (scene.sounding_score, scene.objects, scene.confidence, scene.sound_map)
+        return self._outcome(pipeline, features, factors, concept, *found, times)
+
+    @torch.inference_mode()
+    def _jointly(self, pipeline: TacoPipeline, samples: Sequence[Sample], seed: int) -> list[Outcome]:
+        pairs = [pipeline.encode(sample.frame, sample.window) for sample in samples]
+        start = time.perf_counter()
+        results = factorize(
+            torch.stack([features.tokens.values for features, _ in pairs]),
+            torch.stack([audio.values for _, audio in pairs]),
+            pipeline.anchors,
+            pipeline.config.factorization,
+            generator=torch.Generator().manual_seed(seed),
+            visual_grid=pairs[0][0].tokens.grid,
+            audio_grid=pairs[0][1].grid,
+        )
+        each = 1000.0 * (time.perf_counter() - start) / len(samples)
+        out = []
+        for sample, (features, audio), factors in zip(samples, pairs, results):
+            times = {"image": self._image.ms(sample.frame), "sound": self._sound.ms(sample.window), "factorize": each}
+            heard = name_concepts(factors, features.tokens, audio, pipeline.anchors, pipeline.config.concepts)
+            masks = _segment(pipeline, sample, features, factors, heard.concepts)
+            sound = audio.on_grid(factors.audio_activations[:, factors.sounding]).float().cpu().numpy()
+            concept = heard.concepts[0] if heard.concepts else None
+            found = (concept, heard.score, masks.objects, masks.confidence, sound if factors.sounding >= 0 else None)
+            out.append(self._outcome(pipeline, features, factors, *found, times))
+        return out
+
+    @torch.inference_mode()
+    def _by_word(self, method: Method, sample: Sample) -> Outcome:
+        start = time.perf_counter()
+        seen, heard = self.evidence(sample)
+        features, audio = self.base.encode(sample.frame, sample.window)
+        anchors, truth = self.anchors, -1
+        if method is METHODS["true-word"]:
+            anchors, truth = self._with_word(sample.word)
+            heard = F.pad(heard, (0, len(anchors.words) - len(heard)))
+            seen = F.pad(seen, (0, len(anchors.words) - len(seen)))
+        index = method.choose(seen, heard, truth)
+        score = float((heard[index] * torch.sigmoid(seen[index] / FUSION_WEIGHT - 1.0)).clamp(0, 1))
+        if method is not METHODS["late-fusion"]:
+            score = float(heard[index]) if method is not METHODS["no-sound"] else float(torch.sigmoid(seen[index]))
+        factors = as_factors(anchors, index, features.tokens, audio, method.clamp)
+        labels = ((anchors.words[index], score),)
+        concept = Concept(index, labels, score, factors.visual_factors[index])
+        times = {"image": self._image.ms(sample.frame), "sound": self._sound.ms(sample.window)}
+        masks = self.base.segmenter.segment(sample.frame, features, factors, (concept,), anchors)
+        times["segment"] = 1000.0 * (time.perf_counter() - start)
+        out = self._outcome(self.base, features, factors, concept, score, masks.objects, masks.confidence, None, times)
+        out.label, out.words, out.factorization = anchors.words[index], labels, None
+        return out
+
+    # --- pieces
+
+    def _variant(self, changes: Mapping[str, object], segmenter: bool) -> TacoPipeline:
+        key = (tuple(sorted(changes.items())), segmenter)
+        if key not in self._variants:
+            config = self.config.updated(changes)
+            masks = self.base.segmenter if segmenter else UMapSegmenter(config.segmentation)
+            variant = TacoPipeline(config, backbones=self.base.backbones, segmenter=masks)
+            variant.anchors = self.anchors
+            self._variants[key] = variant
+        return self._variants[key]
+
+    def _with_word(self, word: str) -> tuple[Anchors, int]:
+        if not word:
+            raise ConfigError("true-word: wanted a data set that tells what sounds, got frames without a word")
+        if word in self.anchors.words:
+            return self.anchors, self.anchors.words.index(word)
+        own, image, audio = self.anchors, self.base.backbones.image, self.base.backbones.audio
+        rows = [
+            torch.cat([a, b.to(a)]) for a, b in ((own.visual, image.encode_text([word])), (own.audio, audio.encode_text([word])))
+        ]
+        return Anchors((*own.words, word), *rows, own.audio_projection, own.audio_logit_scale), len(own.words)
+
+    def _outcome(self, pipeline, features, factors, concept, score, objects, confidence, sound_map, times) -> Outcome:
+        """concept: the first the live line reports. The paper's solver and binding take k* and the nearest word instead."""
+        size = features.size
+        if factors is None or factors.sounding < 0:
+            return Outcome(np.zeros(size, np.float32), np.zeros(size, bool), score=score, ms=times)
+        options = pipeline.config.factorization
+        papers = options.solver == "gradient" or options.binding == "penalty" or concept is None
+        chosen = factors.sounding if papers else concept.factor
+        if isinstance(pipeline.segmenter, UMapSegmenter):
+            heat = u_map(features, factors, chosen)
+            winner = features.tokens.on_grid(factors.visual_activations.argmax(1) == chosen).cpu().numpy()
+        elif hasattr(pipeline.segmenter, "maps"):
+            maps = pipeline.segmenter.maps(features, factors.visual_factors, pipeline.segmenter.propose(features))
+            heat, winner = minmax(maps[chosen]), (maps.argmax(0) == chosen).cpu().numpy()
+        else:
+            heat = confidence if confidence is not None else np.zeros(size, np.float32)
+            winner = heat >= pipeline.config.segmentation.threshold
+        words = nearest_words(factors.visual_factors[chosen], pipeline.anchors)
+        label = words[0][0] if papers else concept.label
+        return Outcome(heat, winner, label, score, tuple(objects), times, words, sound_map, factors)
+
+
+class _Remembered:
+    """Makes ``owner.name(x)`` compute each object x once, and knows how long it took."""
+
+    def __init__(self, owner, name: str):
+        self._inner, self._kept = getattr(owner, name), {}
+        setattr(owner, name, self)
+
+    def __call__(self, value):
+        if id(value) not in self._kept:
+            start = time.perf_counter()
+            result = self._inner(value)
+            self._kept[id(value)] = value, result, 1000.0 * (time.perf_counter() - start)
+        return self._kept[id(value)][1]
+
+    def ms(self, value) -> float:
+        """Milliseconds that ``value`` took, 0 where it was never asked for."""
+        return self._kept[id(value)][2] if id(value) in self._kept else 0.0
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+
+
+def method_named(name: str) -> Method:
+    """The method, or ConfigError that names the nearest known one."""
+    import difflib
+
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"--method: wanted one of {', '.join(METHODS)}, got {name!r}{hint}")
+    return METHODS[name]
+
+
+def as_factors(anchors: Anchors, index: int, visual: Tokens, audio: Tokens, clamp: bool = False) -> Factorization:
+    """A word bank standing where factors stand: one row a word, the chosen one sounding.
+
+    Its activations are the tokens' positive products with the word, at most 1; all sound belongs to it.
+    """
+    rows = anchors.visual.clamp_min(0) if clamp else anchors.visual
+    count, steps = len(anchors.words), audio.values.shape[0]
+    products = (visual.values @ rows.to(visual.values).T).clamp_min(0)
+    activations = products / products.amax(0).clamp_min(1e-12)
+    heard = torch.zeros(steps, count).to(audio.values)
+    heard[:, index] = 1.0
+    sounds = torch.zeros(count, audio.values.shape[1]).to(audio.values)
+    sounds[index] = audio.values.mean(0)
+    return Factorization(activations, rows, heard, sounds, index)
+
+
+def nearest_words(factor: Tensor, anchors: Anchors, count: int = 5) -> tuple[tuple[str, float], ...]:
+    """Words by cosine with a visual factor, best first (the paper's label, section 5.2)."""
+    cosines = F.normalize(anchors.visual, dim=-1) @ F.normalize(factor.to(anchors.visual), dim=-1)
+    best = cosines.topk(min(count, len(anchors.words)))
+    return tuple((anchors.words[int(i)], float(v)) for v, i in zip(*best))
+
+
+def u_map(features: ImageFeatures, factors: Factorization, factor: int) -> np.ndarray:
+    """(rows, columns) activations of a factor, scaled to [0, 1]."""
+    return minmax(features.tokens.on_grid(factors.visual_activations[:, factor]))
+
+
+def minmax(values: Tensor) -> np.ndarray:
+    """Scaled to [0, 1]; all 0 where flat."""
+    values = values.float()
+    low, high = values.min(), values.max()
+    return ((values - low) / (high - low) if high > low else torch.zeros_like(values)).cpu().numpy()
+
+
+def resized(values: np.ndarray, size: tuple[int, int], mode: str = "bicubic") -> np.ndarray:
+    """(h, w) -> (H, W), corners aligned, as the public runs compare maps; the same array where the size is right."""
+    if values.shape == tuple(size):
+        return values
+    tensor = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None, None]
+    return F.interpolate(tensor, size, mode=mode, align_corners=True)[0, 0].numpy()
+
+
+def _segment(pipeline: TacoPipeline, sample: Sample, features, factors, concepts) -> Segmentation:
+    if not concepts:
+        return Segmentation(np.zeros(sample.frame.size, np.float32), ())
+    return pipeline.segmenter.segment(sample.frame, features, factors, concepts, pipeline.anchors)

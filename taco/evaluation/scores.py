@@ -1,0 +1,132 @@
+"""From one frame's outcome to a record that can be kept, and from the records of a set to its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from taco.config import TacoConfig
+from taco.evaluation import metrics
+from taco.evaluation.baselines import Outcome, resized
+from taco.evaluation.datasets import Dataset, Sample
+
+FIXED = 0.5  # the threshold beside the oracle one
+FOUND_IOU = 0.25  # from which a mask counts as having found a thing
+
+Record = dict[str, object]
+
+
+def record(dataset: Dataset, sample: Sample, outcome: Outcome, config: TacoConfig) -> Record:
+    """What is kept of one frame: plain numbers, words and arrays.
+
+    accepted: would the live pipeline report it (level gate, ``concepts.min_score``, a mask). area: share of pixels in the
+    objects' masks, acceptance apart. live_iou: of the live masks, 0 area where not accepted. hit: does the map's
+    maximum lie on the truth.
+    """
+    union = np.zeros(sample.frame.size, bool)
+    for thing in outcome.objects:
+        union |= thing.mask
+    level = sample.window.level_dbfs
+    heard = level >= config.concepts.silence_dbfs and outcome.score >= config.concepts.min_score
+    accepted = bool(heard and union.any())
+    out: Record = {
+        "id": sample.id,
+        "score": float(outcome.score) if level >= config.concepts.silence_dbfs else 0.0,
+        "accepted": accepted,
+        "area": float(union.mean()),
+        "level_dbfs": level,
+        "label": outcome.label,
+        "word": sample.word,
+        "words": [list(pair) for pair in outcome.words],
+        "ms": {stage: float(value) for stage, value in outcome.ms.items()},
+    }
+    if sample.things:
+        out["found"] = [_found(outcome, word, mask) for word, mask in sample.things] if accepted else [False] * len(sample.things)
+    if sample.truth is None:
+        return out
+    if dataset.rules.metric == "semantic":
+        return out | _semantic(dataset, sample, outcome)
+    truth = sample.truth
+    size = (dataset.rules.size,) * 2 if dataset.rules.size else truth.shape
+    map_ = resized(outcome.map, size)
+    live = resized(union.astype(np.float32), truth.shape, "bilinear") > 0.5 if accepted else np.zeros(truth.shape, bool)
+    statistics = metrics.threshold_statistics(map_, truth)
+    out |= {
+        "iou": statistics.iou,
+        "fixed_f": metrics.f_score(map_ > FIXED, truth) if truth.any() else float("nan"),
+        "live_iou": metrics.mask_iou(live, truth),
+        "mean_iou": metrics.mean_iou(map_ > FIXED, truth),
+        "hit": bool(truth.ravel()[int(map_.argmax())]),
+    }
+    if sample.silent is not None:
+        out["hit_silent"] = bool(resized(sample.silent.astype(np.float32), size, "bilinear").ravel()[int(map_.argmax())] > 0.5)
+    if statistics.f is not None:
+        out["f"] = statistics.f
+    if dataset.rules.metric == "detection":
+        out |= {"class_id": sample.class_id, "map": map_.astype(np.float32), "truth": truth}
+    return out
+
+
+def figures(dataset: Dataset, records: Sequence[Record], threshold: float | None = None) -> dict[str, float]:
+    """The figures of one method and one seed, percent where not said otherwise.
+
+    threshold: chosen elsewhere (on ``val``); gives "tuned_iou" at the nearest of the metric's thresholds.
+    """
+    out: dict[str, float] = {}
+    scored = [r for r in records if "iou" in r]
+    if dataset.rules.metric == "semantic":
+        counts = [r["counts"] for r in records if "counts" in r]
+        out["miou"], out["f"], _ = metrics.combine_semantic(counts)
+    elif scored:
+        frames = [metrics.ThresholdStatistics(r["iou"], r.get("f")) for r in scored]
+        iou, f, best = metrics.combine_thresholds(frames)
+        if dataset.rules.metric == "detection":
+            columns = zip(*[(r["map"], r["truth"], r["class_id"]) for r in scored])
+            out["iou"], out["map"] = metrics.detection_scores(*columns)
+        else:
+            out["iou"], out["f"], out["threshold"] = iou, f, best
+        ious = np.mean([r["iou"] for r in scored], 0)
+        out["fixed_iou"] = 100.0 * float(ious[_nearest(FIXED)])
+        fixed_f = [r["fixed_f"] for r in scored if np.isfinite(r["fixed_f"])]
+        out["fixed_f"] = 100.0 * float(np.mean(fixed_f)) if fixed_f else float("nan")
+        if threshold is not None:
+            out["tuned_iou"] = 100.0 * float(ious[_nearest(threshold)])
+        if all("hit_silent" in r for r in scored):
+            out["hit_silent"] = 100.0 * float(np.mean([r["hit_silent"] for r in scored]))
+        out |= {f"{name}": 100.0 * float(np.mean([r[name] for r in scored])) for name in ("live_iou", "mean_iou", "hit")}
+    named = [r for r in records if r["word"]]
+    if named:
+        out["right_word"] = 100.0 * float(np.mean([r["label"] == r["word"] for r in named]))
+    found = [all(r["found"]) for r in records if r.get("found")]
+    if found:
+        out["all_found"] = 100.0 * float(np.mean(found))
+    out["accepted"] = 100.0 * float(np.mean([r["accepted"] for r in records]))
+    out["ms"] = float(np.mean([sum(r["ms"].values()) for r in records]))
+    return out
+
+
+def over_seeds(runs: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """{figure: (mean, standard deviation)} over seeds; the deviation is of the population, as in the public runs."""
+    return {name: (float(np.mean([r[name] for r in runs])), float(np.std([r[name] for r in runs]))) for name in runs[0]}
+
+
+def best_threshold(records: Sequence[Record]) -> float:
+    """The map threshold with the best mean IoU on these frames."""
+    frames = [metrics.ThresholdStatistics(r["iou"], r.get("f")) for r in records if "iou" in r]
+    return metrics.combine_thresholds(frames)[2]
+
+
+def _nearest(threshold: float) -> int:
+    return int(np.abs(metrics.IOU_THRESHOLDS - threshold).argmin())
+
+
+def _found(outcome: Outcome, word: str, mask: np.ndarray) -> bool:
+    return any(thing.label == word and metrics.mask_iou(thing.mask, mask) >= FOUND_IOU for thing in outcome.objects)
+
+
+def _semantic(dataset: Dataset, sample: Sample, outcome: Outcome) -> Record:
+    region = outcome.winner if dataset.rules.readout == "argmax" else outcome.map > FIXED
+    rows, columns = (np.arange(new) * old // new for new, old in zip(sample.truth.shape, region.shape))
+    painted = region[rows[:, None], columns].astype(np.int64) * dataset.class_of(outcome.label)
+    return {"counts": metrics.semantic_statistics(painted, sample.truth, dataset.n_classes)}

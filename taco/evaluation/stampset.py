@@ -1,0 +1,63 @@
+"""The stamp scenes as a data set like any other: clips of frames with their sound and truth."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from taco.evaluation.datasets import Dataset, Rules, Sample
+from taco.evaluation.stamps import Stamps
+
+SCORED_KINDS = ("one", "two", "both", "distractors", "motion")
+NEGATIVE_KINDS = ("silence", "noise", "offscreen")
+COUNT = 40  # scenes of a kind
+MOTION_SHARE = 10  # one clip of moving camera (30 frames) for so many still scenes of a kind
+
+
+@dataclass(frozen=True, slots=True)
+class StampClip:
+    """One scene, composed when it is loaded. words: what the models can name."""
+
+    kind: str
+    split: str
+    seed: int
+    words: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """For tables and files."""
+        return f"{self.kind}-{self.split}-{self.seed:04d}"
+
+    @property
+    def group(self) -> str:
+        """The kind: figures are told by it."""
+        return self.kind
+
+    def load(self, window_s: float = 1.0) -> list[Sample]:
+        """The frames of the scene."""
+        scene = _stamps(self.words, window_s).compose(self.kind, self.split, self.seed)
+        out = []
+        for number, frame in enumerate(scene.frames):
+            sounding = tuple((thing.word, thing.mask) for thing in frame.things if thing.sounding)
+            quiet = [thing.mask for thing in frame.things if not thing.sounding]
+            word = scene.heard[0] if len(scene.heard) == 1 and sounding else ""
+            silent = np.any(quiet, 0) if quiet else None
+            name = f"{self.id}/{number}"
+            out.append(Sample(name, frame.frame, frame.window, frame.truth, 0, word, sounding, silent))
+        return out
+
+
+@functools.lru_cache(2)
+def _stamps(words: tuple[str, ...], window_s: float) -> Stamps:
+    return Stamps(words, window_s=window_s)
+
+
+def stamp_set(words: Sequence[str], split: str = "test", count: int = COUNT, kinds: Sequence[str] = SCORED_KINDS) -> Dataset:
+    """``count`` scenes of each kind; a tenth as many moving clips, which have 30 frames each."""
+    words = tuple(words)
+    each = {kind: max(1, count // MOTION_SHARE) if kind == "motion" else count for kind in kinds}
+    clips = tuple(StampClip(kind, split, seed, words) for kind in kinds for seed in range(each[kind]))
+    return Dataset("stamps", split, clips, Rules("threshold", temporal="causal", size=0), words)

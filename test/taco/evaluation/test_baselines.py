@@ -1,0 +1,141 @@
+"""Every method through the same pipeline, on made models whose right answer is known."""
+
+import evaluation_models as models
+import numpy as np
+import pytest
+import torch
+
+from taco.config import TacoConfig
+from taco.errors import ConfigError
+from taco.evaluation import metrics
+from taco.evaluation.baselines import METHODS, Bench, as_factors, nearest_words, resized
+from taco.evaluation.datasets import Sample
+
+
+def sample(left="red", right="blue", sounds="blue", told=None):
+    frame, masks = models.picture(left, right)
+    truth = masks.get(sounds, np.zeros(frame.size, bool))
+    return Sample(f"{left}-{right}-{sounds}", frame, models.tone(sounds), truth, 0, sounds if told is None else told)
+
+
+CONFIG = TacoConfig().updated({"factorization.n_factors": 4})
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return Bench(CONFIG, pipeline=models.pipeline(CONFIG))
+
+
+def iou(outcome, truth):
+    return metrics.mask_iou(resized(outcome.map, truth.shape) > 0.5, truth)
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"no-sound", "no-penalty", "no-min", "no-component"}))
+def test_methods_that_hear_find_the_sounding_thing(name, bench):
+    wanted = sample(sounds="blue")
+    (found,) = bench.run(name, [wanted], settings={"factorization.max_iterations": 60} if name == "gradient" else None)
+    assert iou(found, wanted.truth) > 0.5, name
+    assert found.label == "blue" and 0 <= found.score <= 1
+    assert found.map.min() >= 0 and found.map.max() <= 1 and found.winner.shape == found.map.shape
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_gives_a_whole_outcome(name, bench):
+    (found,) = bench.run(name, [sample()], settings={"factorization.max_iterations": 20})
+    assert found.map.ndim == 2 and np.isfinite(found.map).all()
+    assert found.label in models.WORDS and found.ms["image"] > 0
+
+
+def test_no_sound_does_not_hear_and_true_word_needs_no_sound(bench):
+    frame, masks = models.picture("red", "blue")
+    frame.rgb[16:48, 40:56] = (90, 90, 130)  # the blue thing is pale: red is the strongest evidence
+    told = Sample("x", frame, models.tone("blue"), masks["blue"], 0, "blue")
+    assert bench.run("no-sound", [told])[0].label == "red"
+    assert bench.run("a-fcclip", [told])[0].label == "blue"
+    deaf = Sample("y", frame, models.tone("green"), masks["blue"], 0, "blue")
+    (found,) = bench.run("true-word", [deaf])
+    assert found.label == "blue" and iou(found, masks["blue"]) > 0.5
+
+
+def test_late_fusion_corrects_a_word_that_is_not_in_view(bench):
+    # heard: mostly green, some blue; seen: red and blue only
+    frame, masks = models.picture("red", "blue")
+    mixed = models.tone("green", level=0.14).samples + models.tone("blue", level=0.11).samples
+    window = models.AudioWindow(mixed, models.RATE, 0)
+    heard = Sample("z", frame, window, masks["blue"], 0, "blue")
+    assert bench.run("a-fcclip", [heard])[0].label == "green"
+    assert bench.run("late-fusion", [heard])[0].label == "blue"
+
+
+def test_true_word_refuses_frames_without_a_word(bench):
+    with pytest.raises(ConfigError, match="true-word: wanted a data set that tells what sounds"):
+        bench.run("true-word", [sample(told="")])
+
+
+def test_a_frame_is_encoded_once_for_all_methods():
+    bench = Bench(CONFIG, pipeline=models.pipeline(CONFIG))
+    frames = [sample(), sample("green", "red", "red")]
+    for name in ("taco", "u", "late-fusion", "true-word", "taco"):
+        bench.run(name, frames)
+    assert bench._image._inner.__self__.passes == 2
+    bench.forget()
+    bench.run("taco", frames[:1])
+    assert bench._image._inner.__self__.passes == 3
+
+
+def test_same_seed_same_answer_and_clips_do_not_see_each_other(bench):
+    frames = [sample(), sample("green", "red", "red"), sample("blue", "green", "green")]
+    first = bench.run("taco", frames, seed=3, temporal="causal")
+    bench.run("taco", frames[::-1], seed=9, temporal="causal")
+    again = bench.run("taco", frames, seed=3, temporal="causal")
+    for a, b in zip(first, again):
+        assert np.array_equal(a.map, b.map) and a.score == b.score
+
+
+def test_none_takes_frames_alone_and_causal_carries_the_past(bench):
+    frames = [sample(), sample(), sample()]
+    alone = bench.run("taco", frames, temporal="none")
+    assert {o.factorization.restart for o in alone} == {"cold"}
+    carried = bench.run("taco", frames, temporal="causal")
+    assert [o.factorization.restart for o in carried] == ["cold", "", ""]
+
+
+def test_joint_solves_the_clip_as_one_problem(bench):
+    frames = [sample(), sample(), sample("red", "blue", "red")]
+    settings = {"factorization.solver": "gradient", "factorization.max_iterations": 80}
+    joint = bench.run("taco", frames, temporal="joint", settings=settings)
+    assert len(joint) == 3 and all(o.factorization is not None for o in joint)
+    pulled = bench.run("taco", frames, temporal="joint", settings={**settings, "factorization.temporal_weight": 50.0})
+    alone = bench.run("no-temporal", frames, temporal="joint", settings=settings)
+
+    def alike(outcomes):
+        a, b = (o.factorization.visual_factors[o.factorization.sounding] for o in outcomes[1:])
+        return float(torch.cosine_similarity(a, b, 0))
+
+    assert alike(pulled) > alike(alone)
+
+
+def test_words_stand_where_factors_stand(bench):
+    features, audio = bench.base.encode(sample().frame, sample().window)
+    factors = as_factors(bench.anchors, 2, features.tokens, audio)
+    assert factors.sounding == 2 and factors.visual_factors.shape == (3, 4)
+    assert factors.visual_activations.min() >= 0 and factors.visual_activations.max() <= 1
+    assert nearest_words(factors.visual_factors[1], bench.anchors)[0][0] == "green"
+
+
+def test_clamping_cuts_the_negative_part_of_the_prompt(bench):
+    features, audio = bench.base.encode(sample().frame, sample().window)
+    anchors = bench.anchors
+    odd = type(anchors)(anchors.words, anchors.visual - 0.5, anchors.audio, None, 1.0)
+    assert as_factors(odd, 0, features.tokens, audio).visual_factors.min() < 0
+    assert as_factors(odd, 0, features.tokens, audio, clamp=True).visual_factors.min() == 0
+
+
+def test_unknown_methods_name_the_nearest(bench):
+    with pytest.raises(ConfigError, match="did you mean late-fusion"):
+        bench.run("late-fussion", [sample()])
+
+
+def test_resizing_aligns_corners():
+    out = resized(np.array([[0.0, 1.0], [0.0, 1.0]], np.float32), (3, 5), "bilinear")
+    assert np.allclose(out, [[0, 0.25, 0.5, 0.75, 1]] * 3)

@@ -1,0 +1,279 @@
+"""A run: records kept and resumed, seeds, figures, wrong sounds, and the same results from a cluster."""
+
+import dataclasses
+import importlib.util
+import io
+import os
+import signal
+
+import evaluation_models as models
+import numpy as np
+import pytest
+
+from taco.config import TacoConfig
+from taco.errors import ConfigError, MediaError, MissingPackageError
+from taco.evaluation import datasets, robustness, runner, scores
+from taco.evaluation.baselines import Bench, Outcome
+from taco.evaluation.datasets import Dataset, Rules, Sample
+from taco.evaluation.engine import Engine
+from taco.types import SoundingObject
+
+CONFIG = TacoConfig().updated({"factorization.n_factors": 4})
+
+
+@dataclasses.dataclass(frozen=True)
+class MadeClip:
+    id: str
+    pairs: tuple
+    group: str = ""
+
+    def load(self, window_s=1.0):
+        out = []
+        for i, (left, right, sounds) in enumerate(self.pairs):
+            frame, masks = models.picture(left, right)
+            truth = masks.get(sounds, np.zeros(frame.size, bool))
+            things = ((sounds, masks[sounds]),) if sounds in masks else ()
+            quiet = [mask for word, mask in masks.items() if word != sounds]
+            silent = np.any(quiet, 0) if quiet else None
+            window = models.tone(sounds, window_s, seed=len(self.id) + i)
+            out.append(Sample(f"{self.id}/{i}", frame, window, truth, 0, sounds, things, silent))
+        return out
+
+
+def made(n=3):
+    words = models.WORDS
+    clips = [MadeClip(f"clip{i}", ((words[i % 3], words[(i + 1) % 3], words[i % 3]),), "ab"[i % 2]) for i in range(n)]
+    return Dataset("made", "test", tuple(clips), Rules("threshold", temporal="causal", size=0), words)
+
+
+def bench():
+    return Bench(CONFIG, pipeline=models.pipeline(CONFIG))
+
+
+class Counting(Bench):
+    """Counts runs; stops like Ctrl+C after some."""
+
+    def __init__(self, stop_after=10**9):
+        super().__init__(CONFIG, pipeline=models.pipeline(CONFIG))
+        self.runs, self.stop_after = 0, stop_after
+
+    def run(self, *args, **more):
+        if self.runs == self.stop_after:
+            raise KeyboardInterrupt
+        self.runs += 1
+        return super().run(*args, **more)
+
+
+def test_a_stopped_run_goes_on_where_it_stopped(tmp_path):
+    run = runner.Run(made(4), ("taco", "late-fusion"), (0, 1), CONFIG)
+    with pytest.raises(KeyboardInterrupt):
+        runner.evaluate(run, tmp_path, bench=Counting(stop_after=6))
+    steps = []
+    second = Counting()
+    found = runner.evaluate(run, tmp_path, bench=second, progress=lambda done, total: steps.append((done, total)))
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert second.runs == 3 * 4  # one of four clips was there already
+    whole = runner.evaluate(run, tmp_path / "fresh", bench=bench())
+    assert set(found) == {"taco", "late-fusion"} and set(found["taco"]) == {0, 1}
+    for row in found:
+        for seed in (0, 1):
+            for a, b in zip(found[row][seed], whole[row][seed]):
+                assert a["id"] == b["id"] and a["score"] == b["score"] and np.array_equal(a["iou"], b["iou"])
+
+
+def test_more_methods_later_add_to_what_is_there(tmp_path):
+    runner.evaluate(runner.Run(made(), ("taco",), (0,), CONFIG), tmp_path, bench=bench())
+    later = Counting()
+    runner.evaluate(runner.Run(made(), ("taco", "u"), (0,), CONFIG), tmp_path, bench=later)
+    assert later.runs == 3
+
+
+def test_other_settings_are_not_taken_for_the_same_run():
+    run = runner.Run(made(), ("taco",), (0,), CONFIG)
+    other = dataclasses.replace(run, config=CONFIG.updated({"segmentation.threshold": 0.4}))
+    assert len({run.fingerprint(), other.fingerprint(), dataclasses.replace(run, audio="noise").fingerprint()}) == 3
+    assert run.fingerprint() == dataclasses.replace(run, seeds=(0, 1), methods=("u",)).fingerprint()
+
+
+def test_a_damaged_record_is_made_again(tmp_path):
+    run = runner.Run(made(), ("taco",), (0,), CONFIG)
+    runner.evaluate(run, tmp_path, bench=bench())
+    victim = next(tmp_path.rglob("*.npz"))
+    victim.write_bytes(victim.read_bytes()[:100])
+    again = Counting()
+    runner.evaluate(run, tmp_path, bench=again)
+    assert again.runs == 1
+
+
+def test_records_survive_the_disk(tmp_path):
+    records = {
+        "taco@0": [{"id": "x", "iou": np.arange(3.0), "map": np.ones((2, 2), np.float32), "words": [["a", 0.1]]}]
+    }
+    runner.save_records(tmp_path / "a.npz", records)
+    (back,) = runner.load_records(tmp_path / "a.npz")["taco@0"]
+    assert np.array_equal(back["iou"], np.arange(3.0)) and back["map"].dtype == np.float32 and back["words"] == [["a", 0.1]]
+    assert runner.load_records(tmp_path / "none.npz") == {}
+
+
+def test_figures_of_a_made_set(tmp_path):
+    data = made(6)
+    found = runner.evaluate(runner.Run(data, ("taco", "true-word"), (0,), CONFIG), tmp_path, bench=bench())
+    figures = scores.figures(data, found["true-word"][0], threshold=0.4)
+    assert figures["iou"] >= figures["fixed_iou"] > 50 and figures["right_word"] == 100 and figures["hit"] == 100
+    assert figures["iou"] >= figures["tuned_iou"] > 50 and figures["hit_silent"] == 0
+    assert figures["f"] > 60 and figures["ms"] > 0
+    assert scores.best_threshold(found["true-word"][0]) == figures["threshold"]
+
+
+def test_over_seeds_is_mean_and_population_deviation():
+    assert scores.over_seeds([{"iou": 1.0}, {"iou": 3.0}]) == {"iou": (2.0, 1.0)}
+
+
+def outcome(word, mask, score=0.9, label=None):
+    heat = mask.astype(np.float32)
+    return Outcome(heat, mask, label or word, score, (SoundingObject.from_mask(mask, ((word, score),), score),))
+
+
+def test_a_record_knows_the_level_gate_and_the_threshold():
+    (sample,) = MadeClip("x", (("red", "blue", "blue"),)).load()
+    data = made()
+    good = scores.record(data, sample, outcome("blue", sample.truth), CONFIG)
+    assert good["accepted"] and good["live_iou"] == 1.0 and good["found"] == [True] and good["hit"]
+    unsure = scores.record(data, sample, outcome("blue", sample.truth, score=0.01), CONFIG)
+    assert not unsure["accepted"] and unsure["live_iou"] == 0.0 and unsure["found"] == [False]
+    assert unsure["area"] == good["area"] == pytest.approx(sample.truth.mean())
+    quiet = dataclasses.replace(sample, window=models.AudioWindow(np.zeros(8000, np.float32), 8000, 0))
+    assert scores.record(data, quiet, outcome("blue", sample.truth), CONFIG)["score"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "word, shrink, found", [("blue", 1.0, True), ("red", 1.0, False), ("blue", 0.5, True), ("blue", 0.15, False)]
+)
+def test_a_thing_is_found_with_its_word_and_a_quarter_of_overlap(word, shrink, found):
+    (sample,) = MadeClip("x", (("red", "blue", "blue"),)).load()
+    mask = sample.truth.copy()
+    rows = np.flatnonzero(mask.any(1))
+    mask[rows[0] + round(len(rows) * shrink) :] = False
+    assert scores.record(made(), sample, outcome(word, mask), CONFIG)["found"] == [found]
+
+
+def test_semantic_labels_are_painted_where_the_prompt_wins():
+    words = ("background", "dog", "violin")
+    data = Dataset("avss", "test", (), Rules("semantic", "argmax", bank="specific"), words)
+    truth = np.zeros((4, 4), np.int64)
+    truth[:2] = 2
+    frame, _ = models.picture("red", None, (8, 8))
+    sample = Sample("x", frame, models.tone("red"), truth)
+    winner = np.zeros((8, 8), bool)
+    winner[:4] = True
+    found = scores.record(data, sample, Outcome(np.zeros((8, 8), np.float32), winner, "violin"), CONFIG)
+    assert found["counts"].tolist() == [[8, 8, 8], [0, 0, 0], [8, 8, 8]]
+    assert scores.figures(data, [found])["miou"] == 100.0
+    unknown = scores.record(data, sample, Outcome(np.zeros((8, 8), np.float32), winner, "cat"), CONFIG)
+    assert unknown["counts"].tolist() == [[8, 16, 8], [0, 0, 0], [0, 0, 8]]
+    ade = dataclasses.replace(data, rules=Rules("semantic"), words=("dog", "violin"))
+    heat = winner.astype(np.float32) * 0.6
+    found = scores.record(ade, sample, Outcome(heat, ~winner, "violin"), CONFIG)
+    assert found["counts"].tolist() == [[8, 8, 8], [0, 0, 0], [8, 8, 8]]
+
+
+def test_public_sets_run_through(tmp_path):
+    import evaluation_trees as trees
+
+    for name, build, key in (("s4", trees.s4, "iou"), ("ade-sp", trees.ade, "map"), ("avss", trees.avss, "miou")):
+        data = datasets.load(name, build(tmp_path / name))
+        small = dataclasses.replace(data, clips=data.clips[:2])
+        found = runner.evaluate(runner.Run(small, ("taco", "u"), (0,), CONFIG), tmp_path / "out", bench=bench())
+        assert len(found["u"][0]) == sum(len(c.images) for c in small.clips)
+        assert 0 <= scores.figures(small, found["taco"][0])[key] <= 100
+
+
+# --- wrong sounds
+
+
+def test_wrong_sounds(tmp_path):
+    data = made(4)
+    (sample,) = data.clips[0].load()
+    for kind in ("silence", "noise", "other"):
+        wrong = robustness.replaced(sample, kind, data, 0, 1.0)
+        assert not wrong.truth.any() and wrong.word == "" and wrong.things == ()
+        assert np.array_equal(wrong.window.samples, robustness.replaced(sample, kind, data, 0, 1.0).window.samples)
+        if kind == "silence":
+            assert wrong.window.level_dbfs == -200
+        else:
+            assert not np.array_equal(wrong.window.samples, sample.window.samples)
+    noise = robustness.replaced(sample, "noise", data, 0, 1.0).window
+    assert noise.level_dbfs == pytest.approx(sample.window.level_dbfs, abs=0.5)
+    with pytest.raises(ConfigError, match="wanted one of silence, noise, other, offscreen"):
+        robustness.replaced(sample, "loud", data, 0, 1.0)
+    alike = dataclasses.replace(data, clips=data.clips[:1] * 2)
+    with pytest.raises(MediaError, match="another word than 'red'"):
+        robustness.replaced(sample, "other", alike, 0, 1.0)
+
+
+def test_roc_and_operating_point_by_hand():
+    right = [{"score": s, "area": 0.5} for s in (0.9, 0.8, 0.7, 0.6, 0.1)]
+    wrong = [{"score": s, "area": a} for s, a in ((0.75, 0.4), (0.5, 0.3), (0.0, 0.2), (0.65, 0.0))]
+    assert robustness.auc([r["score"] for r in right], [w["score"] for w in wrong]) == pytest.approx((4 + 4 + 3 + 2 + 1) / 20)
+    assert robustness.threshold_for(right, 0.8) == 0.6
+    point = robustness.at_threshold(right, wrong, 0.6)
+    assert (point.accepted, point.frames) == (80.0, 25.0) and point.pixels == pytest.approx(10.0)
+    assert robustness.at_threshold(right, wrong, 0.0).frames == 50.0  # a score of 0 is never reported
+    assert robustness.threshold_for(right, 0.95) == 0.1
+
+
+# --- progress and engines
+
+
+def test_progress_tells_the_time_left_without_a_terminal():
+    stream = io.StringIO()
+    bar = runner.Progress("made", stream)
+    for done in range(41):
+        bar(done, 40)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 11 and lines[-1] == "made: 40/40 clips, done" and " left" in lines[3]
+    assert [runner.clock(s) for s in (8.2, 130, 11100)] == ["8 s", "2 min 10 s", "3 h 05 min"]
+
+
+def test_engine_names_are_checked():
+    with pytest.raises(ConfigError, match="--engine: wanted local or ray"):
+        Engine("dask")
+    if importlib.util.find_spec("ray") is None:
+        with pytest.raises(MissingPackageError, match="pip install"):
+            list(Engine("ray").map(lambda: str, [1]))
+
+
+def make_scorer():
+    worker = runner.ClipWorker(runner.Run(made(6), ("taco", "u"), (0,), CONFIG), bench())
+    return lambda item: {key: [(r["id"], r["score"], r["iou"].tolist()) for r in rows] for key, rows in worker(item).items()}
+
+
+def make_fragile(flag):
+    """A worker that is killed the first time it meets item 2."""
+
+    def work(item):
+        if item == 2 and not os.path.exists(flag):
+            open(flag, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item * 10
+
+    return lambda: work
+
+
+def test_a_ray_cluster_gives_the_same_results_and_survives_a_killed_worker(tmp_path):
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("ray is not installed: the extra `ray` brings it")
+    import sys
+
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    cloudpickle.register_pickle_by_value(models)
+    data = made(6)
+    items = [(i, clip, [("taco", 0), ("u", 0)]) for i, clip in enumerate(data.clips)]
+    cluster = Engine("ray", "local", workers=2)
+    alone = {item[0]: result for item, result in Engine().map(make_scorer, items)}
+    spread = {item[0]: result for item, result in cluster.map(make_scorer, items)}
+    assert spread == alone
+    results = dict(cluster.map(make_fragile(str(tmp_path / "killed")), range(5)))
+    assert results == {i: i * 10 for i in range(5)} and (tmp_path / "killed").exists()
