@@ -1,0 +1,104 @@
+"""``taco bench stream``: masks over time on made videos, for the warm stream and its rivals."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from taco.bench.scenes import BANDS, Scene, World, make_world, stream
+from taco.config import FactorizationConfig
+from taco.factorization import factorize
+from taco.types import Factorization
+
+# Seeds 0 to 99 served tuning; these did not.
+FRESH_SEEDS = (9001, 9002, 9003, 9004, 9005, 9006)
+STEADY = 11
+FOUND = 0.5
+
+METHODS: dict[str, tuple[str, FactorizationConfig, bool]] = {
+    "block warm": ("the default: warm stream, causal term, recent sound", FactorizationConfig(), True),
+    "block warm, no temporal term": ("", FactorizationConfig(temporal="none"), True),
+    "block warm, no box": ("penalty not held back", FactorizationConfig(trust_region=0.0), True),
+    "block warm, bound by penalty": ("the paper's binding", FactorizationConfig(binding="penalty"), True),
+    "block cold": ("guided cold start every frame", FactorizationConfig(temporal="none"), False),
+    "block cold, random start": ("", FactorizationConfig(temporal="none", start="random", max_iterations=5), False),
+}
+
+
+def activation_mask(result: Factorization, shape: tuple[int, int]) -> torch.Tensor:
+    """(rows, columns) bool: the sounding column of U, scaled to [0, 1], above one half; empty without a sounding factor."""
+    if result.sounding < 0:
+        return torch.zeros(shape, dtype=torch.bool)
+    column = result.visual_activations[:, result.sounding]
+    return (column > (column.amin() + column.amax()) / 2).view(shape)
+
+
+def iou(mask: torch.Tensor, truth: torch.Tensor) -> float:
+    """Intersection over union; 1 where both are empty."""
+    union = int((mask | truth).sum())
+    return int((mask & truth).sum()) / union if union else 1.0
+
+
+def follow(frames: list[tuple[Scene, str]], world: World, config: FactorizationConfig, warm: bool, grids: bool = True):
+    """One row a frame: iou, event, word found, milliseconds, restart, and the mask."""
+    past, rows = None, []
+    for scene, event in frames:
+        grid = {"visual_grid": tuple(scene.truth.shape), "audio_grid": (BANDS, len(scene.audio) // BANDS)} if grids else {}
+        began = time.perf_counter()
+        found = factorize(scene.visual, scene.audio, world.anchors, config, init=past, previous=past, **grid)
+        spent = (time.perf_counter() - began) * 1e3
+        past = found if warm else None
+        mask = activation_mask(found, scene.truth.shape)
+        row = found.visual_factors[max(found.sounding, 0)]
+        label = int((world.anchors.visual @ row / world.anchors.visual.norm(dim=-1)).argmax())
+        rows.append((iou(mask, scene.truth), event, label == scene.word, spent, found.restart, mask, label))
+    return rows
+
+
+def summary(videos: list[list[tuple]]) -> dict[str, float]:
+    """The figures of one method over its videos; lags in frames until a mask is found again."""
+    all_iou, steady, stability, right, ms, flips, kept = [], [], [], [], [], 0, 0
+    lags: dict[str, list[int]] = {"sound": [], "cut": []}
+    for rows in videos:
+        onsets = [i for i, row in enumerate(rows) if row[1]]
+        for i, row in enumerate(rows):
+            since = i - max(onset for onset in onsets if onset <= i)
+            all_iou.append(row[0])
+            right.append(row[2])
+            ms.append(row[3])
+            if since >= STEADY:
+                steady.append(row[0])
+                stability.append(iou(row[5], rows[i - 1][5]))
+                kept += 1
+                flips += row[6] != rows[i - 1][6]
+        for onset, following in zip(onsets, [*onsets[1:], len(rows)]):
+            if rows[onset][1] in lags:
+                hit = next((i for i in range(onset, following) if rows[i][0] > FOUND), following)
+                lags[rows[onset][1]].append(hit - onset)
+    mean = statistics.fmean
+    return {
+        "iou": mean(all_iou),
+        "steady": mean(steady),
+        "stability": mean(stability),
+        "flips_per_100": 100 * flips / max(kept, 1),
+        "label_right": mean(map(float, right)),
+        "lag_sound": mean(lags["sound"]),
+        "lag_cut": mean(lags["cut"]),
+        "median_ms": statistics.median(ms),
+    }
+
+
+def run_stream(
+    seeds=FRESH_SEEDS, frames: int = 80, noise: float = 1.0, gap: float = 0.0, methods=METHODS, say: Callable = lambda text: None
+) -> dict[str, dict[str, float]]:
+    """Every method's figures on the same videos."""
+    world = make_world(0, gap=gap)
+    videos = [stream(world, seed, frames, noise=noise) for seed in seeds]
+    out = {}
+    for name, (_, config, warm) in methods.items():
+        out[name] = summary([follow(video, world, config, warm) for video in videos])
+        say(name)
+    return out
