@@ -191,6 +191,8 @@ class TacoNode(LifecycleNode):
         with self._subscribing:
             for source in (*self._images, *([self._sound] if self._sound else [])):
                 source.stop()
+        for outputs in self._outputs.values():
+            outputs.targets.stop()
         self.worker.mailbox.clear()
         self.reset_streams()
 
@@ -248,6 +250,8 @@ class TacoNode(LifecycleNode):
     def _reset_processor(self) -> None:
         if self.processor is not None:
             self.processor.reset()
+        for outputs in list(self._outputs.values()):
+            outputs.targets.reset()
 
     # Processing, on the models' thread ----------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
@@ -9,6 +10,7 @@ from sensor_msgs.msg import Image
 from taco_ros import conversions
 from taco_ros.msg import SoundingObjectArray
 from taco_ros.processor import Result
+from taco_ros.targets import Targets
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -35,6 +37,8 @@ class Outputs:
         self.sound_map = self._create(Image, prefix + "sound_map", 2)
         self._vision = _Vision(self, prefix) if _vision_msgs() else None
         self._sound_map_shape = (1, 1)
+        group = MutuallyExclusiveCallbackGroup()
+        self.targets = Targets(node, self._create, prefix, camera, lambda: node.config.targets, group, node.warn)
 
     def _create(self, kind, topic: str, depth: int | QoSProfile):
         publisher = self._node.create_lifecycle_publisher(
@@ -54,7 +58,12 @@ class Outputs:
     def publish(self, result: Result) -> None:
         """Publish what was found in one image."""
         scene, header = result.scene, result.header
-        self.objects.publish(conversions.scene_message(scene, header))
+        places = self.targets.publish(result)
+        message = conversions.scene_message(scene, header)
+        for item in message.objects:
+            if item.id in places:
+                item.place = [places[item.id]]
+        self.objects.publish(message)
         if self.mask.get_subscription_count():
             self.mask.publish(conversions.mask_message(scene, header))
         if self.confidence.get_subscription_count():
@@ -72,6 +81,7 @@ class Outputs:
 
     def destroy(self) -> None:
         """Remove the publishers."""
+        self.targets.stop()
         for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()

@@ -1,0 +1,286 @@
+"""From outlined things to targets: ``~/bearing``, ``~/target_pose`` and ``~/markers``, arithmetic in ``taco.geometry``.
+
+A bearing is a direction and is sent as one; a pose is sent only where a range was measured. Both are sent only while
+the thing is heard and seen, under the image's own stamp: what was true once is never sent again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+from builtin_interfaces.msg import Duration
+from geometry_msgs.msg import Point, PointStamped, PoseStamped, Quaternion, Vector3, Vector3Stamped
+from sensor_msgs.msg import CameraInfo, Image, LaserScan
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from taco import geometry
+from taco.config import TargetsConfig
+from taco.draw import colour_of
+from taco.errors import TacoError
+from taco.tracking import TargetSelector
+from taco_ros.conversions import NS, MessageError, stamp_to_ns
+from taco_ros.inputs import Subscription
+from taco_ros.transforms import Transforms
+
+KEPT = 20  # depth images and scans that wait for the image they belong to
+UP = np.array([0.0, -1.0, 0.0])  # in an optical frame
+
+
+class Targets:
+    """Bearings, positions and markers of one camera. ``publish`` from one thread; inputs may come on another.
+
+    node: for subscriptions. create(kind, topic, depth): makes a publisher. prefix: of the topics. camera: its name,
+    "" for a single one; inputs are ``camera_info``, ``depth`` and ``scan`` (``NAME/camera_info``, ``NAME/depth``).
+    config: gives the settings of this moment. warn(reason, line): told what could not be used.
+    transforms: for tests; otherwise tf2 is opened when it is first needed.
+    """
+
+    def __init__(self, node, create, prefix: str, camera: str, config: Callable[[], TargetsConfig], group, warn, transforms=None):
+        self._node, self._config, self._warn, self._transforms = node, config, warn, transforms
+        self.selector = TargetSelector(config())
+        self.bearing = create(Vector3Stamped, prefix + "bearing", 1)
+        self.pose = create(PoseStamped, prefix + "target_pose", 1)
+        self.markers = create(MarkerArray, prefix + "markers", 1)
+        own = f"{camera}/" if camera else ""
+        inputs = ((CameraInfo, own + "camera_info", self._on_info), (Image, own + "depth", self._on_depth))
+        inputs += ((LaserScan, "scan", self._on_scan),)
+        self._inputs = [Subscription(node, kind, topic, 5, callback, group, warn) for kind, topic, callback in inputs]
+        self._depths: deque = deque(maxlen=KEPT)
+        self._scans: deque = deque(maxlen=KEPT)
+        self._info = None
+        self._known: tuple[object, object] = (None, None)  # calibration arrays and the Camera made of them
+        self._shown: set[tuple[str, int]] = set()
+
+    def start(self) -> None:
+        """Subscribe to calibration, depth and scan."""
+        for source in self._inputs:
+            source.start()
+
+    def stop(self) -> None:
+        """Unsubscribe and forget measurements and target."""
+        for source in self._inputs:
+            source.stop()
+        self.reset()
+
+    def reset(self) -> None:
+        """A new time line: old measurements and the target are forgotten."""
+        self._depths.clear()
+        self._scans.clear()
+        self.selector.reset()
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self._info = message
+
+    def _on_depth(self, message: Image) -> None:
+        self._depths.append(message)
+
+    def _on_scan(self, message: LaserScan) -> None:
+        self._scans.append(message)
+
+    @property
+    def wanted(self) -> bool:
+        """Does anybody listen, or is there a range to put into ``~/objects``?"""
+        heard = any(publisher.get_subscription_count() for publisher in (self.bearing, self.pose, self.markers))
+        return heard or bool(self._depths or self._scans)
+
+    def publish(self, result) -> dict[int, PointStamped]:
+        """Publish the targets of one processed image; the places that were measured, by object id, in the camera's frame."""
+        config = self._config()
+        self.selector.config = config
+        scene, header = result.scene, result.header
+        target = self.selector.update(scene)
+        rays: dict[int, np.ndarray] = {}
+        ranges: dict[int, geometry.Range] = {}
+        if scene.objects and self.wanted:
+            camera = self._camera()
+            if camera is not None:
+                self._locate(scene, header, camera, config, rays, ranges)
+        if target is not None and target.id in rays:
+            self._publish_target(rays[target.id], ranges.get(target.id), header, config)
+        if self.markers.get_subscription_count():
+            chosen = target.id if target is not None else 0
+            self.markers.publish(self._marker_array(scene, header, rays, ranges, chosen, config))
+        return {id: PointStamped(header=header, point=_point(found.point)) for id, found in ranges.items()}
+
+    def _camera(self) -> geometry.Camera | None:
+        info = self._info
+        if info is None:
+            self._warn("no_camera_info", "targets: wanted a CameraInfo, got none; remap `camera_info` to the camera's")
+            return None
+        arrays = (info.height, info.width, info.distortion_model, bytes(info.k), bytes(info.r), bytes(info.p), bytes(info.d))
+        arrays += (info.binning_x, info.binning_y, info.roi.x_offset, info.roi.y_offset)
+        if self._known[0] != arrays:
+            try:
+                self._known = (arrays, camera_of(info))
+            except TacoError as error:
+                self._known = (arrays, error)
+        camera = self._known[1]
+        if isinstance(camera, TacoError):
+            self._warn("camera_info", str(camera))
+            return None
+        return camera
+
+    def _locate(self, scene, header, camera, config, rays, ranges) -> None:
+        """Fill in the direction of every object, and its place where a range is measured."""
+        depth, beams = None, None
+        try:
+            depth = self._depth_at(header, config)
+        except MessageError as error:
+            self._warn(error.reason, str(error))
+        try:
+            beams = self._beams_at(header, config)
+        except MessageError as error:
+            self._warn(error.reason, str(error))
+        for thing in scene.objects:
+            try:
+                rays[thing.id] = geometry.centre_ray(camera, thing.mask, config.rectified)
+            except TacoError as error:
+                self._warn("camera_info", str(error))
+                continue
+            try:
+                if depth is not None:
+                    ranges[thing.id] = geometry.range_in_depth(depth, thing.mask, rays[thing.id], config)
+                    continue
+            except TacoError as error:
+                self._warn("depth", str(error))
+            try:
+                if beams is not None:
+                    ranges[thing.id] = geometry.range_in_scan(beams, camera, thing.mask, config, config.rectified)
+            except TacoError as error:
+                self._warn("scan", str(error))
+
+    def _depth_at(self, header, config) -> np.ndarray | None:
+        message = _nearest(self._depths, header, config, "depth")
+        return None if message is None else depth_metres(message)
+
+    def _beams_at(self, header, config) -> np.ndarray | None:
+        """Laser points (n, 3) in the camera's optical frame."""
+        scan = _nearest(self._scans, header, config, "scan")
+        if scan is None:
+            return None
+        points = geometry.scan_points(scan.ranges, scan.angle_min, scan.angle_increment, scan.range_min, scan.range_max)
+        if scan.header.frame_id == header.frame_id:
+            return points
+        offset, turn = self._lookup(header.frame_id, scan.header.frame_id, scan.header.stamp)
+        return geometry.rotate(points, turn) + offset
+
+    def _lookup(self, target: str, source: str, stamp):
+        if self._transforms is None:
+            self._transforms = Transforms(self._node)
+        return self._transforms.lookup(target, source, stamp)
+
+    def _publish_target(self, ray, found, header, config) -> None:
+        up, point = UP, None if found is None else np.array(found.point)
+        if config.target_frame and config.target_frame != header.frame_id:
+            try:
+                offset, turn = self._lookup(config.target_frame, header.frame_id, header.stamp)
+            except MessageError as error:
+                self._warn(error.reason, f"targets: {error}")
+                return
+            header = Header(stamp=header.stamp, frame_id=config.target_frame)
+            up, ray = geometry.rotate(up, turn), geometry.rotate(ray, turn)
+            point = None if point is None else geometry.rotate(point, turn) + offset
+        x, y, z = map(float, ray)
+        self.bearing.publish(Vector3Stamped(header=header, vector=Vector3(x=x, y=y, z=z)))
+        if point is not None:
+            pose = PoseStamped(header=header)
+            pose.pose.position = _point(point)
+            x, y, z, w = geometry.facing(ray, up)
+            pose.pose.orientation = Quaternion(x=x, y=y, z=z, w=w)
+            self.pose.publish(pose)
+
+    def _marker_array(self, scene, header, rays, ranges, chosen: int, config) -> MarkerArray:
+        """An arrow and a text for every object with a direction, a sphere where its place is known; the others' end."""
+        markers, shown = [], set()
+        for thing in scene.objects:
+            if thing.id not in rays:
+                continue
+            found = ranges.get(thing.id)
+            end = np.array(found.point) if found else rays[thing.id] * config.marker_length_m
+            colour = _colour(thing.id, 1.0 if thing.id == chosen else 0.5)
+            arrow = _marker("bearing", thing.id, Marker.ARROW, header, colour, config)
+            arrow.points = [_point(np.zeros(3)), _point(end)]
+            arrow.scale = Vector3(x=0.02, y=0.05, z=0.08)
+            text = _marker("label", thing.id, Marker.TEXT_VIEW_FACING, header, colour, config)
+            text.text = f"{thing.label} {thing.score:.2f}" + (f"  {np.linalg.norm(end):.1f} m" if found else "")
+            text.pose.position = _point(end + UP * 0.15)
+            text.scale.z = 0.12
+            markers += [arrow, text]
+            if found:
+                sphere = _marker("target", thing.id, Marker.SPHERE, header, colour, config)
+                sphere.pose.position = _point(end)
+                sphere.scale = Vector3(x=0.15, y=0.15, z=0.15)
+                markers.append(sphere)
+        shown = {(marker.ns, marker.id) for marker in markers}
+        gone = [Marker(header=header, ns=name, id=id, action=Marker.DELETE) for name, id in sorted(self._shown - shown)]
+        self._shown = shown
+        return MarkerArray(markers=gone + markers)
+
+
+def camera_of(info: CameraInfo) -> geometry.Camera:
+    """CameraInfo -> Camera; ValueRangeError where it is not calibrated or its lens model is unknown."""
+    return geometry.Camera(
+        (info.height, info.width),
+        np.array(info.k),
+        np.array(info.d),
+        info.distortion_model,
+        np.array(info.r),
+        np.array(info.p),
+        (info.binning_x, info.binning_y),
+        (info.roi.x_offset, info.roi.y_offset),
+    )
+
+
+def depth_metres(message: Image) -> np.ndarray:
+    """Depth image (REP-118: 32FC1 m or 16UC1 mm) -> (H, W) float32 m, 0 and NaN for none. MessageError ``depth_encoding``."""
+    kinds = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 0.001), "mono16": ("u2", 0.001)}
+    if message.encoding not in kinds:
+        raise MessageError("depth_encoding", f"depth: wanted 32FC1 (m) or 16UC1 (mm), got {message.encoding!r}")
+    name, unit = kinds[message.encoding]
+    kind = np.dtype((">" if message.is_bigendian else "<") + name)
+    rows, width = message.height, message.width * kind.itemsize
+    data = np.frombuffer(message.data, np.uint8)
+    step = message.step or width
+    if step < width or len(data) < rows * step or not rows:
+        raise MessageError(
+            "depth_size", f"depth: wanted {rows} rows of {width} bytes, got step {message.step}, {len(data)} bytes"
+        )
+    pixels = np.ascontiguousarray(data[: rows * step].reshape(rows, step)[:, :width]).view(kind)
+    return pixels.astype(np.float32) * np.float32(unit)
+
+
+def _nearest(waiting, header, config, what: str):
+    """The message whose stamp is nearest to the image's; MessageError ``depth_stamp`` or ``scan_stamp`` where all are too far."""
+    waiting = list(waiting)
+    if not waiting:
+        return None
+    stamp_ns = stamp_to_ns(header.stamp)
+    best = min(waiting, key=lambda message: abs(stamp_to_ns(message.header.stamp) - stamp_ns))
+    away_s = (stamp_to_ns(best.header.stamp) - stamp_ns) / NS
+    if abs(away_s) > config.range_tolerance_s:
+        raise MessageError(
+            f"{what}_stamp",
+            f"{what}: wanted a stamp within {config.range_tolerance_s:g} s of the image's, got one {away_s:+.2f} s from it",
+        )
+    return best
+
+
+def _marker(namespace: str, id: int, kind: int, header, colour: ColorRGBA, config) -> Marker:
+    marker = Marker(header=header, ns=namespace, id=int(id) % 2**31, type=kind, action=Marker.ADD, color=colour)
+    seconds = config.marker_lifetime_s
+    marker.lifetime = Duration(sec=int(seconds), nanosec=round((seconds - int(seconds)) * NS))
+    marker.pose.orientation.w = 1.0
+    return marker
+
+
+def _colour(id: int, alpha: float) -> ColorRGBA:
+    red, green, blue = (part / 255 for part in colour_of(id))
+    return ColorRGBA(r=red, g=green, b=blue, a=alpha)
+
+
+def _point(values) -> Point:
+    x, y, z = map(float, values)
+    return Point(x=x, y=y, z=z)
