@@ -184,15 +184,15 @@ class TacoNode(LifecycleNode):
     def _subscribe(self) -> None:
         with self._subscribing:  # the watch and a transition may both want to
             if self._active_since is not None:
-                for source in (*self._images, self._sound):
+                for source in (*self._images, self._sound, *(outputs.targets for outputs in self._outputs.values())):
                     source.start()
 
     def _unsubscribe(self) -> None:
         with self._subscribing:
             for source in (*self._images, *([self._sound] if self._sound else [])):
                 source.stop()
-        for outputs in self._outputs.values():
-            outputs.targets.stop()
+            for outputs in self._outputs.values():
+                outputs.targets.stop()
         self.worker.mailbox.clear()
         self.reset_streams()
 
