@@ -34,44 +34,42 @@ NEVER_REJECT = {"concepts.min_score": 0.0, "concepts.silence_dbfs": -200.0}
 class Method:
     """One row of a table. settings: what it changes in the configuration. choose: how a method without factors finds its word.
 
-    choose(seen (M,), heard (M,), truth index) -> index of a word. clamp: negative parts of the prompt set to 0.
+    choose(seen (M,), heard (M,)) -> index of a word, score(seen, heard) of that word in [0, 1]; told: the data set tells it. clamp: negative parts of the prompt set to 0.
     """
 
     help: str
     settings: Mapping[str, object] = field(default_factory=dict)
-    choose: Callable[[Tensor, Tensor, int], int] | None = None
+    choose: Callable[[Tensor, Tensor], int] | None = None
+    score: Callable[[Tensor, Tensor], Tensor] = lambda seen, heard: heard
+    told: bool = False
     clamp: bool = False
     segmenter: bool = True
 
 
-def _fused(seen: Tensor, heard: Tensor, truth: int) -> int:
+def _fused(seen: Tensor, heard: Tensor) -> int:
     return int(((heard + FUSION_FLOOR).log() + seen).argmax())
 
 
-def _best_heard(seen: Tensor, heard: Tensor, truth: int) -> int:
+def _fused_score(seen: Tensor, heard: Tensor) -> Tensor:
+    return heard * torch.sigmoid(seen / FUSION_WEIGHT - 1.0)
+
+
+def _best_heard(seen: Tensor, heard: Tensor) -> int:
     return int(heard.argmax())
 
 
-def _best_seen(seen: Tensor, heard: Tensor, truth: int) -> int:
+def _best_seen(seen: Tensor, heard: Tensor) -> int:
     return int(seen.argmax())
-
-
-def _told(seen: Tensor, heard: Tensor, truth: int) -> int:
-    return truth
 
 
 METHODS: dict[str, Method] = {
     "taco": Method("the method as configured"),
     "u": Method("the activation map of the sounding factor, no segmenter", segmenter=False),
-    "a-fcclip": Method(
-        "segmenter prompted with the best word of the sound", choose=lambda seen, heard, truth: int(heard.argmax())
-    ),
-    "a+-fcclip": Method(
-        "the same with the word's vector clamped at 0", choose=lambda seen, heard, truth: int(heard.argmax()), clamp=True
-    ),
-    "late-fusion": Method("word by the sound's posterior times the image's evidence", choose=_fused),
-    "no-sound": Method("word by the image alone", choose=lambda seen, heard, truth: int(seen.argmax())),
-    "true-word": Method("the right word instead of the sound: the ceiling", choose=lambda seen, heard, truth: truth),
+    "a-fcclip": Method("segmenter prompted with the best word of the sound", choose=_best_heard),
+    "a+-fcclip": Method("the same with the word's vector clamped at 0", choose=_best_heard, clamp=True),
+    "late-fusion": Method("word by the sound's posterior times the image's evidence", choose=_fused, score=_fused_score),
+    "no-sound": Method("word by the image alone", choose=_best_seen, score=lambda seen, heard: seen.sigmoid()),
+    "true-word": Method("the right word instead of the sound: the ceiling", told=True),
     "no-penalty": Method("without the semantic penalty", {"factorization.penalty": "none"}),
     "no-component": Method("factors instead of components as descriptors", {"factorization.descriptor": "factor"}),
     "no-min": Method("penalty averaged over the factors", {"factorization.penalty": "mean"}),
@@ -146,7 +144,7 @@ class Bench:
         starts anew each time but keeps the order, "joint" solves the clip as one problem. settings: changes of this run.
         """
         method = method_named(name)
-        if method.choose:
+        if method.choose or method.told:
             return [self._by_word(method, sample) for sample in samples]
         changes = dict(NEVER_REJECT) | dict(settings or {}) | dict(method.settings)
         term = {"cold": "none"}.get(temporal, temporal)
@@ -191,12 +189,11 @@ class Bench:
         scene = pipeline.process(sample.frame, sample.window)
         features, audio = pipeline.encode(sample.frame, sample.window)
         times = dict(scene.stage_ms) | {"image": self._image.ms(sample.frame), "sound": self._sound.ms(sample.window)}
-        factors, concept = scene.factorization, None
+        factors, concepts = scene.factorization, ()
         if factors is not None:
-            heard = name_concepts(factors, features.tokens, audio, pipeline.anchors, pipeline.config.concepts)
-            concept = heard.concepts[0] if heard.concepts else None
+            concepts = name_concepts(factors, features.tokens, audio, pipeline.anchors, pipeline.config.concepts).concepts
         found = (scene.sounding_score, scene.objects, scene.confidence, scene.sound_map)
-        return self._outcome(pipeline, features, factors, concept, *found, times)
+        return self._outcome(pipeline, features, factors, concepts, *found, times)
 
     @torch.inference_mode()
     def _jointly(self, pipeline: TacoPipeline, samples: Sequence[Sample], seed: int) -> list[Outcome]:
@@ -218,8 +215,7 @@ class Bench:
             heard = name_concepts(factors, features.tokens, audio, pipeline.anchors, pipeline.config.concepts)
             masks = _segment(pipeline, sample, features, factors, heard.concepts)
             sound = audio.on_grid(factors.audio_activations[:, factors.sounding]).float().cpu().numpy()
-            concept = heard.concepts[0] if heard.concepts else None
-            found = (concept, heard.score, masks.objects, masks.confidence, sound if factors.sounding >= 0 else None)
+            found = (heard.concepts, heard.score, masks.objects, masks.confidence, sound if factors.sounding >= 0 else None)
             out.append(self._outcome(pipeline, features, factors, *found, times))
         return out
 
@@ -228,23 +224,20 @@ class Bench:
         start = time.perf_counter()
         seen, heard = self.evidence(sample)
         features, audio = self.base.encode(sample.frame, sample.window)
-        anchors, truth = self.anchors, -1
-        if method is METHODS["true-word"]:
-            anchors, truth = self._with_word(sample.word)
-            heard = F.pad(heard, (0, len(anchors.words) - len(heard)))
-            seen = F.pad(seen, (0, len(anchors.words) - len(seen)))
-        index = method.choose(seen, heard, truth)
-        score = float((heard[index] * torch.sigmoid(seen[index] / FUSION_WEIGHT - 1.0)).clamp(0, 1))
-        if method is not METHODS["late-fusion"]:
-            score = float(heard[index]) if method is not METHODS["no-sound"] else float(torch.sigmoid(seen[index]))
+        if method.told:
+            anchors, indices = self._with_words(tuple(word for word, _ in sample.things) or (sample.word,))
+            seen, heard = (F.pad(part, (0, len(anchors.words) - len(part))) for part in (seen, heard))
+        else:
+            anchors, indices = self.anchors, [method.choose(seen, heard)]
+        index = indices[0]
+        score = 1.0 if method.told else float(method.score(seen[index], heard[index]).clamp(0, 1))
         factors = as_factors(anchors, index, features.tokens, audio, method.clamp)
-        labels = ((anchors.words[index], score),)
-        concept = Concept(index, labels, score, factors.visual_factors[index])
+        concepts = tuple(Concept(i, ((anchors.words[i], score),), score, factors.visual_factors[i]) for i in indices)
         times = {"image": self._image.ms(sample.frame), "sound": self._sound.ms(sample.window)}
-        masks = self.base.segmenter.segment(sample.frame, features, factors, (concept,), anchors)
+        masks = self.base.segmenter.segment(sample.frame, features, factors, concepts, anchors)
         times["segment"] = 1000.0 * (time.perf_counter() - start)
-        out = self._outcome(self.base, features, factors, concept, score, masks.objects, masks.confidence, None, times)
-        out.label, out.words, out.factorization = anchors.words[index], labels, None
+        out = self._outcome(self.base, features, factors, concepts, score, masks.objects, masks.confidence, None, times)
+        out.label, out.words, out.factorization = anchors.words[index], concepts[0].labels, None
         return out
 
     # --- pieces
@@ -259,36 +252,40 @@ class Bench:
             self._variants[key] = variant
         return self._variants[key]
 
-    def _with_word(self, word: str) -> tuple[Anchors, int]:
-        if not word:
+    def _with_words(self, words: Sequence[str]) -> tuple[Anchors, list[int]]:
+        """The bank with these words in it, and where they stand."""
+        if not all(words):
             raise ConfigError("true-word: wanted a data set that tells what sounds, got frames without a word")
-        if word in self.anchors.words:
-            return self.anchors, self.anchors.words.index(word)
-        own, image, audio = self.anchors, self.base.backbones.image, self.base.backbones.audio
-        rows = [
-            torch.cat([a, b.to(a)]) for a, b in ((own.visual, image.encode_text([word])), (own.audio, audio.encode_text([word])))
-        ]
-        return Anchors((*own.words, word), *rows, own.audio_projection, own.audio_logit_scale), len(own.words)
+        new = [word for word in words if word not in self.anchors.words]
+        anchors = self._extended(new) if new else self.anchors
+        return anchors, [anchors.words.index(word) for word in words]
 
-    def _outcome(self, pipeline, features, factors, concept, score, objects, confidence, sound_map, times) -> Outcome:
-        """concept: the first the live line reports. The paper's solver and binding take k* and the nearest word instead."""
+    def _extended(self, words: Sequence[str]) -> Anchors:
+        own, image, audio = self.anchors, self.base.backbones.image, self.base.backbones.audio
+        visual = torch.cat([own.visual, image.encode_text(words).to(own.visual)])
+        sounds = torch.cat([own.audio, audio.encode_text(words).to(own.audio)])
+        return Anchors((*own.words, *words), visual, sounds, own.audio_projection, own.audio_logit_scale)
+
+    def _outcome(self, pipeline, features, factors, concepts, score, objects, confidence, sound_map, times) -> Outcome:
+        """concepts: what the live line reports. The paper's solver and binding take k* and the nearest word instead."""
         size = features.size
         if factors is None or factors.sounding < 0:
             return Outcome(np.zeros(size, np.float32), np.zeros(size, bool), score=score, ms=times)
         options = pipeline.config.factorization
-        papers = options.solver == "gradient" or options.binding == "penalty" or concept is None
-        chosen = factors.sounding if papers else concept.factor
+        papers = options.solver == "gradient" or options.binding == "penalty" or not concepts
+        chosen = [factors.sounding] if papers else [concept.factor for concept in concepts]
         if isinstance(pipeline.segmenter, UMapSegmenter):
-            heat = u_map(features, factors, chosen)
-            winner = features.tokens.on_grid(factors.visual_activations.argmax(1) == chosen).cpu().numpy()
+            heat = np.max([u_map(features, factors, factor) for factor in chosen], 0)
+            winner = features.tokens.on_grid(_among(factors.visual_activations.argmax(1), chosen)).cpu().numpy()
         elif hasattr(pipeline.segmenter, "maps"):
             maps = pipeline.segmenter.maps(features, factors.visual_factors, pipeline.segmenter.propose(features))
-            heat, winner = minmax(maps[chosen]), (maps.argmax(0) == chosen).cpu().numpy()
+            heat = np.max([minmax(maps[factor]) for factor in chosen], 0)
+            winner = _among(maps.argmax(0), chosen).cpu().numpy()
         else:
             heat = confidence if confidence is not None else np.zeros(size, np.float32)
             winner = heat >= pipeline.config.segmentation.threshold
-        words = nearest_words(factors.visual_factors[chosen], pipeline.anchors)
-        label = words[0][0] if papers else concept.label
+        words = nearest_words(factors.visual_factors[chosen[0]], pipeline.anchors)
+        label = words[0][0] if papers else concepts[0].label
         return Outcome(heat, winner, label, score, tuple(objects), times, words, sound_map, factors)
 
 
@@ -347,6 +344,10 @@ def nearest_words(factor: Tensor, anchors: Anchors, count: int = 5) -> tuple[tup
     cosines = F.normalize(anchors.visual, dim=-1) @ F.normalize(factor.to(anchors.visual), dim=-1)
     best = cosines.topk(min(count, len(anchors.words)))
     return tuple((anchors.words[int(i)], float(v)) for v, i in zip(*best))
+
+
+def _among(winners: Tensor, chosen: Sequence[int]) -> Tensor:
+    return torch.isin(winners, torch.tensor(list(chosen), device=winners.device))
 
 
 def u_map(features: ImageFeatures, factors: Factorization, factor: int) -> np.ndarray:

@@ -34,6 +34,7 @@ def record(dataset: Dataset, sample: Sample, outcome: Outcome, config: TacoConfi
         "id": sample.id,
         "score": float(outcome.score) if level >= config.concepts.silence_dbfs else 0.0,
         "accepted": accepted,
+        "scored": sample.truth is not None,
         "area": float(union.mean()),
         "level_dbfs": level,
         "label": outcome.label,
@@ -74,9 +75,10 @@ def figures(dataset: Dataset, records: Sequence[Record], threshold: float | None
     threshold: chosen elsewhere (on ``val``); gives "tuned_iou" at the nearest of the metric's thresholds.
     """
     out: dict[str, float] = {}
+    records = [r for r in records if r["scored"]]
     scored = [r for r in records if "iou" in r]
     if dataset.rules.metric == "semantic":
-        counts = [r["counts"] for r in records if "counts" in r]
+        counts = [r["counts"] for r in records]
         out["miou"], out["f"], _ = metrics.combine_semantic(counts)
     elif scored:
         frames = [metrics.ThresholdStatistics(r["iou"], r.get("f")) for r in scored]

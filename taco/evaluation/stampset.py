@@ -15,6 +15,7 @@ SCORED_KINDS = ("one", "two", "both", "distractors", "motion")
 NEGATIVE_KINDS = ("silence", "noise", "offscreen")
 COUNT = 40  # scenes of a kind
 MOTION_SHARE = 10  # one clip of moving camera (30 frames) for so many still scenes of a kind
+SCORED_EVERY = 5  # of a clip's frames; all are run, as a stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class StampClip:
             quiet = [thing.mask for thing in frame.things if not thing.sounding]
             word = scene.heard[0] if len(scene.heard) == 1 and sounding else ""
             silent = np.any(quiet, 0) if quiet else None
-            name = f"{self.id}/{number}"
-            out.append(Sample(name, frame.frame, frame.window, frame.truth, 0, word, sounding, silent))
+            truth = frame.truth if number % SCORED_EVERY == 0 else None
+            out.append(Sample(f"{self.id}/{number}", frame.frame, frame.window, truth, 0, word, sounding, silent))
         return out
 
 
