@@ -42,7 +42,17 @@ class Parameters:
             value = item.default
             if name in given and self._note(name, given[name]):
                 value = tidy(item, given[name])
-            node.declare_parameter(name, _plain(item, value), descriptor(item), ignore_override=True)
+            self._declare(item, value)
+
+    def _declare(self, item: Setting, value) -> None:
+        if not isinstance(item.default, tuple):
+            self._node.declare_parameter(item.path, item.check(value), descriptor(item), ignore_override=True)
+            return
+        # rclpy takes an empty list for bytes: declare the type, then set the value
+        numbers = item.default and isinstance(item.default[0], float)
+        kind = Parameter.Type.DOUBLE_ARRAY if numbers else Parameter.Type.STRING_ARRAY
+        self._node.declare_parameter(item.path, kind, descriptor(item), ignore_override=True)
+        self._node.set_parameters([Parameter(item.path, kind, list(value))])
 
     def _note(self, name: str, value) -> bool:
         try:
@@ -124,14 +134,6 @@ def descriptor(item: Setting) -> ParameterDescriptor:
     elif ranged and item.type is int:
         out.integer_range = [IntegerRange(from_value=int(item.minimum), to_value=int(item.maximum), step=0)]
     return out
-
-
-def _plain(item: Setting, value):
-    """A value that rclpy can declare: lists keep their element type even when empty."""
-    if not isinstance(value, tuple):
-        return item.check(value)
-    kind = Parameter.Type.DOUBLE_ARRAY if item.default and isinstance(item.default[0], float) else Parameter.Type.STRING_ARRAY
-    return list(value) if value else Parameter(item.path, kind, []).value
 
 
 def parameter_file() -> str:

@@ -1,0 +1,62 @@
+import os
+
+import pytest
+from ros_help import ROOT, Process, Robot, parameters, reserved_domain
+
+
+@pytest.fixture(scope="session", autouse=True)
+def middleware(tmp_path_factory):
+    """Loopback profile and log folder for this process and for all that it starts."""
+    profile = str(ROOT / "config" / "fastdds_loopback.xml")
+    os.environ |= {
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
+        "FASTRTPS_DEFAULT_PROFILES_FILE": profile,
+        "FASTDDS_DEFAULT_PROFILES_FILE": profile,
+        "ROS_LOG_DIR": str(tmp_path_factory.mktemp("ros_log")),
+    }
+    os.environ.pop("RMW_IMPLEMENTATION", None)
+
+
+@pytest.fixture
+def domain():
+    with reserved_domain() as number:
+        yield number
+
+
+@pytest.fixture
+def start(tmp_path, domain):
+    """start(executable, *arguments) runs it in this test's domain; ends it at the end of the test."""
+    running = []
+
+    def starter(executable, *arguments, **options):
+        running.append(Process(executable, *arguments, domain=domain, folder=tmp_path, **options))
+        return running[-1]
+
+    yield starter
+    for process in running:
+        process.stop()
+
+
+@pytest.fixture
+def robot(domain):
+    """A robot in this test's domain."""
+    robot = Robot(domain)
+    yield robot
+    robot.close()
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    """(robot, node process) that the tests of a module share: stand-in models, active."""
+    with reserved_domain() as number:
+        robot = Robot(number)
+        node = Process("taco_node", *parameters(models__image="standin:5"), domain=number, folder=tmp_path_factory.mktemp("node"))
+        try:
+            node.wait_log("active")
+            robot.wait_matched()
+            yield robot, node
+            assert node.stop() == 0, node.log
+            assert "Traceback" not in node.log, node.log
+        finally:
+            robot.close()
+            node.stop()
