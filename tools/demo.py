@@ -110,12 +110,14 @@ class Graph:
             return process.wait()
 
     def check(self, name: str) -> None:
-        """TacoError where a process has ended though it should run."""
+        """TacoError where a process has ended or logged an error though it should run."""
+        log = OUT / f"{name}.log"
+        lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
         status = self.processes[name].poll()
-        if status is not None:
-            log = OUT / f"{name}.log"
-            tail = " | ".join(log.read_text(errors="replace").strip().splitlines()[-3:]) if log.exists() else ""
-            raise TacoError(f"demo: wanted {name} to run, it ended with status {status}: {tail}")
+        errors = [line for line in lines if line.startswith(("[ERROR]", "[FATAL]"))]
+        if status is not None or errors:
+            ended = "" if status is None else f", it ended with status {status}"
+            raise TacoError(f"demo: wanted {name} to run{ended}: {(errors or lines or ['no word'])[-1]}")
 
     def close(self) -> None:
         """End whatever still runs."""
@@ -134,7 +136,7 @@ def run_graph(video: Path) -> dict:
         graph.start("recorder", "tools/demo_recorder.py", str(recording), show=True)
         node = ["--ros-args", "-r", "__node:=taco", *parameters]
         graph.start("taco_node", str(executables / "taco_node"), *node)
-        play = [str(video), "--image-rate", "10", "--chunk-s", "0.05", "--best-effort", "--wait", "120", "--subscribers", "2"]
+        play = [str(video), "--image-rate", "10", "--chunk-s", "0.05", "--best-effort", "--wait", "40", "--subscribers", "2"]
         player = graph.start("player", str(executables / "player"), *play)
         deadline = time.monotonic() + 300
         while player.poll() is None:
