@@ -22,11 +22,8 @@ class State:
     audio_u: Tensor
     audio_v: Tensor
     sounding: Tensor | None = None
-
-    def select(self, frames: Tensor) -> State:
-        """The state of some frames."""
-        parts = (self.visual_u, self.visual_v, self.audio_u, self.audio_v, self.sounding)
-        return State(*(None if part is None else part[frames] for part in parts))
+    visual_cross: Tensor | None = None  # U^T X where the solver has it at hand
+    audio_cross: Tensor | None = None
 
 
 @dataclass(slots=True)
@@ -97,7 +94,8 @@ def terms(problem: Problem, state: State) -> dict[str, Tensor]:
     """
     config = problem.config
     b1, b2, b3, b4 = weights(config)
-    cross_v, cross_a = state.visual_u @ problem.visual, state.audio_u @ problem.audio
+    cross_v = state.visual_u @ problem.visual if state.visual_cross is None else state.visual_cross
+    cross_a = state.audio_u @ problem.audio if state.audio_cross is None else state.audio_cross
     norm_v = _norm(problem.visual, problem.visual_square, state.visual_u, state.visual_v, cross_v)
     norm_a = _norm(problem.audio, problem.audio_square, state.audio_u, state.audio_v, cross_a)
     if config.descriptor == "component":
