@@ -134,7 +134,7 @@ def run_graph(video: Path) -> dict:
     graph = Graph()
     try:
         graph.start("recorder", "tools/demo_recorder.py", str(recording), show=True)
-        node = ["--ros-args", "-r", "__node:=taco", *parameters]
+        node = ["--ros-args", *parameters]
         graph.start("taco_node", str(executables / "taco_node"), *node)
         play = [str(video), "--image-rate", "10", "--chunk-s", "0.05", "--best-effort", "--wait", "40", "--subscribers", "2"]
         player = graph.start("player", str(executables / "player"), *play)

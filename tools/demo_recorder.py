@@ -36,7 +36,7 @@ class Recorder:
         node.create_subscription(
             AudioChunk, "audio", self.on_audio, QoSProfile(depth=200, reliability=qos_profile_sensor_data.reliability)
         )
-        node.create_subscription(SoundingObjectArray, "taco/objects", self.on_objects, 50)
+        node.create_subscription(SoundingObjectArray, "taco_node/objects", self.on_objects, 50)
 
     def on_image(self, msg: Image) -> None:
         rgb = (
