@@ -34,7 +34,8 @@ NEVER_REJECT = {"concepts.min_score": 0.0, "concepts.silence_dbfs": -200.0}
 class Method:
     """One row of a table. settings: what it changes in the configuration. choose: how a method without factors finds its word.
 
-    choose(seen (M,), heard (M,)) -> index of a word, score(seen, heard) of that word in [0, 1]; told: the data set tells it. clamp: negative parts of the prompt set to 0.
+    choose(seen (M,), heard (M,)) -> index of a word, score(seen, heard) of that word in [0, 1]; told: the data set tells it.
+    clamp: negative parts of the prompt set to 0.
     """
 
     help: str
@@ -85,7 +86,7 @@ class Outcome:
 
     map: (h, w) float32 confidence in [0, 1] before any resizing. winner: (h, w) bool, where the prompt wins over the
     others. label: its word. score, objects: as the live pipeline gives them with rejection off. ms: model times and
-    the rest. words: the nearest five. sound_map: (frequency, time) or None. factorization: None for word methods.
+    the rest. words: the nearest five. sound_map: (frequency, time) or None. factorization: None for word methods; factor: its sounding one.
     """
 
     map: np.ndarray
@@ -97,6 +98,7 @@ class Outcome:
     words: tuple = ()
     sound_map: np.ndarray | None = None
     factorization: Factorization | None = None
+    factor: int = -1
 
 
 class UMapSegmenter:
@@ -286,7 +288,7 @@ class Bench:
             winner = heat >= pipeline.config.segmentation.threshold
         words = nearest_words(factors.visual_factors[chosen[0]], pipeline.anchors)
         label = words[0][0] if papers else concepts[0].label
-        return Outcome(heat, winner, label, score, tuple(objects), times, words, sound_map, factors)
+        return Outcome(heat, winner, label, score, tuple(objects), times, words, sound_map, factors, chosen[0])
 
 
 class _Remembered:

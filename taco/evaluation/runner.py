@@ -21,8 +21,8 @@ import numpy as np
 from taco.config import TacoConfig
 from taco.errors import ConfigError
 from taco.evaluation import engine
-from taco.evaluation.baselines import METHODS, Bench, method_named
-from taco.evaluation.datasets import Dataset
+from taco.evaluation.baselines import METHODS, Bench, Outcome, method_named
+from taco.evaluation.datasets import Dataset, Sample
 from taco.evaluation.robustness import replaced
 from taco.evaluation.scores import Record, record
 from taco.packages import cache_dir
@@ -94,20 +94,34 @@ class ClipWorker:
     def __call__(self, item) -> dict[str, list[Record]]:
         """{"row@seed": the clip's records}."""
         number, clip, wanted = item
-        run = self.run
-        samples = clip.load(run.config.audio.window_s)
-        if run.audio:
-            samples = [replaced(sample, run.audio, run.dataset, number, run.config.audio.window_s) for sample in samples]
-        temporal = run.dataset.rules.temporal if run.temporal == "auto" else run.temporal
-        out = {}
+        samples, out = loaded(self.run, number), {}
         for row, seed in wanted:
-            method, _, variant = row.partition(" ")
-            own = zlib.crc32(f"{seed}/{clip.id}".encode())  # seeds of different clips have nothing to do with each other
-            outcomes = self.bench.run(method, samples, seed=own, temporal=temporal, settings=run.variants[variant])
-            records = [record(run.dataset, sample, outcome, run.config) for sample, outcome in zip(samples, outcomes)]
+            outcomes = outcomes_of(self.run, self.bench, clip.id, samples, row, seed)
+            records = [record(self.run.dataset, sample, outcome, self.run.config) for sample, outcome in zip(samples, outcomes)]
             out[f"{row}@{seed}"] = [{**r, "group": clip.group} for r in records]
         self.bench.forget()
         return out
+
+
+def loaded(run: Run, number: int) -> list[Sample]:
+    """The frames of a clip with the sound of the run."""
+    window_s = run.config.audio.window_s
+    samples = run.dataset.clips[number].load(window_s)
+    return [replaced(sample, run.audio, run.dataset, number, window_s) for sample in samples] if run.audio else samples
+
+
+def outcomes_of(run: Run, bench: Bench, clip_id: str, samples: list[Sample], row: str, seed: int) -> list[Outcome]:
+    """What a row of the table says of a clip's frames."""
+    temporal = run.dataset.rules.temporal if run.temporal == "auto" else run.temporal
+    method, _, variant = row.partition(" ")
+    own = zlib.crc32(f"{seed}/{clip_id}".encode())  # seeds of different clips have nothing to do with each other
+    return bench.run(method, samples, seed=own, temporal=temporal, settings=run.variants[variant])
+
+
+def clip_outcomes(run: Run, bench: Bench, number: int, row: str, seed: int) -> tuple[list[Sample], list[Outcome]]:
+    """A clip's frames and what a row of the table says of them, as they were when it was scored."""
+    samples = loaded(run, number)
+    return samples, outcomes_of(run, bench, run.dataset.clips[number].id, samples, row, seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class StampClip:
 
     def load(self, window_s: float = 1.0) -> list[Sample]:
         """The frames of the scene."""
-        scene = _stamps(self.words, window_s).compose(self.kind, self.split, self.seed)
+        scene = stamps_of(self.words, window_s).compose(self.kind, self.split, self.seed)
         out = []
         for number, frame in enumerate(scene.frames):
             sounding = tuple((thing.word, thing.mask) for thing in frame.things if thing.sounding)
@@ -52,7 +52,8 @@ class StampClip:
 
 
 @functools.lru_cache(2)
-def _stamps(words: tuple[str, ...], window_s: float) -> Stamps:
+def stamps_of(words: tuple[str, ...], window_s: float) -> Stamps:
+    """The composer for these words, kept: reading cut-outs and sounds takes a while."""
     return Stamps(words, window_s=window_s)
 
 

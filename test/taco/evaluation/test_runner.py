@@ -106,9 +106,7 @@ def test_a_damaged_record_is_made_again(tmp_path):
 
 
 def test_records_survive_the_disk(tmp_path):
-    records = {
-        "taco@0": [{"id": "x", "iou": np.arange(3.0), "map": np.ones((2, 2), np.float32), "words": [["a", 0.1]]}]
-    }
+    records = {"taco@0": [{"id": "x", "iou": np.arange(3.0), "map": np.ones((2, 2), np.float32), "words": [["a", 0.1]]}]}
     runner.save_records(tmp_path / "a.npz", records)
     (back,) = runner.load_records(tmp_path / "a.npz")["taco@0"]
     assert np.array_equal(back["iou"], np.arange(3.0)) and back["map"].dtype == np.float32 and back["words"] == [["a", 0.1]]
@@ -260,12 +258,13 @@ def make_fragile(flag):
     return lambda: work
 
 
+@pytest.mark.timeout(300)
 def test_a_ray_cluster_gives_the_same_results_and_survives_a_killed_worker(tmp_path):
     if importlib.util.find_spec("ray") is None:
         pytest.skip("ray is not installed: the extra `ray` brings it")
     import sys
 
-    import cloudpickle
+    from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     cloudpickle.register_pickle_by_value(models)
