@@ -49,12 +49,13 @@ IMAGE_SIZE = 448  # px: two cores encode it in about 70 ms
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word and what each model calls it."""
+    """A word and what each model calls it. unheard: mean and deviation of its sound logit where other things sound."""
 
     word: str
     imagenet: tuple[int, ...]
     musicnn: tuple[str, ...]
     birdnet: tuple[str, ...]
+    unheard: tuple[float, float]
 
 
 @functools.cache
@@ -62,7 +63,16 @@ def word_table() -> tuple[Word, ...]:
     """The shared word bank as shipped."""
     lines = (Path(__file__).parent / "embedded_words.csv").read_text().splitlines()
     rows = csv.DictReader(line for line in lines if not line.startswith("#"))
-    return tuple(Word(row["word"], _numbers(row["imagenet"]), _split(row["musicnn"]), _split(row["birdnet"])) for row in rows)
+    return tuple(
+        Word(
+            row["word"],
+            _numbers(row["imagenet"]),
+            _split(row["musicnn"]),
+            _split(row["birdnet"]),
+            (float(row["unheard_mean"]), float(row["unheard_deviation"])),
+        )
+        for row in rows
+    )
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -122,5 +132,5 @@ def load(models: ModelsConfig) -> Backbones:
         say(LICENCE)
         network = BirdNET(folder / "birdnet-2.4.tflite", folder / "birdnet-2.4.txt")
         heads.append(BirdnetHead(network, {row.word: row.birdnet for row in table}))
-    audio = EmbeddedAudioEncoder(heads, [row.word for row in table])
+    audio = EmbeddedAudioEncoder(heads, {row.word: row.unheard for row in table})
     return Backbones(image, audio, audio.words)

@@ -100,14 +100,17 @@ class BirdnetHead:
 
 
 class EmbeddedAudioEncoder:
-    """Sound encoder over one or more heads; ``words`` are those some head can name, in the given order."""
+    """Sound encoder over one or more heads. words: the words, each with the mean and deviation of its logit unheard.
 
-    name = "embedded-audio"
+    A word counts by how far its logit stands out from where it stands while other things sound, in
+    deviations: models and words differ in how freely they answer.
+    """
 
-    def __init__(self, heads: Sequence[SoundHead], words: Sequence[str]):
+    def __init__(self, heads: Sequence[SoundHead], words: Mapping[str, tuple[float, float]]):
         self._heads = tuple(heads)
         self.words = tuple(word for word in words if any(word in head.words for head in heads))
         self.dim = sum(head.dim for head in heads)
+        self._means, self._deviations = torch.tensor([words[word] for word in self.words]).T
         # Logits z as exact cosines: (z, sqrt(R^2 - |z|^2)) has length R whatever z is, so that its cosine
         # with the unit row of word w, times R, is z_w.
         self.logit_scale = LOGIT_LIMIT * len(self.words) ** 0.5
@@ -128,7 +131,7 @@ class EmbeddedAudioEncoder:
         return torch.cat([logits, rest], -1)
 
     def word_logits(self, values: Tensor) -> Tensor:
-        """(..., dim) -> (..., words) logits in [-12, 12]: above 0 means rather heard than not."""
+        """(..., dim) -> (..., words) in [-12, 12]: deviations above where the word stands unheard."""
         found: dict[str, Tensor] = {}
         at = 0
         for head in self._heads:
@@ -137,7 +140,8 @@ class EmbeddedAudioEncoder:
             for position, word in enumerate(head.words):
                 one = logits[..., position]
                 found[word] = torch.maximum(found[word], one) if word in found else one
-        return torch.stack([found[word] for word in self.words], -1).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        logits = torch.stack([found[word] for word in self.words], -1)
+        return ((logits - self._means) / self._deviations).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
     def encode_text(self, words: Sequence[str]) -> Tensor:
         """(M, words + 1) unit rows."""
