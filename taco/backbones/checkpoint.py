@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from taco.errors import WeightsError
 
@@ -78,7 +79,7 @@ def _unpickle(path: Path, what: str):
         with torch.serialization.safe_globals(_PLAIN_NUMBERS):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
     except pickle.UnpicklingError as error:
-        foreign = re.search(r"(?:GLOBAL|global|class|function) ([\w.]+\.[\w.]+)", str(error))
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         if foreign:
             raise WeightsError(
                 f"{what}: refused {path}: it asks for {foreign[1]}, code that weights do not need; {FETCH}"
@@ -98,7 +99,7 @@ def _unpickle(path: Path, what: str):
         raise _damaged(path, what, error) from None
 
 
-def _damaged(path: Path, what: str, error: Exception) -> WeightsError:
+def _damaged(path: Path, what: str, error: Exception | str) -> WeightsError:
     said = str(error).strip().splitlines()
     size = path.stat().st_size / 1e6
     detail = f" ({said[0][:120]})" if said else ""
@@ -142,6 +143,15 @@ def report_unused(names, what: str) -> None:
     names = sorted(names)
     if names:
         log.warning("%s: %d tensors of the checkpoint are not used: %s", what, len(names), ", ".join(names[:5]))
+
+
+class UnsetWeights(TorchDispatchMode):
+    """Inside it modules are built without drawing their starting weights, which takes seconds and is overwritten."""
+
+    _DRAWN = frozenset((torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default, torch.ops.aten.erfinv_.default))
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return args[0] if func in self._DRAWN else func(*args, **(kwargs or {}))
 
 
 def frozen(module: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from taco.backbones import htsat
-from taco.backbones.checkpoint import frozen, load_strictly, read_state_dict
+from taco.backbones.checkpoint import UnsetWeights, frozen, load_strictly, read_state_dict
 from taco.backbones.placement import resolve_device, resolve_precision
 from taco.errors import ConfigError, WeightsError
 from taco.types import AudioWindow, Tokens
@@ -53,7 +53,9 @@ class LAIONCLAPAudioEncoder:
             key: value for key, value in read_state_dict(weights, WHAT).items() if not key.endswith("embeddings.position_ids")
         }
         try:
-            model = transformers.ClapModel(transformers.ClapConfig.from_pretrained(folder, local_files_only=True))
+            config = transformers.ClapConfig.from_pretrained(folder, local_files_only=True)
+            with UnsetWeights():
+                model = transformers.ClapModel(config)
             extractor = transformers.ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError) as error:

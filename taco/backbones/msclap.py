@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from taco.backbones import htsat
-from taco.backbones.checkpoint import FETCH, frozen, load_strictly, read_state_dict, report_unused
+from taco.backbones.checkpoint import FETCH, UnsetWeights, frozen, load_strictly, read_state_dict, report_unused
 from taco.backbones.gpt2 import END, GPT2Tokenizer
 from taco.backbones.placement import resolve_device, resolve_precision
 from taco.errors import ConfigError, WeightsError
@@ -99,7 +99,8 @@ class MSCLAPAudioEncoder:
         if missing:
             found = ", ".join(list(state)[:3])
             raise WeightsError(f"{WHAT}: wanted {missing[0]} in {path}, got {len(state)} other tensors ({found} ...); {FETCH}")
-        audio, text = _towers(state)
+        with UnsetWeights():
+            audio, text = _towers(state)
         load_strictly(audio, htsat.clap_audio_state(_under(state, _HTSAT)), f"{WHAT} sound tower", path)
         words = {key: value for key, value in _under(state, _GPT2).items() if not _MASKS.search(key)}
         load_strictly(text, words, f"{WHAT} text tower", path)

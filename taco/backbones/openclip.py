@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from taco.backbones.checkpoint import frozen, load_strictly, read_state_dict
+from taco.backbones.checkpoint import UnsetWeights, frozen, load_strictly, read_state_dict
 from taco.backbones.placement import resolve_device, resolve_precision
 from taco.backbones.torchvision_compat import ensure_torchvision
 from taco.errors import ConfigError, MissingPackageError
@@ -105,7 +105,7 @@ class OpenCLIPImageEncoder:
         open_clip = import_open_clip()
         if name not in open_clip.list_models():
             raise ConfigError(f"models.image: wanted the name of an open_clip ConvNeXt model, got {name!r}")
-        with _without_warnings():  # open_clip warns that nothing is loaded; that is done below
+        with _without_warnings(), UnsetWeights():  # open_clip warns that nothing is loaded; that is done below
             model = open_clip.create_model(name, pretrained=None)
         for key in _NOT_WEIGHTS:
             state.pop(key, None)

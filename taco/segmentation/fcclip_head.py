@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from taco.backbones.checkpoint import FETCH, load_strictly, report_unused
+from taco.backbones.checkpoint import FETCH, UnsetWeights, load_strictly, report_unused
 from taco.backbones.htsat import import_transformers
 from taco.errors import WeightsError
 
@@ -109,7 +109,8 @@ class MaskDecoder(nn.Module):
             raise WeightsError(
                 f"{WHAT}: wanted {missing[0]} in {path}, got {len(state)} others ({', '.join(list(state)[:3])} ...); {FETCH}"
             )
-        pixel, queries, head, channels = _modules(state)
+        with UnsetWeights():
+            pixel, queries, head, channels = _modules(state)
         load_strictly(pixel, _renamed(state, _PIXEL, _PIXEL_NAMES), f"{WHAT} pixel decoder", path)
         predictor = {key: value for key, value in _under(state, _PREDICTOR).items() if not _HEAD.match(key)}
         load_strictly(queries, _unpacked(predictor), f"{WHAT} query decoder", path)
