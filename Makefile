@@ -15,7 +15,7 @@ demo: setup ## see and hear it: the real graph on scenes of real photographs and
 
 test: setup lint ## every test, and the linter (BIRDNET=1 adds the optional extra's)
 	@tools/setup_audio.sh
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadgroup
 
 lint: setup ## ruff: rules and format
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
