@@ -21,7 +21,7 @@ from taco.segmentation.queries import choose_queries, label_scores, share_out
 from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, VideoFrame
 
 LEVELS = ("res2", "res3", "res4", "res5")
-COVERED = 0.5  # of the region that its parts must cover; else it stays one thing
+COVERED = 0.5  # of the region's evidence that its parts must hold; else it stays one thing
 
 
 class FCCLIPSegmenter:
@@ -126,13 +126,14 @@ class FCCLIPSegmenter:
                 region = (heat >= self.config.threshold) & (heat > 0)
             confidence = np.maximum(confidence, heat.cpu().numpy())
             region = region & (best == index)
-            found += self._things(region, proposals, shares[:, concept.factor], features, factorization, concept, anchors)
+            seen = maps[concept.factor]
+            found += self._things(region, seen, proposals, shares[:, concept.factor], features, factorization, concept, anchors)
         smallest = max(1.0, self.config.min_area * confidence.size)
         found = sorted((thing for thing in found if thing[0].sum() >= smallest), key=lambda thing: -thing[2])
         objects = [SoundingObject.from_mask(mask, labels, score, id) for id, (mask, labels, score) in enumerate(found, 1)]
         return Segmentation(confidence, tuple(objects))
 
-    def _things(self, region, proposals, strength, features, factorization, concept, anchors) -> list[tuple]:
+    def _things(self, region, evidence, proposals, strength, features, factorization, concept, anchors) -> list[tuple]:
         """(mask, labels, score) of every thing in the region; the whole region where it is one thing."""
         whole = [(region.cpu().numpy(), concept.labels, concept.score)]
         if not self.config.split or not region.any():
@@ -147,7 +148,7 @@ class FCCLIPSegmenter:
         outlines = mask_probabilities(proposals.masks[chosen], features.padded_size, features.size)
         outlines = F.interpolate(outlines[None], size=region.shape, mode="bilinear", align_corners=False)[0]
         masks = share_out(region, outlines, strength[chosen])
-        if sum(int(mask.sum()) for mask in masks) < COVERED * int(region.sum()):
+        if sum(float(evidence[mask].sum()) for mask in masks) < COVERED * float(evidence[region].sum()):
             return whole
         words = F.normalize(anchors.visual.to(strength), dim=-1)
         seen = (1 - self.beta) * self.scales[0] * proposals.embeddings[chosen] @ words.T
