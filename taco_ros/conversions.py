@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -119,8 +120,8 @@ def map_message(values: np.ndarray | None, shape: tuple[int, int], header) -> Im
     return image_message(values, "32FC1", header)
 
 
-def object_message(thing: SoundingObject, header) -> SoundingObjectMsg:
-    """One object; its mask is cut to the box."""
+def object_message(thing: SoundingObject, header, place=None) -> SoundingObjectMsg:
+    """One object; its mask is cut to the box. place: geometry_msgs/PointStamped where a range was measured."""
     x, y, width, height = thing.box
     crop = thing.mask[y : y + height, x : x + width].astype(np.uint8) * np.uint8(255)
     (label, label_score), *others = thing.labels
@@ -133,18 +134,20 @@ def object_message(thing: SoundingObject, header) -> SoundingObjectMsg:
         score=float(thing.score),
         bounding_box=RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height),
         mask=image_message(crop, "mono8", header),
+        place=[] if place is None else [place],
     )
 
 
-def scene_message(scene: SoundingScene, header) -> SoundingObjectArray:
-    """The scene under the image's own header."""
+def scene_message(scene: SoundingScene, header, places: Mapping[int, object] | None = None) -> SoundingObjectArray:
+    """The scene under the image's own header. places: geometry_msgs/PointStamped by object id."""
+    places = places or {}
     return SoundingObjectArray(
         header=header,
         audio_window_start=ns_to_stamp(scene.window_start_ns),
         audio_window_end=ns_to_stamp(scene.window_end_ns),
         level=float(scene.level_dbfs),
         sounding_score=float(scene.sounding_score),
-        objects=[object_message(thing, header) for thing in scene.objects],
+        objects=[object_message(thing, header, places.get(thing.id)) for thing in scene.objects],
     )
 
 

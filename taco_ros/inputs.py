@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -60,7 +60,7 @@ class Subscription:
             self._subscription = None
 
     def _incompatible(self, event) -> None:
-        policy = str(getattr(event.last_policy_kind, "name", event.last_policy_kind)).lower()
+        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
         setting = f"qos_overrides.{self.topic}.subscription.{policy}"
         self._warn(
             "incompatible_qos",
@@ -89,6 +89,7 @@ class ImageInput(Subscription):
             return f"it carries {', '.join(types[self.topic])}; next: node.image_transport raw or compressed"
         own = self._node.get_fully_qualified_name() + "/"
         others = [name for name, kinds in types.items() if wanted in kinds and name != self.topic and not name.startswith(own)]
+        others = [name for name in others if self._node.count_publishers(name)]
         return f"image topics found: {', '.join(sorted(others)[:5])}; remap `image`" if others else "is the camera running?"
 
 

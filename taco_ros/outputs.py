@@ -59,11 +59,7 @@ class Outputs:
         """Publish what was found in one image."""
         scene, header = result.scene, result.header
         places = self.targets.publish(result)
-        message = conversions.scene_message(scene, header)
-        for item in message.objects:
-            if item.id in places:
-                item.place = [places[item.id]]
-        self.objects.publish(message)
+        self.objects.publish(conversions.scene_message(scene, header, places))
         if self.mask.get_subscription_count():
             self.mask.publish(conversions.mask_message(scene, header))
         if self.confidence.get_subscription_count():
