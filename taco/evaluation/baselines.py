@@ -86,7 +86,8 @@ class Outcome:
 
     map: (h, w) float32 confidence in [0, 1] before any resizing. winner: (h, w) bool, where the prompt wins over the
     others. label: its word. score, objects: as the live pipeline gives them with rejection off. ms: model times and
-    the rest. words: the nearest five. sound_map: (frequency, time) or None. factorization: None for word methods; factor: its sounding one.
+    the rest. words: the nearest five. sound_map: (frequency, time) or None. factorization: None for word methods; factor: its
+    sounding one.
     """
 
     map: np.ndarray
@@ -131,6 +132,11 @@ class Bench:
         self._sound = _Remembered(self.base.backbones.audio, "encode")
         self._proposals = _Remembered(self.base.segmenter, "propose") if hasattr(self.base.segmenter, "propose") else None
         self._variants: dict[tuple, TacoPipeline] = {}
+
+    def set_words(self, words: Sequence[str]) -> None:
+        """Listen for these words."""
+        self.base.set_words(tuple(words))
+        self._variants.clear()
 
     @property
     def anchors(self) -> Anchors:

@@ -1,0 +1,222 @@
+"""``taco evaluate`` from end to end on made models: tables beside the paper's, pages, errors, tuned thresholds."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import evaluation_models as models
+import evaluation_trees as trees
+import numpy as np
+import pytest
+from test_runner import CONFIG, MadeClip, made
+
+from taco import cli
+from taco.commands import evaluate
+from taco.evaluation import report, stampset, streams
+from taco.evaluation.baselines import Bench
+from taco.evaluation.datasets import Dataset, Rules
+
+
+@pytest.fixture
+def made_models(monkeypatch):
+    monkeypatch.setattr(evaluate, "make_bench", lambda config: Bench(config, pipeline=models.pipeline(config)))
+
+
+@pytest.fixture
+def made_scenes(monkeypatch, made_models):
+    """Stamps without the packages: squares and tones; a kind for each case."""
+
+    def stamp_set(words, split="test", count=4, kinds=("one", "two")):
+        clips = []
+        for kind in kinds:
+            for i in range(count):
+                a, b = words[i % 3], words[(i + 1) % 3]
+                pair = {"one": (a, None, a), "two": (a, b, a), "silence": (a, b, None), "offscreen": (a, None, b)}[kind]
+                clips.append(MadeClip(f"{kind}-{split}-{i}", (pair,), kind))
+        return Dataset("stamps", split, tuple(clips), Rules("threshold", temporal="causal", size=0), tuple(words))
+
+    monkeypatch.setattr(stampset, "stamp_set", stamp_set)
+
+
+def run(*words, capsys):
+    status = cli.main(["evaluate", *map(str, words), "--set", "factorization.n_factors=4"])
+    out = capsys.readouterr()
+    return status, out.out, out.err
+
+
+def test_stamps_table_wrong_sounds_and_page(made_scenes, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    words = ("stamps", "--limit", 4, "--out", tmp_path, "--audio", "silence", "offscreen", "--html", page)
+    status, out, err = run(*words, capsys=capsys)
+    assert status == 0 and "stamps val: " in err and "clips, done" in err
+    lines = out.splitlines()
+    assert lines[0] == "stamps test: 8 clips, 8 frames, 1 seed(s), embedded models, 3 words"
+    rows = {line.split()[0]: line.split() for line in lines if line[:1].isalpha()}
+    assert {"taco", "u", "a-fcclip", "late-fusion", "no-sound", "true-word"} <= set(rows)
+    assert "IoU@val" in out and "wrong sound: offscreen" in out
+    text = page.read_text()
+    Whole().feed(text)
+    assert text.count("data:image/jpeg;base64,") >= 4 * 5 and "<svg" in text and "U map" in text
+    assert not re.search(r"(src|href)=['\"]?https?:", text)
+
+
+class Whole(HTMLParser):
+    """Fails on tags that close what is not open."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "img", "html"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        if tag != "html" and self.open:
+            assert self.open.pop() == tag
+
+
+def test_json_tells_the_same_and_a_second_run_reads_it_from_disk(made_scenes, tmp_path, capsys):
+    words = (
+        "stamps",
+        "--limit",
+        3,
+        "--method",
+        "taco",
+        "true-word",
+        "--seeds",
+        2,
+        "--out",
+        tmp_path,
+        "--audio",
+        "silence",
+        "--json",
+    )
+    _, first, _ = run(*words, capsys=capsys)
+    _, second, err = run(*words, capsys=capsys)
+    found = json.loads(first)
+    assert json.loads(second) == found and "/6 clips" not in err
+    assert set(found["rows"]) == {"taco", "true-word"} and found["seeds"] == 2
+    assert set(found["groups"]) == {"one", "two"} and 0 < found["val_thresholds"]["taco"] < 1
+    assert set(found["wrong_sounds"]["silence"]) == {"taco"}  # nothing to tell the ceiling about
+    point = found["wrong_sounds"]["silence"]["taco"]["at_95"]
+    assert point["frames"] == 0.0 and point["accepted"] >= 90
+
+
+def test_iterations_give_score_and_time_rows(made_scenes, tmp_path, capsys):
+    words = ("stamps", "--limit", 2, "--method", "gradient", "--iterations", 1, 40, "--out", tmp_path, "--json")
+    _, out, _ = run(*words, capsys=capsys)
+    rows = json.loads(out)["rows"]
+    assert set(rows) == {"gradient x1", "gradient x40"}
+    assert rows["gradient x40"]["ms"][0] > rows["gradient x1"]["ms"][0]
+
+
+def test_a_public_set_is_told_beside_the_paper(made_models, tmp_path, capsys):
+    trees.s4(tmp_path / "data")
+    words = ("s4", "--data", tmp_path / "data", "--out", tmp_path / "out", "--method", "taco", "a-fcclip", "--limit", 1)
+    status, out, _ = run(*words, capsys=capsys)
+    assert status == 0 and "not comparable" in out and "Only the first 1 clips" in out
+    table = out[out.index("\n\n") :]
+    assert re.search(r"^taco +\d", table, re.M) and re.search(r"^  paper +64\.04 +71\.50", table, re.M)
+    assert re.search(r"^  reference +51\.52 +57\.25", table, re.M)
+
+
+@pytest.mark.parametrize("name, build", [("ms3", trees.ms3), ("ade-sp", trees.ade)])
+def test_general_banks(name, build, made_models, tmp_path, capsys):
+    build(tmp_path / "data")
+    words = (name, "--data", tmp_path / "data", "--out", tmp_path / "out", "--method", "taco", "--json")
+    _, out, _ = run(*words, capsys=capsys)
+    assert json.loads(out)["words"] == (2 if name == "ms3" else 3)  # MS3 leaves the first word out
+    assert set(json.loads(out)["rows"]["taco"]) >= ({"iou", "f"} if name == "ms3" else {"iou", "map"})
+
+
+@pytest.mark.parametrize(
+    "words, status, told",
+    [
+        (("s4",), 2, "--data DIR"),
+        (("s4", "--data", "nowhere"), 1, "nowhere"),
+        (("stamps", "--method", "tacco"), 2, "did you mean taco"),
+        (("stamps", "--seeds", "0"), 1, "wanted 1 or more"),
+        (("stamps", "--html", "no/such/folder/x.html"), 2, "--html"),
+        (("stamps", "--engine", "dask"), 2, "--engine"),
+    ],
+)
+def test_errors_are_one_line(words, status, told, made_scenes, tmp_path, capsys):
+    got, _, err = run(*words, "--out", tmp_path, capsys=capsys)
+    line = err.strip().splitlines()[-1]
+    assert got == status and told in line and line.startswith("taco: ")
+
+
+def test_every_published_figure_has_its_column():
+    for rows in report.PUBLISHED.values():
+        for figures in rows.values():
+            assert set(figures) <= set(report.HEADINGS)
+    assert report.published("ade-sp", "no-min")["iou"] == (29.93, None)
+    assert report.published("ms3", "gradient")["iou"] == (50.46, 43.15)
+
+
+def test_table_tells_deviation_only_where_there_is_one():
+    table = report.text_table(
+        "", {"taco": {"iou": (50.0, 1.234), "f": (60.0, 0.0), "ms": (12.4, 0.0), "hit": (float("nan"), 0.0)}}
+    )
+    assert table.splitlines()[1].split() == ["taco", "50.00", "±1.23", "60.00", "-", "12"]
+
+
+def test_best_and_worst_frames_are_of_different_clips():
+    records = [{"id": f"clip{c}/{f}", "scored": True, "iou": np.full(19, c / 10 + f / 100)} for c in range(5) for f in range(3)]
+    best, worst = report.extremes(records, 2)
+    assert [r["id"] for r in best] == ["clip4/2", "clip3/2"] and [r["id"] for r in worst] == ["clip0/0", "clip1/0"]
+
+
+def test_pictures_show_the_frames_that_were_scored(tmp_path):
+    from taco.evaluation import runner
+
+    data = made(3)
+    bench = Bench(CONFIG, pipeline=models.pipeline(CONFIG))
+    plan = runner.Run(data, ("taco",), (0,), CONFIG)
+    records = runner.evaluate(plan, tmp_path, bench=bench)["taco"][0]
+    (shown,) = report.pictures(plan, bench, "taco", 0, records[1:2])
+    assert shown.title.startswith("clip1/0") and [name for name, _ in shown.panels][:5] == [
+        "image",
+        "truth",
+        "mask",
+        "map",
+        "U map",
+    ]
+    assert len(shown.panels) == 6 and shown.words
+    assert all(rgb.dtype == np.uint8 and rgb.ndim == 3 for _, rgb in shown.panels)
+
+
+# --- streams
+
+
+def test_steadiness_by_hand():
+    a, b = np.zeros((2, 4), bool), np.zeros((2, 4), bool)
+    a[:, :2], b[:, 1:3] = True, True
+    empty = np.zeros((2, 4), bool)
+    assert streams.steadiness([a, b, b], ["x", "x", "y"]) == (pytest.approx((1 / 3 + 1) / 2), 50.0)
+    assert streams.steadiness([empty, empty, a], ["x"] * 3) == (0.5, 0.0)
+    assert streams.steadiness([a, empty], ["x"] * 2)[0] == 0.0
+
+
+def test_delay_by_hand():
+    old, new = np.zeros((1, 4), bool), np.zeros((1, 4), bool)
+    old[0, 0], new[0, 2:] = True, True
+    both = old | new
+    assert streams.delay([old, old, old, both, new, new], new, old, 2) == 2  # equal shares do not count
+    assert streams.delay([old, new], new, old, 1) == 0
+    assert streams.delay([old, old, ~both], new, old, 1) is None
+
+
+def test_modes_of_a_stream():
+    clip = MadeClip("walk", (("red", "blue", "blue"),) * 4 + (("red", "blue", "red"),) * 4)
+    bench = Bench(CONFIG, pipeline=models.pipeline(CONFIG))
+    samples = clip.load()
+    restarts = {mode: [o.factorization.restart for o in streams.run_mode(bench, mode, samples)] for mode in streams.MODES}
+    assert set(restarts["cold"]) == {"cold"} and restarts["warm"][1:4] == ["", "", ""]
+    assert restarts["warm, no term"][1:4] == ["", "", ""]
+    figures = streams._measured(clip, samples, streams.run_mode(bench, "warm", samples))
+    assert figures["iou"] > 40 and figures["stability"] > 40 and figures["ms"] > 0
