@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from statistics import median
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -57,10 +58,9 @@ def memory_mb() -> float:
 
 
 def gpu_memory_mb() -> float | None:
-    """GPU memory taken by torch; None without a GPU in use."""
-    import torch
-
-    return torch.cuda.memory_allocated() / 1e6 if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    """GPU memory taken by the models; None without a GPU in use."""
+    torch = sys.modules.get("torch")  # asked only if the models have brought it in
+    return torch.cuda.memory_allocated() / 1e6 if torch and torch.cuda.is_initialized() else None
 
 
 def input_status(name: str, what: str, source, statistics: Statistics, active: bool, limit_s: float, waited_s: float, hint):

@@ -22,6 +22,7 @@ from taco_ros.player_sources import Event, bag_events, file_events, is_bag
 from taco_ros.sounds import chunk_message
 
 CLOCK_STEP_S = 0.01
+SETTLE_S = 0.5  # a subscriber that we see may not see us yet
 
 
 def parser() -> argparse.ArgumentParser:
@@ -96,6 +97,7 @@ class Player(Node):
                     "is the node active, and is ROS_DOMAIN_ID the same?"
                 )
             rclpy.spin_once(self, timeout_sec=0.05)
+        time.sleep(SETTLE_S)
 
     def play(self) -> None:
         """Publish everything, once or for ever."""
