@@ -1,0 +1,40 @@
+"""Passes of bounded least squares, row by row: the inner loop of the block solver."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+# The products with the tokens are the dear part; passes that reuse them are nearly free.
+PASSES = 4
+
+
+def solve_rows(rows: Tensor, cross: Tensor, gram: Tensor, upper: float | None = None, frozen: Tensor | None = None) -> None:
+    """Exact least squares over rows (B, K, n), one row at a time, ``PASSES`` times over, in place.
+
+    Minimises |X - U V|^2 over each row in turn, the others fixed, and clips it to [0, upper]:
+    row_k = (cross_k - sum_j!=k gram_kj row_j) / gram_kk. For V: cross = U^T X, gram = U^T U; for U^T:
+    cross = V X^T, gram = V V^T. Rows that are frozen (B, K), or whose counterpart is zero, stay.
+    """
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    still = diagonal <= 1e-12 * diagonal.amax(-1, keepdim=True).clamp_min(1e-30)
+    if frozen is not None:
+        still = still | frozen
+    inverse = torch.where(still, 0.0, 1 / diagonal.clamp_min(1e-30))[..., None]
+    target = torch.where(still[..., None], rows, cross * inverse)
+    others = gram * inverse
+    others.diagonal(dim1=-2, dim2=-1).zero_()
+    if rows.is_cuda:
+        for k in [*range(rows.shape[1])] * PASSES:
+            row = torch.baddbmm(target[:, k : k + 1], others[:, k : k + 1], rows, alpha=-1)
+            torch.clamp(row, 0.0, upper, out=rows[:, k : k + 1])
+        return
+    # The same in numpy, on the same memory: a third of the time for rows this small.
+    for r, t, o in zip(rows.numpy(), target.numpy(), others.numpy()):
+        for k in [*range(len(r))] * PASSES:
+            row = t[k] - o[k] @ r
+            np.maximum(row, 0.0, out=r[k])
+            if upper is not None:
+                np.minimum(r[k], upper, out=r[k])
