@@ -195,8 +195,9 @@ class _Tables:
                 run = self._run(self.dataset, seeds=(0,), audio=audio, wrong=True)
             wrong = self._records(run, f"{self.dataset.name} {audio}")
             for row in run.rows:
-                right, bad = self.records[row][0], wrong[row][0]
-                threshold = robustness.threshold_for((tuning or self.records)[row][0])
+                right, chosen_on, bad = self.records[row][0], (tuning or self.records)[row][0], wrong[row][0]
+                right, chosen_on = ([r for r in part if r["scored"]] for part in (right, chosen_on))
+                threshold = robustness.threshold_for(chosen_on)
                 point = robustness.at_threshold(right, bad, threshold)
                 configured = robustness.at_threshold(right, bad, self.config.concepts.min_score)
                 told = [[r["score"] for r in side] for side in (right, bad)]
