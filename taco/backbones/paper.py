@@ -21,7 +21,9 @@ def default_words() -> tuple[str, ...]:
 
 def load(models: ModelsConfig) -> Backbones:
     """Both encoders; WeightsError tells the command that fetches what is missing."""
-    resolve_device(models.device)  # a GPU that is not there is said before any file is read
+    resolve_device(models.device)  # what is wrong with the settings is said before any file is read
+    if models.audio not in ("", *SOUND):
+        raise ConfigError(f"models.audio: wanted {' or '.join(SOUND)}, got {models.audio!r}")
     image = _image(models)
     return Backbones(image, _audio(models), default_words())
 
@@ -30,9 +32,9 @@ def _image(models: ModelsConfig):
     from taco.backbones.openclip import OpenCLIPImageEncoder
 
     name, _, own = models.image.partition("=")
-    path = Path(own).expanduser() if own else weights.locate("openclip", models)
     if name not in ("", IMAGE) and not own:
         raise ConfigError(f"models.image: wanted {IMAGE}, or {name}=FILE with its weights, got {name}")
+    path = Path(own).expanduser() if own else weights.locate("openclip", models)
     return OpenCLIPImageEncoder.from_checkpoint(
         path, name or IMAGE, device=models.device, precision=models.precision, image_size=models.image_size
     )
@@ -40,8 +42,6 @@ def _image(models: ModelsConfig):
 
 def _audio(models: ModelsConfig) -> AudioEncoder:
     name = models.audio or SOUND[0]
-    if name not in SOUND:
-        raise ConfigError(f"models.audio: wanted {' or '.join(SOUND)}, got {name!r}")
     path = weights.locate(name, models)
     if name == "laion-clap":
         from taco.backbones.laionclap import LAIONCLAPAudioEncoder

@@ -7,7 +7,9 @@ generator seeded by its name: the same on every machine, which the reference fig
 
 from __future__ import annotations
 
+import json
 import zlib
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -230,3 +232,37 @@ def prompts(count: int = 8, width: int = 768) -> torch.Tensor:
     rows = torch.from_numpy(np.random.RandomState(3).standard_normal((count, width)).astype(np.float32)).clamp(min=0)
     rows[-1] = 0
     return rows
+
+
+TINY_NAME = "taco-test-convnext"
+TINY_CONFIG = {
+    "embed_dim": 768,
+    "vision_cfg": {"timm_model_name": "test_convnext", "timm_pool": "", "timm_proj": "mlp", "image_size": 64},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+}
+
+
+def save_paper_set(folder: Path) -> dict[str, object]:
+    """A weights folder with a tiny stand-in of every one of the paper's models; returns the settings that choose them."""
+    from taco.backbones.openclip import import_open_clip
+
+    paper = folder / "paper"
+    (paper / "gpt2").mkdir(parents=True)
+    (folder / f"{TINY_NAME}.json").write_text(json.dumps(TINY_CONFIG))
+    import_open_clip().add_model_config(folder / f"{TINY_NAME}.json")
+    torch.save(tiny_clip()[0].state_dict(), paper / "tiny_clip.bin")
+    torch.save({"model": msclap(**TINY_TEXT)}, paper / "CLAP_weights_2023.pth")
+    save_fcclip(paper / "fcclip_cocopan.pth", **TINY_FCCLIP)
+    # Single bytes in GPT-2's order, so that "!" has its id 0; no merges.
+    visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    letters = [chr(code) for code in visible] + [chr(256 + i) for i in range(256 - len(visible))]
+    (paper / "gpt2" / "vocab.json").write_text(json.dumps({letter: i for i, letter in enumerate([*letters, "<|endoftext|>"])}))
+    (paper / "gpt2" / "merges.txt").write_text("#version: 0.2\n")
+    return {
+        "models.name": "paper",
+        "models.model_dir": str(folder),
+        "models.image": f"{TINY_NAME}={paper / 'tiny_clip.bin'}",
+        "models.image_size": TINY_SIDE,
+        "models.device": "cpu",
+        "models.word_bank": ["dog", "siren", "guitar", "rain"],
+    }

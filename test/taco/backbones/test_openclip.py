@@ -13,12 +13,7 @@ from taco.backbones.openclip import IMAGE_SIZE, MEAN, STD, OpenCLIPImageEncoder,
 from taco.errors import ConfigError, DeviceError, ShapeError, WeightsError
 from taco.types import VideoFrame
 
-NAME = "taco-test-convnext"
-CONFIG = {
-    "embed_dim": 768,
-    "vision_cfg": {"timm_model_name": "test_convnext", "timm_pool": "", "timm_proj": "mlp", "image_size": 64},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
-}
+NAME, CONFIG = synthetic.TINY_NAME, synthetic.TINY_CONFIG
 
 
 @pytest.fixture(scope="module")

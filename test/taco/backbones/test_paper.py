@@ -1,0 +1,78 @@
+"""The paper's set of models as tiny stand-ins of the same classes: the whole line, from a weights folder to a scene."""
+
+import numpy as np
+import pytest
+import synthetic_weights as synthetic
+import torch
+
+from taco.backbones import build_anchors, load_backbones
+from taco.config import TacoConfig
+from taco.errors import ConfigError, DeviceError, WeightsError
+from taco.pipeline import TacoPipeline
+from taco.types import AudioWindow, VideoFrame
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return synthetic.save_paper_set(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("TACO_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def config(settings, **more):
+    always = {"concepts.min_score": 0.0, "segmentation.min_area": 0.0}
+    return TacoConfig().updated({**settings, **always, **{key.replace("__", "."): value for key, value in more.items()}})
+
+
+@pytest.mark.parametrize("solver, steps", [("block", 0), ("gradient", 30)])
+@pytest.mark.parametrize("segmenter", ["", "activation"])
+def test_a_frame_and_its_sound_go_down_the_whole_line(settings, solver, steps, segmenter):
+    chosen = config(
+        settings,
+        factorization__solver=solver,
+        factorization__max_iterations=steps,
+        models__segmenter=segmenter,
+        concepts__n_labels=3,
+    )
+    pipeline = TacoPipeline(chosen)
+    frame = VideoFrame(synthetic.picture(), 5)
+    scene = pipeline.process(frame, AudioWindow(synthetic.sound(16000), 16000, 0))
+    assert scene.verdict == "sounding" or scene.objects == ()
+    assert set(scene.stage_ms) >= {"image", "sound", "factorize", "segment"}
+    assert scene.confidence.shape == (100, 150) and 0 <= scene.confidence.min() <= scene.confidence.max() <= 1
+    assert scene.factorization.visual_factors.shape == (8, 768) and scene.factorization.audio_activations.shape == (64, 8)
+    for thing in scene.objects:
+        assert thing.mask.shape == (100, 150) and thing.label in pipeline.anchors.words
+    again = pipeline.process(frame, AudioWindow(synthetic.sound(16000), 16000, 0))
+    assert np.isfinite(again.confidence).all()
+
+
+def test_default_words_are_audiosets(settings):
+    backbones = load_backbones(config(settings).models)
+    assert len(backbones.words) == 527
+    anchors = build_anchors(backbones, ("dog",))
+    assert anchors.visual.shape == (1, 768) and anchors.audio.shape == (1, 1024)
+    assert anchors.audio_logit_scale == pytest.approx(np.exp(2.5))
+    assert torch.equal(anchors.audio_projection(torch.ones(768)), backbones.audio.project(torch.ones(768)))
+
+
+@pytest.mark.parametrize(
+    "change, error, said",
+    [
+        ({"models__image": "convnext_base_w"}, ConfigError, "convnext_base_w=FILE"),
+        ({"models__image": "convnext_base_w=/nowhere/w.bin"}, WeightsError, "no such file"),
+        ({"models__image": "vit=/nowhere/w.bin"}, WeightsError, "no such file"),
+        ({"models__audio": "musicnn"}, ConfigError, "msclap or laion-clap"),
+        ({"models__audio": "laion-clap"}, WeightsError, "taco weights fetch laion-clap"),
+        ({"models__device": "cuda:3"}, DeviceError, "cuda:3"),
+        ({"models__device": "tpu"}, DeviceError, "auto, cpu or cuda:N"),
+        ({"models__model_dir": "/nowhere/at/all"}, WeightsError, "taco weights fetch msclap --dir /nowhere/at/all"),
+    ],
+)
+def test_what_cannot_run_is_said_with_the_next_step(settings, change, error, said):
+    with pytest.raises(error, match=said) as found:
+        load_backbones(config(settings, **change).models)
+    assert "\n" not in str(found.value)
