@@ -217,10 +217,8 @@ def print_page(report: dict, config) -> None:
     print("optional  " + ", ".join(f"{name} {seen or f'- ({purposes[name]})'}" for name, seen in found["optional"].items()))
     gpus = ", ".join(f"{g['name']} {g['model']}, {g['free_gb']} of {g['memory_gb']} GB free" for g in chosen["gpus"])
     print(f"GPUs      {gpus or 'none usable'} (torch built for CUDA {chosen['torch_cuda'] or '-'})")
-    print(
     where = f"{chosen.get('device', '?')} in {chosen.get('precision', '?')}"
     print(f"models    {config.models.name} on {where}, {chosen['threads']} threads")
-    )
     print(f"weights   in {report['weights']['folder']}")
     for row in report["weights"]["files"]:
         size = f"{row['size_mb']} MB" if row["size_mb"] is not None else ""
