@@ -139,3 +139,62 @@ def test_unknown_methods_name_the_nearest(bench):
 def test_resizing_aligns_corners():
     out = resized(np.array([[0.0, 1.0], [0.0, 1.0]], np.float32), (3, 5), "bilinear")
     assert np.allclose(out, [[0, 0.25, 0.5, 0.75, 1]] * 3)
+
+
+# --- with FC-CLIP's decoder: raw maps, decoded once for all methods
+
+
+@pytest.fixture(scope="module")
+def clip_bench(tmp_path_factory):
+    import synthetic_weights as synthetic
+
+    from taco.backbones.base import Backbones
+    from taco.backbones.openclip import OpenCLIPImageEncoder
+    from taco.pipeline import TacoPipeline
+    from taco.segmentation.fcclip import FCCLIPSegmenter
+
+    path = tmp_path_factory.mktemp("evaluation") / "fcclip_cocopan.pth"
+    synthetic.save_fcclip(path, **synthetic.TINY_FCCLIP)
+    encoder = OpenCLIPImageEncoder(*synthetic.tiny_clip(), image_size=synthetic.TINY_SIDE)
+    config = TacoConfig().updated({"factorization.n_factors": 3})
+    both = Backbones(encoder, models.Ear(), models.WORDS)
+    segmenter = FCCLIPSegmenter.from_checkpoint(path, encoder, config=config.segmentation)
+    return Bench(config, pipeline=TacoPipeline(config, backbones=both, segmenter=segmenter))
+
+
+def scaled(values):
+    return ((values - values.min()) / (values.max() - values.min())).numpy()
+
+
+def test_every_method_runs_on_fcclip_and_the_image_is_decoded_once(clip_bench):
+    frame = sample()
+    settings = {"factorization.max_iterations": 5}
+    found = {name: clip_bench.run(name, [frame], settings=settings)[0] for name in METHODS}
+    assert len(clip_bench._proposals._kept) == 1 and len(clip_bench._image._kept) == 1
+    side = clip_bench.base.encode(frame.frame, frame.window)[0].size
+    for name, one in found.items():
+        assert one.map.shape == (one.winner.shape if name == "u" else side), name
+        assert one.map.min() == 0 and one.map.max() == pytest.approx(1), name
+
+
+def test_papers_solver_takes_the_raw_map_of_its_own_factor_and_the_nearest_word(clip_bench):
+    frame = sample()
+    (found,) = clip_bench.run("gradient", [frame], settings={"factorization.max_iterations": 5})
+    features, _ = clip_bench.base.encode(frame.frame, frame.window)
+    factors = found.factorization
+    maps = clip_bench.base.segmenter.maps(features, factors.visual_factors)
+    assert np.allclose(found.map, scaled(maps[factors.sounding]), atol=1e-6)
+    assert np.array_equal(found.winner, (maps.argmax(0) == factors.sounding).numpy())
+    cosines = torch.nn.functional.cosine_similarity(factors.visual_factors[factors.sounding][None], clip_bench.anchors.visual)
+    assert found.label == clip_bench.anchors.words[int(cosines.argmax())]
+
+
+def test_a_word_is_prompted_among_the_whole_bank(clip_bench):
+    frame = sample(sounds="green")
+    (found,) = clip_bench.run("a-fcclip", [frame])
+    features, _ = clip_bench.base.encode(frame.frame, frame.window)
+    maps = clip_bench.base.segmenter.maps(features, clip_bench.anchors.visual)
+    assert found.label == "green" and np.allclose(found.map, scaled(maps[1]), atol=1e-6)
+    (clamped,) = clip_bench.run("a+-fcclip", [frame])
+    maps = clip_bench.base.segmenter.maps(features, clip_bench.anchors.visual.clamp_min(0))
+    assert np.allclose(clamped.map, scaled(maps[1]), atol=1e-6) and not np.array_equal(clamped.map, found.map)
