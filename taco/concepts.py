@@ -1,7 +1,7 @@
 """From factors to words: which factor is heard, what it is called, and whether anything in view is heard at all.
 
-Knows tokens and word vectors only, so that it serves any pair of encoders. *Ours*, except for the
-word probabilities: the paper always names a sounding factor (its section 3.4).
+Knows tokens and word vectors only, so that it serves any pair of encoders. The paper names k* by its
+nearest word and never says "nothing" (section 3.4); naming with both senses, and the score, are *ours*.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from torch import Tensor
 from taco.config import ConceptsConfig
 from taco.types import Anchors, Concept, Factorization, Tokens
 
-FLOOR = 1e-3  # of a word's probability: below it the sound says nothing more about a word
+HEARD_FLOOR, SEEN_FLOOR = 1e-3, 1e-2  # of probabilities, so that no single sense can veto a word for good
+STEADY, STEADY_WIDTH = 0.13, 0.01  # variation of a sound's tokens below which it counts as steady noise
+EPS = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,37 +29,95 @@ class Heard:
 
 
 def name_concepts(factorization: Factorization, visual: Tokens, audio: Tokens, anchors: Anchors, config: ConceptsConfig) -> Heard:
-    """Sounding concepts of one frame.
+    """What is heard and seen in one frame.
 
-    A word is judged by the sound (its probability) and by the image (how strongly the tokens of a
-    factor point at it); the best pair of factor and word wins.
+    naming "joint": sound and image both vote for every pair of factor and word, and the best pair
+    wins. naming "factor" (the paper's): the sounding factor k*, called by the word nearest to it.
+    "auto": the paper's where the image model is compared by cosines, as the paper's is. The score is
+    the same in both: see ``sounding_score``.
     """
     if factorization.sounding < 0 or not bool(torch.isfinite(audio.values).all()):
         return Heard(0.0, ())
-    heard = word_probabilities(audio.values.mean(0, keepdim=True), anchors)[0]
-    seen = image_evidence(factorization, visual, anchors)
-    joint = (heard + FLOOR).log() + config.image_weight * seen  # (K, M)
-    factor, word = divmod(int(joint.argmax()), joint.shape[1])
-    scores = torch.softmax(joint[factor], 0)
-    score = float((heard[word] * torch.sigmoid(seen[factor, word] - 1.0)).clamp(0, 1))
+    heard = word_probabilities(pooled_sound(audio)[None], anchors)[0]  # (M,)
+    seen = image_evidence(factorization, visual, anchors)  # (K, M)
+    score = sounding_score(heard, seen, audio)
     if score < config.min_score:
         return Heard(score, ())
-    best = scores.topk(min(config.n_labels, len(scores)))
-    labels = tuple((anchors.words[int(index)], float(value)) for value, index in zip(*best))
-    return Heard(score, (Concept(factor, labels, score, anchors.visual[word].clone()),))
+    if config.naming == "factor" or (config.naming == "auto" and anchors.visual_logit_scale is not None):
+        return Heard(score, (_paper_concept(factorization, anchors, config, score),))
+    votes = (heard + HEARD_FLOOR).log() + config.image_weight * (seen + SEEN_FLOOR).log()
+    concepts = []
+    for factor, word in _best_pairs(votes, heard, seen, config.max_concepts):
+        shares = torch.softmax(votes[factor], 0)
+        shares[word] = shares.max()  # later concepts are named by their own word
+        labels = _labels(shares, anchors.words, config.n_labels, first=word)
+        concepts.append(Concept(factor, labels, score, anchors.visual[word].clone()))
+    return Heard(score, tuple(concepts))
 
 
 def word_probabilities(components: Tensor, anchors: Anchors) -> Tensor:
-    """(n, C_a) pooled audio -> (n, M) softmax(s cos(P(component), A_a)), the paper's d_a (section 3.3)."""
+    """(n, C_a) pooled audio -> (n, M) softmax(s cos(P(component), A_a)), the paper's softmax(d_a) (section 3.3)."""
     projected = anchors.audio_projection(components) if anchors.audio_projection else components
     cosines = F.normalize(projected, dim=-1) @ F.normalize(anchors.audio, dim=-1).T
     return torch.softmax(anchors.audio_logit_scale * cosines, -1)
 
 
-def image_evidence(factorization: Factorization, visual: Tokens, anchors: Anchors) -> Tensor:
-    """(K, M): how strongly the most telling token of each factor points at each word; products, not cosines.
+def pooled_sound(audio: Tokens) -> Tensor:
+    """(C_a,) mean of the window's tokens, the newest counting e times the oldest: a change of sound is followed sooner."""
+    weights = torch.linspace(-1, 0, audio.grid[1]).exp().to(audio.values)
+    return (audio.on_grid(audio.values).mean(0) * (weights / weights.sum())[:, None]).sum(0)
 
-    A token's length tells how much of a thing it is, which a cosine would throw away.
+
+def image_evidence(factorization: Factorization, visual: Tokens, anchors: Anchors) -> Tensor:
+    """(K, M) in [0, 1]: how likely each factor's pooled component (the paper's, section 3.3) shows each word.
+
+    A softmax over the words: of cosines times the image model's own scale where it has one, else of
+    products (closed-vocabulary models: their products are logits).
     """
-    tokens = (visual.values @ anchors.visual.T).unsqueeze(1)  # (N, 1, M)
-    return (factorization.visual_activations.unsqueeze(2) * tokens).amax(0)
+    activations = factorization.visual_activations
+    pooled = activations.T @ visual.values / activations.sum(0)[:, None].clamp_min(EPS)
+    if anchors.visual_logit_scale is None:
+        return torch.softmax(pooled @ anchors.visual.T, -1)
+    cosines = F.normalize(pooled, dim=-1) @ F.normalize(anchors.visual, dim=-1).T
+    return torch.softmax(anchors.visual_logit_scale * cosines, -1)
+
+
+def sounding_score(heard: Tensor, seen: Tensor, audio: Tokens) -> float:
+    """In [0, 1]: 0.5 where the best factor shows what is heard no more likely than chance would.
+
+    lift = M max_k sum_w heard[w] seen[k, w] is the chance that ear and eye mean the same word against
+    that of two blind guesses; lift / (1 + lift) is the score. Steady noise (tokens that hardly vary
+    over the window) counts as nothing heard: frozen sound models name noises freely.
+    """
+    lift = len(heard) * float((seen @ heard).max())
+    values = audio.on_grid(audio.values).mean(0)
+    spread = (values - values.mean(0)).norm(dim=-1) / values.norm(dim=-1).clamp_min(EPS)
+    alive = float(torch.sigmoid((spread.mean() - STEADY) / STEADY_WIDTH)) if len(values) > 1 else 1.0
+    return min(1.0, max(0.0, alive * lift / (1.0 + lift)))
+
+
+def _best_pairs(votes: Tensor, heard: Tensor, seen: Tensor, count: int) -> list[tuple[int, int]]:
+    """(factor, word) of the best pair and of further ones: another factor, another word, half as audible, above chance."""
+    left, pairs = votes.clone(), []
+    while len(pairs) < min(count, *votes.shape):
+        factor, word = divmod(int(left.argmax()), left.shape[1])
+        if pairs:
+            clear = heard[word] >= 0.5 * heard[pairs[0][1]] and len(heard) * float(heard[word] * seen[factor, word]) > 1.0
+            if not clear:
+                break
+        pairs.append((factor, word))
+        left[factor] = left[:, word] = -torch.inf
+    return pairs
+
+
+def _paper_concept(factorization: Factorization, anchors: Anchors, config: ConceptsConfig, score: float) -> Concept:
+    """k* with argmax_w cos(V_v[k*], A_v); its prompt is V_v[k*] (paper section 3.4)."""
+    factor = factorization.sounding
+    vector = factorization.visual_factors[factor]
+    cosines = F.cosine_similarity(vector[None], anchors.visual, dim=-1).clamp(0, 1)
+    return Concept(factor, _labels(cosines, anchors.words, config.n_labels, int(cosines.argmax())), score, vector.clone())
+
+
+def _labels(scores: Tensor, words: tuple[str, ...], count: int, first: int) -> tuple[tuple[str, float], ...]:
+    order = [first] + [index for index in scores.argsort(descending=True).tolist() if index != first]
+    return tuple((words[index], min(1.0, float(scores[index]))) for index in order[:count])

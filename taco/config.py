@@ -117,14 +117,14 @@ class FactorizationConfig(_Checked):
         choices=("guided", "random"),
     )
     trust_region: float = setting(
-        0.2,
+        0.1,
         "How far the penalty may move an activation from its reconstruction (block, binding recent); 0 sets no bound.",
         minimum=0.0,
         maximum=1.0,
     )
     max_iterations: int = setting(
         0,
-        "Steps (gradient) or sweeps (block) at most; 0 takes the solver's own: 1800 steps, 4 cold or 2 warm sweeps.",
+        "Steps (gradient) or sweeps (block) at most; 0 takes the solver's own: 1800 steps, 2 sweeps.",
         minimum=0,
         maximum=100_000,
     )
@@ -140,10 +140,20 @@ class ConceptsConfig(_Checked):
     silence_dbfs: float = setting(
         -50.0, "Windows quieter than this count as silence.", unit="dBFS", minimum=-200.0, maximum=0.0, live=True
     )
-    min_score: float = setting(0.3, "Sounding score below which nothing is reported.", minimum=0.0, maximum=1.0, live=True)
-    image_weight: float = setting(
-        0.3, "Weight of the image's evidence for a word beside the sound's.", minimum=0.0, maximum=100.0, live=True
+    min_score: float = setting(
+        0.48, "Sounding score below which nothing is reported; 0.5 is chance.", minimum=0.0, maximum=1.0, live=True
     )
+    naming: str = setting(
+        "auto",
+        "joint: sound and image vote for factor and word (ours). factor: the sounding factor's nearest word (the paper's). "
+        "auto: factor for image models compared by cosines (CLIP), joint for closed vocabularies.",
+        choices=("auto", "joint", "factor"),
+        live=True,
+    )
+    image_weight: float = setting(
+        1.0, "Weight of the image's vote for a word beside the sound's.", minimum=0.0, maximum=100.0, live=True
+    )
+    max_concepts: int = setting(1, "Sounding things reported at once at most.", minimum=1, maximum=16, live=True)
     n_labels: int = setting(5, "Words reported for an object.", minimum=1, maximum=100, live=True)
 
 
@@ -174,7 +184,7 @@ class TrackingConfig(_Checked):
         1.0, "A thing that falls silent keeps its id for this long.", unit="s", minimum=0.0, maximum=60.0, live=True
     )
     min_similarity: float = setting(
-        0.4, "How alike in place, word and look two sightings must be to share an id.", minimum=0.0, maximum=1.0, live=True
+        0.5, "How alike in place, word and look two sightings must be to share an id.", minimum=0.0, maximum=1.0, live=True
     )
 
 
@@ -237,6 +247,9 @@ class NodeConfig(_Checked):
     image_transport: str = setting("raw", "Subscribe to raw or compressed images.", choices=("raw", "compressed"))
     rotation: int = setting(
         0, "How far the camera image is turned clockwise before use.", unit="degrees", choices=(0, 90, 180, 270)
+    )
+    viewer: str = setting(
+        "", "Show what is found in Rerun: rerun opens its window, rerun+http://HOST:9876/proxy sends to one, a path .rrd saves."
     )
     mirror: bool = setting(False, "Mirror the camera image left to right before use.")
     no_image_warning_s: float = setting(5.0, "Warn when no image came for this long.", unit="s", minimum=0.5, maximum=600.0)

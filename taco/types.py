@@ -166,7 +166,8 @@ class Anchors:
 
     words: M words. visual: (M, C_v). audio: (M, D_a). audio_projection maps audio components
     (..., C_a) to (..., D_a) before they are compared; None means the identity.
-    audio_logit_scale: factor on the audio cosines (exp of CLAP's logit scale).
+    audio_logit_scale: factor on the audio cosines (exp of CLAP's logit scale). visual_logit_scale: the
+    same for the image (exp of CLIP's); None where products with the visual rows are logits themselves.
     """
 
     words: tuple[str, ...]
@@ -174,6 +175,7 @@ class Anchors:
     audio: Tensor
     audio_projection: Callable[[Tensor], Tensor] | None = None
     audio_logit_scale: float = 1.0
+    visual_logit_scale: float | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "words", tuple(self.words))

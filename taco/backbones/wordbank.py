@@ -52,7 +52,9 @@ def build_anchors(backbones: Backbones, words: Sequence[str] = ()) -> Anchors:
     """
     bank = resolve_words(words, backbones.words)
     image, audio = backbones.image, backbones.audio
-    return Anchors(bank, text_vectors(image, bank), text_vectors(audio, bank), audio.project, float(audio.logit_scale))
+    scale = getattr(image, "logit_scale", None)  # closed-vocabulary encoders have none
+    vectors = (text_vectors(image, bank), text_vectors(audio, bank))
+    return Anchors(bank, *vectors, audio.project, float(audio.logit_scale), None if scale is None else float(scale))
 
 
 def text_vectors(encoder, words: tuple[str, ...]) -> Tensor:
