@@ -11,7 +11,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.lifecycle.node import LifecycleNodeMixin
 from rclpy.node import Node
@@ -23,6 +22,7 @@ from taco.config import TacoConfig
 from taco.errors import ConfigError, TacoError
 from taco_ros import diagnostics, sounds
 from taco_ros.conversions import NS, MessageError, stamp_to_ns
+from taco_ros.executors import InputGroup, spin
 from taco_ros.inputs import AudioInput, ImageInput
 from taco_ros.mailbox import Pending, Worker
 from taco_ros.outputs import Outputs
@@ -43,7 +43,7 @@ class TacoNode(LifecycleNode):
         self._life_group = MutuallyExclusiveCallbackGroup()
         LifecycleNodeMixin.__init__(self, enable_communication_interface=True, callback_group=self._life_group)
         self._answer_impossible_transitions()
-        self._groups = {name: MutuallyExclusiveCallbackGroup() for name in ("audio", "watch")}
+        self._watch_group, self._input_group = MutuallyExclusiveCallbackGroup(), InputGroup()
         self.statistics = Statistics()
         self.audio = AudioBuffer()
         self.paused = False
@@ -64,8 +64,8 @@ class TacoNode(LifecycleNode):
         names = ("processing_time_ms", "pipeline_latency_ms", "cyclic_time_ms")
         self._debug = {name: self.create_publisher(Float64, f"~/debug/{name}", 10) for name in names}
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while simulated time stands still
-        self.create_timer(1.0, self._on_diagnostics, self._groups["watch"], clock=steady)
-        self.create_timer(0.1, self._on_watch, self._groups["watch"], clock=steady)
+        self.create_timer(1.0, self._on_diagnostics, self._watch_group, clock=steady)
+        self.create_timer(0.1, self._on_watch, self._watch_group, clock=steady)
         threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
         self._jump = self.get_clock().create_jump_callback(threshold, post_callback=self._on_time_jump)
         self._autostart = None
@@ -120,9 +120,9 @@ class TacoNode(LifecycleNode):
         warm_ms = self.worker.call(self._load).result()
         names = self.config.node.cameras or ("",)
         self._outputs = {name: Outputs(self, name) for name in names}
-        transport, group = self.config.node.image_transport, MutuallyExclusiveCallbackGroup()
+        transport, group = self.config.node.image_transport, self._input_group
         self._images = [ImageInput(self, name, transport, self._on_image, group, self.warn) for name in names]
-        self._sound = AudioInput(self, self.config.audio.type, self._on_audio, self._groups["audio"], self.warn)
+        self._sound = AudioInput(self, self.config.audio.type, self._on_audio, group, self.warn)
         images = ", ".join(image.topic for image in self._images)
         self.get_logger().info(
             f"configured in {time.monotonic() - start:.1f} s: {self.processor.models}; {len(self.processor.words)} words; "
@@ -371,19 +371,11 @@ def main(args=None) -> int:
     """Run the node until it is stopped."""
     rclpy.init(args=args if args is not None else sys.argv)
     node = TacoNode()
-    executor = MultiThreadedExecutor(num_threads=4)
-    executor.add_node(node)
+    sys.setswitchinterval(0.001)  # a callback waits this long at most for the models' thread to let go of the interpreter
     try:
-        while rclpy.ok():
-            try:
-                executor.spin_once(timeout_sec=1.0)
-            except (KeyboardInterrupt, ExternalShutdownException):
-                break
-            except Exception as error:  # a callback's fault must not end a day's work
-                node.warn("callback", f"callback failed: {type(error).__name__}: {error}")
+        spin(node, lambda error: node.warn("callback", f"callback failed: {type(error).__name__}: {error}"))
     finally:
         node.close()
-        executor.shutdown(timeout_sec=1.0)
         node.destroy_node()
         rclpy.try_shutdown()
     return 0

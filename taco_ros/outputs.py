@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 
 from taco_ros import conversions
+from taco_ros.executors import InputGroup
 from taco_ros.msg import SoundingObjectArray
 from taco_ros.processor import Result
 from taco_ros.targets import Targets
@@ -37,8 +38,7 @@ class Outputs:
         self.sound_map = self._create(Image, prefix + "sound_map", 2)
         self._vision = _Vision(self, prefix) if _vision_msgs() else None
         self._sound_map_shape = (1, 1)
-        group = MutuallyExclusiveCallbackGroup()
-        self.targets = Targets(node, self._create, prefix, camera, lambda: node.config.targets, group, node.warn)
+        self.targets = Targets(node, self._create, prefix, camera, lambda: node.config.targets, InputGroup(), node.warn)
 
     def _create(self, kind, topic: str, depth: int | QoSProfile):
         publisher = self._node.create_lifecycle_publisher(
@@ -46,6 +46,8 @@ class Outputs:
             topic,
             output_qos(depth) if isinstance(depth, int) else depth,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            # every event is one thing more to wait for; a subscriber that does not fit is told on its own side
+            event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
         )
         self._publishers.append(publisher)
         return publisher
