@@ -194,12 +194,7 @@ class TargetsConfig(_Checked):
 
     min_score: float = setting(0.3, "Score below which a thing is no target.", minimum=0.0, maximum=1.0, live=True)
     hold_s: float = setting(
-        1.0,
-        "A target that is not seen is kept for this long before another may replace it; nothing is published meanwhile.",
-        unit="s",
-        minimum=0.0,
-        maximum=60.0,
-        live=True,
+        1.0, "A target unheard for less than this is kept, but not published.", unit="s", minimum=0.0, maximum=60.0, live=True
     )
     switch_margin: float = setting(
         0.15, "Another thing takes over when its score is higher by this much.", minimum=0.0, maximum=1.0, live=True
@@ -208,7 +203,7 @@ class TargetsConfig(_Checked):
     min_range_m: float = setting(0.1, "Nearest range that is believed.", unit="m", minimum=0.0, maximum=100.0, live=True)
     max_range_m: float = setting(20.0, "Farthest range that is believed.", unit="m", minimum=0.1, maximum=1000.0, live=True)
     min_valid_pixels: int = setting(
-        20, "Depth pixels with a valid range that a mask must hold for a position.", minimum=1, maximum=1_000_000, live=True
+        20, "Valid depth pixels that a mask must hold for a position.", minimum=1, maximum=1_000_000, live=True
     )
     min_valid_share: float = setting(0.1, "... and their share of the mask.", minimum=0.0, maximum=1.0, live=True)
     max_spread: float = setting(

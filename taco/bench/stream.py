@@ -43,13 +43,13 @@ def iou(mask: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def follow(frames: list[tuple[Scene, str]], world: World, config: FactorizationConfig, warm: bool, grids: bool = True):
-    """One row a frame: iou, event, word found, milliseconds, restart, and the mask."""
+    """One row a frame: iou, event, word found, processor milliseconds, restart, and the mask."""
     past, rows = None, []
     for scene, event in frames:
         grid = {"visual_grid": tuple(scene.truth.shape), "audio_grid": (BANDS, len(scene.audio) // BANDS)} if grids else {}
-        began = time.perf_counter()
+        began = time.process_time()
         found = factorize(scene.visual, scene.audio, world.anchors, config, init=past, previous=past, **grid)
-        spent = (time.perf_counter() - began) * 1e3
+        spent = (time.process_time() - began) * 1e3
         past = found if warm else None
         mask = activation_mask(found, scene.truth.shape)
         row = found.visual_factors[max(found.sounding, 0)]

@@ -73,9 +73,8 @@ def factorize(
     bank = word_bank(anchors, audio.shape[2], dtype, visual.device)
     recent = torch.einsum("t,btc->bc", recency_weights(audio.shape[1], audio_grid, dtype, visual.device), audio)
     heard = bank.audio_logits(recent[:, None], grad=False)[0]
-    problem = Problem(
-        visual, audio, visual.square().sum((-1, -2)), audio.square().sum((-1, -2)), bank, config, recent, heard, visual_grid
-    )
+    squares = [torch.linalg.vector_norm(x.flatten(1), dim=1).square() for x in (visual, audio)]
+    problem = Problem(visual, audio, *squares, bank, config, recent, heard, visual_grid)
     blocks, words = block_means(visual, visual_grid), heard.squeeze(1).softmax(-1)
     empty = [s or b for s, b in zip(silent, blank)]
     reasons = []
@@ -149,9 +148,13 @@ def _solve(problem: Problem, inits, reasons, empty, joint: bool, generator) -> t
     if len(done) == 1:
         return done[0][1], iterations
     order = torch.tensor(done[0][0] + done[1][0], device=device).argsort()
-    a, b = done[0][1], done[1][1]
-    joined = [torch.cat([getattr(a, n), getattr(b, n)])[order] for n in State.__slots__]
-    return State(*joined), iterations
+
+    def joined(a, b):
+        if a is None or isinstance(a, Tensor):
+            return None if a is None else torch.cat([a, b])[order]
+        return type(a)(*(joined(getattr(a, name), getattr(b, name)) for name in a.__slots__))
+
+    return joined(done[0][1], done[1][1]), iterations
 
 
 class _Draws:

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from taco.factorization.objective import cross_entropies, squared_residual, unit, weights
-from taco.factorization.problem import Problem, State, add_row, take
+from taco.factorization.problem import Known, Problem, State, add_row, take
 from taco.factorization.rows import solve_rows
 
-COLD_SWEEPS = 4
+COLD_SWEEPS = 2
 WARM_SWEEPS = 2
 STRENGTHS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.0)
 LEAST_AREA = 4.0  # summed activation below which a factor cannot be the sounding one
+# Passes over the image's activations that one set of token products serves: the products are the dear part.
+PASSES = 4
 CONVERGED = 1e-6  # relative change of the loss that ends a solve
 
 
@@ -101,7 +103,8 @@ class BlockSolver:
         if plain_first:
             self.pair()
         visual, audio = self.visual, self.audio
-        return State(visual.u, visual.v, audio.u, audio.v, self.sounding, visual.cross, audio.cross), done
+        known = Known(visual.cross, audio.cross, visual.norm, audio.norm, self.visual_logits)
+        return State(visual.u, visual.v, audio.u, audio.v, self.sounding, known), done
 
     def described(self, side: Side) -> Tensor:
         """What is compared with the words: pooled components, or the factors (B, K, C)."""
@@ -174,7 +177,7 @@ class BlockSolver:
             k = side.v.shape[1]
             self.push(side, side.u, both[:, :k], gram, both[:, k:], 1.0)
         else:
-            solve_rows(side.u, side.v @ side.x.mT, gram, 1.0)
+            solve_rows(side.u, side.v @ side.x.mT, gram, 1.0, passes=PASSES if side.visual else 1)
             side.cross = side.u @ side.x
 
     def push(self, side: Side, rows: Tensor, cross: Tensor, gram: Tensor, slope: Tensor, upper: float | None) -> None:
@@ -225,7 +228,7 @@ class BlockSolver:
         """Others solved, then the sounding row: (B, c + 1, 1, n) candidates, the last one unchanged, and |R| (B, c + 1)."""
         index = self.sounding
         frozen = torch.zeros(rows.shape[:2], dtype=torch.bool, device=rows.device).scatter_(1, index[:, None], True)
-        solve_rows(rows, cross, gram, upper, frozen)
+        solve_rows(rows, cross, gram, upper, frozen, PASSES)
         row, against, own = take(rows, index)[:, None], take(gram, index)[:, None], take(cross, index)[:, None]
         weight = against.gather(2, index[:, None, None]).clamp_min(1e-30)
         alone = own - against @ rows + weight * row  # what is left for this row to explain
@@ -245,7 +248,7 @@ class BlockSolver:
         c = len(strengths)
         pushed = (cross[:, None] - strengths[..., None] * slope[:, None]).flatten(0, 1)
         many = rows.repeat_interleave(c, 0)
-        solve_rows(many, pushed, gram.repeat_interleave(c, 0), upper)
+        solve_rows(many, pushed, gram.repeat_interleave(c, 0), upper, passes=PASSES)
         many = many.view(batch, c, k, n)
         if self.box > 0 and self.centre is not None and upper is not None:
             low, high = (self.centre - self.box)[:, None], (self.centre + self.box)[:, None]

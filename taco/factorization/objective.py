@@ -49,14 +49,22 @@ def cross_entropies(visual_logits: Tensor, audio_logits: Tensor) -> tuple[Tensor
     return -(log_a.exp() * log_v).sum(-1), -(log_v.exp() * log_a).sum(-1), log_v, log_a
 
 
-def penalty(bank: WordBank, visual: Tensor, audio: Tensor, config: FactorizationConfig, gradient: bool = True) -> Penalty:
+def penalty(
+    bank: WordBank,
+    visual: Tensor,
+    audio: Tensor,
+    config: FactorizationConfig,
+    gradient: bool = True,
+    visual_logits: Tensor | None = None,
+) -> Penalty:
     """The semantic penalty of descriptors of ``visual`` (B, K, C_v) and ``audio`` (B, K, C_a).
 
-    The targets of both cross-entropies are not detached: each side pulls on the other.
+    The targets of both cross-entropies are not detached: each side pulls on the other. visual_logits:
+    those of ``visual``, where they are known and no gradient is wanted.
     """
     _, _, b3, b4 = weights(config)
     gradient = gradient and (b3 > 0 or b4 > 0)
-    d_v, pull_v = bank.visual_logits(visual)
+    d_v, pull_v = bank.visual_logits(visual) if gradient or visual_logits is None else (visual_logits, None)
     d_a, pull_a = bank.audio_logits(audio, grad=gradient)
     ce_v, ce_a, log_v, log_a = cross_entropies(d_v, d_a)
     sounding = ce_v.argmin(-1)

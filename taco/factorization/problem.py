@@ -14,6 +14,17 @@ from taco.factorization.words import WordBank
 
 
 @dataclass(slots=True)
+class Known:
+    """What a solver has at hand at its end: U^T X of both sides, |R|_F (B,) of both, the image's logits (B, K, M)."""
+
+    visual_cross: Tensor
+    audio_cross: Tensor
+    visual_norm: Tensor
+    audio_norm: Tensor
+    visual_logits: Tensor
+
+
+@dataclass(slots=True)
 class State:
     """U^T and V of both modalities: (B, K, N), (B, K, C_v), (B, K, T), (B, K, C_a); sounding (B,) long."""
 
@@ -22,8 +33,7 @@ class State:
     audio_u: Tensor
     audio_v: Tensor
     sounding: Tensor | None = None
-    visual_cross: Tensor | None = None  # U^T X where the solver has it at hand
-    audio_cross: Tensor | None = None
+    known: Known | None = None
 
 
 @dataclass(slots=True)
@@ -94,15 +104,18 @@ def terms(problem: Problem, state: State) -> dict[str, Tensor]:
     """
     config = problem.config
     b1, b2, b3, b4 = weights(config)
-    cross_v = state.visual_u @ problem.visual if state.visual_cross is None else state.visual_cross
-    cross_a = state.audio_u @ problem.audio if state.audio_cross is None else state.audio_cross
-    norm_v = _norm(problem.visual, problem.visual_square, state.visual_u, state.visual_v, cross_v)
-    norm_a = _norm(problem.audio, problem.audio_square, state.audio_u, state.audio_v, cross_a)
+    known = state.known
+    if known is not None:
+        cross_v, cross_a, norm_v, norm_a = known.visual_cross, known.audio_cross, known.visual_norm, known.audio_norm
+    else:
+        cross_v, cross_a = state.visual_u @ problem.visual, state.audio_u @ problem.audio
+        norm_v = _norm(problem.visual, problem.visual_square, state.visual_u, state.visual_v, cross_v)
+        norm_a = _norm(problem.audio, problem.audio_square, state.audio_u, state.audio_v, cross_a)
     if config.descriptor == "component":
         described = cross_v / problem.visual.shape[1], cross_a / problem.audio.shape[1]
     else:
         described = state.visual_v, state.audio_v
-    found = penalty(problem.bank, *described, config, gradient=False)
+    found = penalty(problem.bank, *described, config, gradient=False, visual_logits=known.visual_logits if known else None)
     reduce = torch.mean if config.penalty == "mean" else torch.amin
     forward, reverse = reduce(found.visual, -1), reduce(found.audio, -1)
     sounding = state.sounding if state.sounding is not None else found.sounding

@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 
 
-# The products with the tokens are the dear part; passes that reuse them are nearly free.
-PASSES = 4
-
-
-def solve_rows(rows: Tensor, cross: Tensor, gram: Tensor, upper: float | None = None, frozen: Tensor | None = None) -> None:
-    """Exact least squares over rows (B, K, n), one row at a time, ``PASSES`` times over, in place.
+def solve_rows(
+    rows: Tensor, cross: Tensor, gram: Tensor, upper: float | None = None, frozen: Tensor | None = None, passes: int = 1
+) -> None:
+    """Exact least squares over rows (B, K, n), one row at a time, ``passes`` times over, in place.
 
     Minimises |X - U V|^2 over each row in turn, the others fixed, and clips it to [0, upper]:
     row_k = (cross_k - sum_j!=k gram_kj row_j) / gram_kk. For V: cross = U^T X, gram = U^T U; for U^T:
@@ -27,14 +25,16 @@ def solve_rows(rows: Tensor, cross: Tensor, gram: Tensor, upper: float | None = 
     others = gram * inverse
     others.diagonal(dim1=-2, dim2=-1).zero_()
     if rows.is_cuda:
-        for k in [*range(rows.shape[1])] * PASSES:
+        for k in [*range(rows.shape[1])] * passes:
             row = torch.baddbmm(target[:, k : k + 1], others[:, k : k + 1], rows, alpha=-1)
             torch.clamp(row, 0.0, upper, out=rows[:, k : k + 1])
         return
     # The same in numpy, on the same memory: a third of the time for rows this small.
     for r, t, o in zip(rows.numpy(), target.numpy(), others.numpy()):
-        for k in [*range(len(r))] * PASSES:
-            row = t[k] - o[k] @ r
-            np.maximum(row, 0.0, out=r[k])
+        row = np.empty_like(r[0])
+        for r_k, t_k, o_k in list(zip(r, t, o)) * passes:
+            np.dot(o_k, r, out=row)
+            np.subtract(t_k, row, out=row)
             if upper is not None:
-                np.minimum(r[k], upper, out=r[k])
+                np.minimum(row, upper, out=row)
+            np.maximum(row, 0.0, out=r_k)

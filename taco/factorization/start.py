@@ -24,7 +24,7 @@ def guided_start(problem: Problem, draw) -> State:
     k = problem.config.n_factors
     n = problem.visual.shape[1]
     by_sound = problem.config.penalty != "none" and problem.config.penalty_weight > 0
-    seeds = draw("uniform", RESTARTS, k), draw("uniform", RESTARTS, k)
+    seeds = draw("uniform", RESTARTS, k), draw("uniform", RESTARTS // 2, k)
     heard = problem.heard.squeeze(1).softmax(-1)
     scores = low_rank_scores(problem.visual, min(RANK, n, problem.visual.shape[2]))
     scores = smoothed(scores, problem.visual_grid)
@@ -55,14 +55,10 @@ def guided_start(problem: Problem, draw) -> State:
 def low_rank_scores(tokens: Tensor, rank: int) -> Tensor:
     """(B, N, rank) coordinates of the tokens in a basis found by two subspace iterations from evenly spaced tokens."""
     index = torch.linspace(0, tokens.shape[1] - 1, rank, device=tokens.device).long()
-    basis = _orthonormal(tokens[:, index].mT)
+    rows = tokens[:, index]
     for _ in range(2):
-        basis = _orthonormal((basis.mT @ tokens.mT @ tokens).mT)
-    return tokens @ basis
-
-
-def _orthonormal(columns: Tensor) -> Tensor:
-    return torch.linalg.qr(columns)[0]
+        rows = torch.linalg.qr(((rows @ tokens.mT) @ tokens).mT)[0].mT
+    return tokens @ rows.mT
 
 
 def smoothed(scores: Tensor, grid: tuple[int, int] | None) -> Tensor:

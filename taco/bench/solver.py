@@ -1,0 +1,255 @@
+"""``taco bench solver``: time, loss and mask IoU of the solvers; how time grows; how far it is from the machine's limit."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from taco.bench.autograd import solve_autograd
+from taco.bench.scenes import BANDS, Scene, World, make_world, still, stream
+from taco.bench.stream import activation_mask, iou
+from taco.config import FactorizationConfig
+from taco.factorization import factorize
+from taco.factorization.rows import solve_rows
+from taco.types import Factorization
+
+FIRST_SEED = 9100  # scenes from here on served no tuning
+PAPER_STEPS = 1800
+
+
+def clock() -> float:
+    """Processor seconds of this process, all threads: other programs on the machine do not count; seconds where a GPU works."""
+    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
+
+
+def best_ms(call: Callable, repeats: int = 7) -> float:
+    """The fastest of several calls in milliseconds, after one to warm up."""
+    call()
+    times = []
+    for _ in range(repeats):
+        began = clock()
+        call()
+        times.append(clock() - began)
+    return min(times) * 1e3
+
+
+def solve(scene: Scene, world: World, **kw) -> Factorization:
+    """``factorize`` with the scene's grids; settings and init / previous by name."""
+    past = {name: kw.pop(name) for name in ("init", "previous") if name in kw}
+    grids = {"visual_grid": tuple(scene.truth.shape), "audio_grid": (BANDS, len(scene.audio) // BANDS)}
+    return factorize(scene.visual, scene.audio, world.anchors, FactorizationConfig(**kw), **past, **grids)
+
+
+def total_loss(scene: Scene, world: World, result: Factorization) -> float:
+    """The loss of a result, by the library's own terms, without a temporal term."""
+    from taco.factorization.problem import Problem, State, terms
+    from taco.factorization.words import word_bank
+
+    v, a = scene.visual[None], scene.audio[None]
+    bank = word_bank(world.anchors, a.shape[2], v.dtype, v.device)
+    config = FactorizationConfig(temporal="none")
+    problem = Problem(v, a, v.square().sum((-1, -2)), a.square().sum((-1, -2)), bank, config, a.mean(1), None)
+    r = result
+    state = State(r.visual_activations.mT[None], r.visual_factors[None], r.audio_activations.mT[None], r.audio_factors[None])
+    return float(terms(problem, state)["total"])
+
+
+def quality(seeds: int, steps: int, say: Callable) -> dict[str, dict[str, float]]:
+    """Means over scenes of loss, mask IoU and milliseconds: the autograd loop, and the solvers at several sweeps."""
+    world = make_world(0)
+    scenes = [still(world, FIRST_SEED + seed) for seed in range(seeds)]
+    entries: dict[str, Callable[[Scene], tuple[Factorization, float]]] = {}
+
+    def timed(call: Callable) -> tuple[Factorization, float]:
+        began = clock()
+        out = call()
+        return out, (clock() - began) * 1e3
+
+    def autograd(scene: Scene) -> tuple[Factorization, float]:
+        start = solve(scene, world, solver="gradient", max_iterations=1)
+        return timed(lambda: solve_autograd(scene.visual, scene.audio, world.anchors, FactorizationConfig(), start, steps))
+
+    def block(**kw) -> Callable:
+        return lambda scene: timed(lambda: solve(scene, world, **kw))
+
+    entries[f"autograd, {steps} steps"] = autograd
+    entries[f"gradient (closed form), {steps} steps"] = block(solver="gradient", max_iterations=steps)
+    entries["block, cold (default)"] = block()
+    for sweeps in (1, 2, 3, 4, 8, 15):
+        entries[f"block, {sweeps} sweeps"] = block(max_iterations=sweeps)
+    for sweeps in (1, 2, 4, 8, 15):
+        entries[f"block, {sweeps} sweeps, no box"] = block(max_iterations=sweeps, trust_region=0.0)
+    for sweeps in (4, 15):
+        entries[f"block, {sweeps} sweeps, random start, bound by penalty"] = block(
+            max_iterations=sweeps, start="random", binding="penalty"
+        )
+    solve(scenes[0], world)  # the word bank is prepared once, before the clock
+    out = {}
+    for name, run in entries.items():
+        losses, masks, times = [], [], []
+        for scene in scenes:
+            result, ms = run(scene)
+            losses.append(total_loss(scene, world, result))
+            masks.append(iou(activation_mask(result, scene.truth.shape), scene.truth))
+            times.append(ms)
+        out[name] = {
+            "loss": statistics.fmean(losses),
+            "mask IoU": statistics.fmean(masks),
+            "ms (median)": statistics.median(times),
+        }
+        say(f"{name}: {out[name]}")
+    return out
+
+
+def ratios(found: dict[str, dict[str, float]], steps: int) -> dict[str, float]:
+    """Autograd against block and against the closed form; fewer steps than the paper's are scaled to 1800."""
+    loop, closed, block = list(found.values())[:3]
+    scaled = loop["ms (median)"] * PAPER_STEPS / steps
+    return {
+        "autograd / block cold": scaled / block["ms (median)"],
+        "autograd / closed form": loop["ms (median)"] / closed["ms (median)"],
+        "loss block - autograd": block["loss"] - loop["loss"],
+        "IoU block - autograd": block["mask IoU"] - loop["mask IoU"],
+    }
+
+
+def warm_against_cold(videos: int, frames: int = 24) -> dict[str, float]:
+    """On moving scenes: time of a warm frame and of a cold one, and of the sweeps each needs to reach the same loss."""
+    world = make_world(0)
+    warm_ms, cold_ms, to_same, warm_loss, cold_loss = [], [], [], [], []
+    for seed in range(videos):
+        past = None
+        for scene, event in stream(world, FIRST_SEED + seed, 4 * frames)[:frames]:
+            cold = solve(scene, world, temporal="none")
+            if past is not None and not event:
+                warm = solve(scene, world, init=past, temporal="none")
+                warm_ms.append(best_ms(lambda: solve(scene, world, init=past, temporal="none"), 3))  # noqa: B023
+                cold_ms.append(best_ms(lambda: solve(scene, world, temporal="none"), 3))  # noqa: B023
+                warm_loss.append(total_loss(scene, world, warm))
+                cold_loss.append(total_loss(scene, world, cold))
+                goal, ms = warm_loss[-1], math.inf
+                for sweeps in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32):
+                    if total_loss(scene, world, solve(scene, world, temporal="none", max_iterations=sweeps)) <= goal * (1 + 1e-4):
+                        ms = best_ms(lambda: solve(scene, world, temporal="none", max_iterations=sweeps), 3)  # noqa: B023
+                        break
+                to_same.append(warm_ms[-1] / ms)
+                past = warm
+            else:
+                past = cold
+    return {
+        "warm ms": statistics.median(warm_ms),
+        "cold ms": statistics.median(cold_ms),
+        "warm / cold": statistics.median(warm_ms) / statistics.median(cold_ms),
+        "warm / cold to the same loss (median)": statistics.median(to_same),
+        "cold never reached it (share)": sum(r == 0 for r in to_same) / len(to_same),
+        "warm loss": statistics.fmean(warm_loss),
+        "cold loss": statistics.fmean(cold_loss),
+    }
+
+
+def growth(sides: tuple[int, ...], banks: tuple[int, ...]) -> dict[str, dict[str, float]]:
+    """Milliseconds of a warm solve as tokens and words grow, and the exponent of a straight line in log-log."""
+    out: dict[str, dict[str, float]] = {"tokens (warm ms)": {}, "words (warm ms)": {}}
+
+    def warm_ms(world: World, side: int) -> float:
+        scene = still(world, FIRST_SEED, side=side)
+        first = solve(scene, world)
+        return best_ms(lambda: solve(scene, world, init=first))
+
+    world = make_world(0)
+    for side in sides:
+        out["tokens (warm ms)"][str(side * side)] = warm_ms(world, side)
+    for words in banks:
+        out["words (warm ms)"][str(words)] = warm_ms(make_world(1, words=words), 24)
+    for row in out.values():
+        points = [(math.log(float(size)), math.log(ms)) for size, ms in row.items()]
+        mean_x, mean_y = (statistics.fmean(axis) for axis in zip(*points))
+        row["exponent"] = sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
+        row["exponent, last two"] = (points[-1][1] - points[-2][1]) / (points[-1][0] - points[-2][0])
+    return out
+
+
+def limit(side: int = 24) -> dict[str, float]:
+    """One sweep against what the machine must do for it: read X twice and do its floating-point operations.
+
+    The two rates are measured here: reading by a sum over an array larger than the caches, arithmetic
+    by a square float32 product.
+    """
+    world = make_world(0)
+    scene = still(world, FIRST_SEED, side=side)
+    first = solve(scene, world)
+    few, many = (best_ms(lambda: solve(scene, world, init=first, max_iterations=n, temporal="none"), 15) for n in (2, 10))  # noqa: B023
+    sweep = (many - few) / 8
+    big = torch.rand(64 * 2**20 // 4)
+    read = big.numel() * 4 / best_ms(lambda: big.sum())
+    a = torch.rand(768, 768)
+    flops = 2 * 768**3 / best_ms(lambda: a @ a, 15)
+    k, words, candidates = 8, len(world.anchors.words), 7
+    n, c = scene.visual.shape
+    t, d = scene.audio.shape
+    work = 2 * c * n * (k + 1 + k + candidates) + 4 * d * t * k + 2 * c * words * (k + candidates + 3)
+    bound = 2 * 4 * (n * c + t * d) / read + work / flops
+    rows, cross, gram = torch.rand(1, k, n), torch.rand(1, k, n), torch.rand(1, k, k) + torch.eye(k)
+    return {
+        "sweep ms": sweep,
+        "limit ms": bound,
+        "sweep / limit": sweep / bound,
+        "rows pass ms": best_ms(lambda: solve_rows(rows, cross, gram), 30),
+        "read GB/s": read / 1e6,
+        "GFLOP/s": flops / 1e6,
+    }
+
+
+def batches(sizes: tuple[int, ...]) -> dict[str, dict[str, float]]:
+    """Milliseconds a frame of B frames in one call against one by one."""
+    world = make_world(0)
+    scenes = [still(world, FIRST_SEED + i) for i in range(max(sizes))]
+    out = {}
+    for size in sizes:
+        v, a = torch.stack([s.visual for s in scenes[:size]]), torch.stack([s.audio for s in scenes[:size]])
+        cold = best_ms(lambda: factorize(v, a, world.anchors), 3) / size  # noqa: B023
+        past = factorize(v, a, world.anchors)
+        warm = best_ms(lambda: factorize(v, a, world.anchors, init=past), 3) / size  # noqa: B023
+        out[f"batch of {size}"] = {"cold ms a frame": cold, "warm ms a frame": warm}
+    return out
+
+
+def on_gpu() -> dict[str, dict[str, float]]:
+    """Cold and warm, batch 1 and 20, where a GPU is at hand; empty where none is."""
+    if not torch.cuda.is_available():
+        return {}
+    from taco.types import Anchors
+
+    world = make_world(0)
+    bank = world.anchors
+    anchors = Anchors(bank.words, bank.visual.cuda(), bank.audio.cuda(), bank.audio_projection.cuda(), bank.audio_logit_scale)
+    scenes = [still(world, FIRST_SEED + i) for i in range(20)]
+    out = {}
+    for size in (1, 20):
+        v = torch.stack([s.visual for s in scenes[:size]]).cuda()
+        a = torch.stack([s.audio for s in scenes[:size]]).cuda()
+        past = factorize(v, a, anchors)
+        out[f"batch of {size}"] = {
+            "cold ms": best_ms(lambda: factorize(v, a, anchors), 20),  # noqa: B023
+            "warm ms": best_ms(lambda: factorize(v, a, anchors, init=past), 20),  # noqa: B023
+        }
+    return out
+
+
+def run_solver(seeds: int = 20, steps: int = PAPER_STEPS, quick: bool = False, say: Callable = lambda text: None) -> dict:
+    """Every part; a dictionary of tables."""
+    found = {"quality": quality(seeds, steps, say)}
+    found["ratios"] = ratios(found["quality"], steps)
+    found["warm against cold"] = warm_against_cold(1 if quick else 4, 4 if quick else 24)
+    found["growth"] = growth((12, 24) if quick else (12, 24, 32, 64), (71, 527) if quick else (71, 527, 5000))
+    found["distance to the limit"] = limit()
+    found["batches"] = batches((1, 4) if quick else (1, 5, 20))
+    gpu = on_gpu()
+    if gpu:
+        found["GPU"] = gpu
+    found["machine"] = {"torch threads": torch.get_num_threads(), "torch": torch.__version__}
+    return found

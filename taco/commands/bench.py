@@ -1,0 +1,48 @@
+"""``taco bench``: benchmarks by name, each printing ratios measured in one run on this machine."""
+
+from __future__ import annotations
+
+import importlib
+
+HELP = "measure the solver or the stream on made scenes with known masks"
+
+# Name -> module with HELP, add_arguments(parser), run(args).
+BENCHES = {"solver": "taco.commands.bench_solver", "stream": "taco.commands.bench_stream"}
+
+
+def add_arguments(parser) -> None:
+    """One sub-command a benchmark."""
+    names = parser.add_subparsers(dest="bench", metavar="|".join(BENCHES), required=True)
+    for name, module in BENCHES.items():
+        bench = importlib.import_module(module)
+        sub = names.add_parser(name, help=bench.HELP, description=bench.HELP)
+        bench.add_arguments(sub)
+        sub.set_defaults(bench_run=bench.run)
+
+
+def run(args) -> int:
+    """Run the benchmark that was named."""
+    return args.bench_run(args) or 0
+
+
+def progress(text: str) -> None:
+    """A line on a terminal's standard error."""
+    import sys
+
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)
+
+
+def table(rows: dict[str, dict[str, float]], first: str) -> str:
+    """A Markdown table: one row a name, one column a figure."""
+    columns = list(dict.fromkeys(key for row in rows.values() for key in row))
+    lines = [f"| {' | '.join([first, *columns])} |", f"|{'---|' * (len(columns) + 1)}"]
+    for name, row in rows.items():
+        cells = [name, *(cell(row.get(key, "")) for key in columns)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cell(value) -> str:
+    """A figure with four digits; anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
