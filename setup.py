@@ -18,7 +18,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["taco", "taco.*"]),
-    package_data={"taco": ["**/*.json", "**/*.txt", "**/*.yaml", "**/*.npz", "**/*.csv"]},
+    package_data={"taco": ["**/*.json", "**/*.txt", "**/*.yaml", "**/*.npz", "**/*.csv", "**/*.html"]},
     install_requires=[
         "numpy>=1.26",
         "torch>=2.4",
@@ -27,7 +27,10 @@ setup(
         "PyYAML>=6",
         "opencv-python-headless>=4.8",
         "av>=12",
+        "pillow>=10.1",
+        "tqdm>=4.60",
         "soundfile>=0.12",
     ],
+    extras_require={"bags": ["rosbags>=0.10", "rosbags-image>=0.10"], "viewer": ["rerun-sdk>=0.22"], "ray": ["ray>=2.30"]},
     entry_points={"console_scripts": ["taco = taco.cli:main"]},
 )

@@ -38,6 +38,11 @@ class Outputs:
         self.sound_map = self._create(Image, prefix + "sound_map", 2)
         self._vision = _Vision(self, prefix) if _vision_msgs() else None
         self._sound_map_shape = (1, 1)
+        self._viewer = None
+        if node.config.node.viewer:
+            from taco.viewer import Viewer
+
+            self._viewer = Viewer(camera or "camera", node.config.node.viewer)
         self.targets = Targets(node, self._create, prefix, camera, lambda: node.config.targets, InputGroup(), node.warn)
 
     def _create(self, kind, topic: str, depth: int | QoSProfile):
@@ -77,9 +82,14 @@ class Outputs:
 
             self.overlay.publish(conversions.image_message(overlay(result.rgb, scene), "rgb8", header))
 
+        if self._viewer:
+            self._viewer.log(result.rgb, scene)
+
     def destroy(self) -> None:
         """Remove the publishers."""
         self.targets.stop()
+        if self._viewer:
+            self._viewer.close()
         for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()

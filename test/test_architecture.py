@@ -32,6 +32,7 @@ FLOORS = {
     "taco.results": 8,
     "taco.sources": 8,
     "taco.overlays": 9,
+    "taco.webpage": 9,
     "taco.evaluation": 8,
     "taco.viewer": 8,
     "taco.bench": 9,

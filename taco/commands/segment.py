@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -39,8 +40,13 @@ def add_arguments(parser) -> None:
     parser.add_argument("--audio-topic", default="", metavar="TOPIC", help="of a bag; found by type when left out")
     parser.add_argument("--bag", metavar="PATH", help="write the node's messages (objects, mask) into this new bag, mcap")
     parser.add_argument("--no-overlay", action="store_true", help="write no overlay picture and video")
-    parser.add_argument("--view", action="store_true", help="show frames, masks, sound and words in the Rerun viewer")
-    parser.add_argument("--rrd", metavar="FILE", help="save what --view would show into this file")
+    parser.add_argument(
+        "--view", action="store_true", help="show frames, masks, sound and words in the Rerun viewer (pip install rerun-sdk)"
+    )
+    parser.add_argument("--rrd", metavar="FILE", help="save what --view would show into this file (.rrd)")
+    parser.add_argument(
+        "--html", action="store_true", help="write view.html, one file that any browser shows: overlay, words, scores"
+    )
     parser.add_argument("--overwrite", action="store_true", help="do it again although the results are there")
     add_config_arguments(parser)
 
@@ -67,6 +73,10 @@ def run(args) -> int:
     sources = open_sources(args.inputs, window_s=config.audio.window_s, fps=args.fps, audio=config.audio, **topics)
     if args.bag and len(sources) > 1:
         raise ValueRangeError(f"--bag: wanted one input, got {len(sources)}")
+    if args.html and args.no_overlay:
+        raise ValueRangeError("--html: wanted the overlay, which --no-overlay leaves out")
+    if args.rrd and not args.rrd.endswith(".rrd"):
+        raise ValueRangeError(f"--rrd: wanted a name that ends in .rrd, got {args.rrd}")
     if args.bag and Path(args.bag).exists():
         raise MediaError(f"cannot write {args.bag}: it exists; remove it or choose another name")
     out = Path(args.out or f"{sources[0].name}_taco") if len(sources) == 1 else Path(args.out or "segmented")
@@ -170,7 +180,7 @@ class _Work:
         viewer = self._viewer(source)
         total = _expected(source, self.args, self.every)
         bar = tqdm(total=total, initial=results.resumed, unit="frame", desc=f"{prefix}{source.name}", disable=None, leave=False)
-        with bar:
+        with bar, _closing(viewer):
             for frame in source.frames(self.args.start, self.args.end, wanted):
                 try:
                     window = feed.window(frame.stamp_ns)
@@ -181,11 +191,9 @@ class _Work:
                 scene = tracker.update(self.pipeline.process(frame, window))
                 results.add(scene)
                 if viewer:
-                    viewer.log(frame, window, scene)
+                    viewer.log(frame.rgb, scene)
                 bar.set_postfix_str(", ".join(thing.label for thing in scene.objects)[:30] or scene.verdict, refresh=False)
                 bar.update()
-        if viewer:
-            viewer.close()
 
     def _overlay(self, source, results, prefix: str) -> None:
         from tqdm import tqdm
@@ -196,7 +204,11 @@ class _Work:
             return
         total = _expected(source, self.args, (1, 0))
         with tqdm(total=total, unit="frame", desc=f"{prefix}{source.name} overlay", disable=None, leave=False) as bar:
-            write_overlay(source, results, self.args.start, self.args.end, bar)
+            written = write_overlay(source, results, self.args.start, self.args.end, bar)
+        if self.args.html:
+            from taco.webpage import write_page
+
+            write_page(results.folder / "view.html", source.name, results.records, written[-1])
 
     def _selection(self, last_ns: int | None):
         """Told every stamp once: is it one of ``--every``, and not done yet?"""
@@ -222,7 +234,7 @@ class _Work:
             return None
         from taco.viewer import Viewer
 
-        return Viewer(source.name, save=self.args.rrd, spawn=self.args.view)
+        return Viewer(source.name, self.args.rrd or "rerun")
 
     def _write_bag(self, source, results) -> None:
         import dataclasses
@@ -246,7 +258,7 @@ class _Work:
         for path in source.inputs:
             state = path.stat()
             files.append([str(path.resolve()), state.st_size, state.st_mtime_ns])
-        picked = ("every", "start", "end", "fps", "image_topic", "audio_topic", "no_overlay", "bag")
+        picked = ("every", "start", "end", "fps", "image_topic", "audio_topic", "no_overlay", "bag", "html", "rrd")
         return {
             "version": __version__,
             "inputs": files,
@@ -266,6 +278,19 @@ def summarise(name: str, records: list[dict], folder: Path) -> dict:
     ranked = sorted(words.items(), key=lambda item: (-item[1], item[0]))
     shares = {word: round(count / len(records), 4) for word, count in ranked}
     return {"name": name, "out": str(folder), "frames": len(records), "verdicts": verdicts, "words": shares}
+
+
+@contextlib.contextmanager
+def _closing(viewer):
+    """End the viewer's recording with the block; a file of it appears only when the block ended well."""
+    try:
+        yield
+    except BaseException:
+        if viewer:
+            viewer.close(keep=False)
+        raise
+    if viewer:
+        viewer.close()
 
 
 def _skipped(frame, index: int, error) -> dict:

@@ -155,6 +155,19 @@ def test_bad_every_is_refused(text):
         segment.parse_every(text)
 
 
+def test_page_for_browsers_and_the_viewers_missing_package(tmp_path, capsys, monkeypatch):
+    make_clip(tmp_path / "clip.mp4", 0.5)
+    assert cli.main(["segment", "clip.mp4", "-o", "out", "--html"]) == 0
+    assert "data:video/mp4;base64," in (tmp_path / "out/view.html").read_text()
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    cases = ((["--view"], "pip install rerun-sdk"), (["--rrd", "a.txt"], "ends in .rrd"), (["--html", "--no-overlay"], "--html"))
+    capsys.readouterr()
+    for options, says in cases:
+        assert cli.main(["segment", "clip.mp4", "-o", "none", *options]) != 0
+        error = capsys.readouterr().err
+        assert says in error and error.count("\n") == 1 and not (tmp_path / "none").exists()
+
+
 def test_folders(tmp_path):
     (tmp_path / "things").mkdir()
     make_clip(tmp_path / "things/clip.mp4", 0.5)

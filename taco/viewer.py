@@ -1,0 +1,112 @@
+"""Frames, masks, sound map and words over time in the Rerun viewer (``pip install rerun-sdk``, optional)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from taco.draw import VERDICT_COLOURS, colour_of
+from taco.errors import MediaError, MissingPackageError
+from taco.types import SoundingScene
+
+FIRST_CLOCK_NS = 10**17  # smaller stamps (before 1973) count from the start of a file
+QUIETEST_DBFS = -100.0  # of the curve, so that digital silence does not flatten it
+
+
+class Viewer:
+    """One recording. Use from one thread.
+
+    name: of the recording. target: "rerun" opens the viewer's window, an address (rerun+http://HOST:9876/proxy) sends
+    to one that runs, a path that ends in .rrd saves a file. MissingPackageError without rerun-sdk.
+    """
+
+    def __init__(self, name: str, target: str = "rerun"):
+        try:
+            import rerun
+        except ImportError:
+            raise MissingPackageError("the viewer needs rerun-sdk; `pip install rerun-sdk`") from None
+        self._rerun, self._file = rerun, None
+        self._stream = rerun.RecordingStream("taco", recording_id=f"taco-{name}-{np.random.default_rng().integers(2**32)}")
+        try:
+            if target == "rerun":
+                self._stream.spawn()
+            elif "://" in target:
+                self._stream.connect_grpc(target)
+            elif target.endswith(".rrd"):
+                self._file = Path(target)
+                self._part = self._file.with_name(f".{self._file.stem}.part.rrd")
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                self._stream.save(self._part)
+            else:
+                raise MediaError(f"viewer: wanted rerun, an address rerun+http://... or a path .rrd, got {target!r}")
+        except (OSError, RuntimeError, ValueError) as error:
+            raise MediaError(f"viewer {target}: {' '.join(str(error).split())}") from None
+        self._stream.send_blueprint(self._layout())
+        self._words: str | None = None
+        self._classes: dict[int, str] = {}
+        self._name_classes()
+
+    def _layout(self):
+        """Image on the left; sound, scores and words on the right."""
+        import rerun.blueprint as layout
+
+        right = layout.Vertical(
+            layout.Spatial2DView(origin="sound/map", name="sounding factor on the sound (time to the right)"),
+            layout.TimeSeriesView(origin="score", name="scores"),
+            layout.TimeSeriesView(origin="sound/level", name="level (dBFS)"),
+            layout.TextLogView(origin="words", name="heard"),
+        )
+        image = layout.Spatial2DView(origin="camera", name="heard and outlined")
+        return layout.Blueprint(layout.Horizontal(image, right, column_shares=[3, 2]), collapse_panels=True)
+
+    def log(self, rgb: np.ndarray, scene: SoundingScene) -> None:
+        """Show one frame, (H, W, 3) uint8, and what was found in it, at its own stamp."""
+        rr, stream = self._rerun, self._stream
+        stamp = int(scene.stamp_ns)
+        if stamp < FIRST_CLOCK_NS:  # time in a file, not of a clock
+            stream.set_time("image", duration=np.timedelta64(stamp, "ns"))
+        else:
+            stream.set_time("image", timestamp=np.datetime64(stamp, "ns"))
+        stream.log("camera/image", rr.Image(rgb).compress(jpeg_quality=85))
+        values = np.zeros(256, np.uint8)
+        for index, thing in enumerate(scene.objects[:255]):
+            values[index + 1] = (thing.id - 1) % 255 + 1
+            if self._classes.get(int(values[index + 1])) != thing.label:
+                self._classes[int(values[index + 1])] = thing.label
+                self._name_classes()
+        stream.log("camera/mask", rr.SegmentationImage(values[scene.instance_mask()], opacity=0.5, draw_order=1))
+        stream.log(
+            "camera/boxes",
+            rr.Boxes2D(
+                array=np.array([thing.box for thing in scene.objects], np.float32).reshape(-1, 4),
+                array_format=rr.Box2DFormat.XYWH,
+                labels=[f"{thing.label} {thing.score:.2f}" for thing in scene.objects],
+                colors=[colour_of(thing.id) for thing in scene.objects],
+            ),
+        )
+        if scene.sound_map is not None:
+            stream.log("sound/map", rr.DepthImage(scene.sound_map.astype(np.float32), colormap="inferno", depth_range=(0.0, 1.0)))
+        stream.log("sound/level", rr.Scalars(max(scene.level_dbfs, QUIETEST_DBFS)))
+        stream.log("score/sounding", rr.Scalars(scene.sounding_score))
+        words = ", ".join(sorted({thing.label for thing in scene.objects})) or scene.verdict
+        if words != self._words:
+            self._words = words
+            stream.log("words", rr.TextLog(words, level="INFO", color=VERDICT_COLOURS[scene.verdict]))
+
+    def _name_classes(self) -> None:
+        ground = self._rerun.AnnotationInfo(id=0, label="", color=(0, 0, 0, 0))
+        classes = [ground] + [
+            self._rerun.AnnotationInfo(id=id, label=word, color=colour_of(id)) for id, word in self._classes.items()
+        ]
+        self._stream.log("camera", self._rerun.AnnotationContext(classes), static=True)
+
+    def close(self, keep: bool = True) -> None:
+        """End the recording; a file gets its name now, or with ``keep`` false goes."""
+        self._stream.flush()
+        self._stream.disconnect()
+        if self._file is not None:
+            if keep:
+                self._part.replace(self._file)
+            else:
+                self._part.unlink(missing_ok=True)
