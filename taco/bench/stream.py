@@ -85,8 +85,7 @@ def summary(videos: list[list[tuple]]) -> dict[str, float]:
         "stability": mean(stability),
         "flips_per_100": 100 * flips / max(kept, 1),
         "label_right": mean(map(float, right)),
-        "lag_sound": mean(lags["sound"]),
-        "lag_cut": mean(lags["cut"]),
+        **{f"lag_{kind}": mean(values) if values else None for kind, values in lags.items()},
         "median_ms": statistics.median(ms),
     }
 

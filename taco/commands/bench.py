@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import sys
 
-HELP = "measure the solver or the stream on made scenes with known masks"
+HELP = "measure the solver, the stream or the live node"
 
 # Name -> module with HELP, add_arguments(parser), run(args).
-BENCHES = {"solver": "taco.commands.bench_solver", "stream": "taco.commands.bench_stream"}
+BENCHES = {
+    "solver": "taco.commands.bench_solver",
+    "stream": "taco.commands.bench_stream",
+    "node": "taco.bench.node",
+}
 
 
 def add_arguments(parser) -> None:
@@ -17,6 +23,10 @@ def add_arguments(parser) -> None:
         bench = importlib.import_module(module)
         sub = names.add_parser(name, help=bench.HELP, description=bench.HELP)
         bench.add_arguments(sub)
+        # Suppressed: the command's own --json, given before the name, must not be set back.
+        sub.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help="print the result as JSON on standard output"
+        )
         sub.set_defaults(bench_run=bench.run)
 
 
@@ -27,8 +37,6 @@ def run(args) -> int:
 
 def progress(text: str) -> None:
     """A line on a terminal's standard error."""
-    import sys
-
     if sys.stderr.isatty():
         print(text, file=sys.stderr)
 

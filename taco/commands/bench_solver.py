@@ -11,7 +11,6 @@ def add_arguments(parser) -> None:
     parser.add_argument("--steps", type=int, default=1800, help="steps of the autograd loop (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; times are processor time (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="2 scenes, 20 steps scaled to 1800, small sizes: a smoke test")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
 
 
 def run(args) -> int:

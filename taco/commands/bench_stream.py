@@ -11,7 +11,6 @@ def add_arguments(parser) -> None:
     parser.add_argument("--frames", type=int, default=80, help="frames a video (default: %(default)s)")
     parser.add_argument("--noise", type=float, default=1.0, help="noise of the tokens; 3 is hard (default: %(default)s)")
     parser.add_argument("--gap", type=float, default=0.0, help="gap between tokens and words; 1 is hard (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
 
 
 def run(args) -> int:
