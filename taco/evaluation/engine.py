@@ -40,7 +40,9 @@ class Engine:
         try:
             import ray
         except ImportError:
-            raise MissingPackageError("--engine ray: wanted the package ray, got none; run `pip install 'taco-sounding[ray]'`") from None
+            raise MissingPackageError(
+                "--engine ray: wanted the package ray, got none; run `pip install 'taco-sounding[ray]'`"
+            ) from None
         started = not ray.is_initialized()
         if started:
             try:

@@ -58,10 +58,10 @@ def record(dataset: Dataset, sample: Sample, outcome: Outcome, config: TacoConfi
         "fixed_f": metrics.f_score(map_ > FIXED, truth) if truth.any() else float("nan"),
         "live_iou": metrics.mask_iou(live, truth),
         "mean_iou": metrics.mean_iou(map_ > FIXED, truth),
-        "hit": bool(truth.ravel()[int(map_.argmax())]),
+        "hit": points_at(map_, truth),
     }
     if sample.silent is not None:
-        out["hit_silent"] = bool(resized(sample.silent.astype(np.float32), size, "bilinear").ravel()[int(map_.argmax())] > 0.5)
+        out["hit_silent"] = points_at(map_, resized(sample.silent.astype(np.float32), size, "bilinear") > 0.5)
     if statistics.f is not None:
         out["f"] = statistics.f
     if dataset.rules.metric == "detection":
@@ -117,6 +117,11 @@ def best_threshold(records: Sequence[Record]) -> float:
     """The map threshold with the best mean IoU on these frames."""
     frames = [metrics.ThresholdStatistics(r["iou"], r.get("f")) for r in records if "iou" in r]
     return metrics.combine_thresholds(frames)[2]
+
+
+def points_at(map_: np.ndarray, mask: np.ndarray) -> bool:
+    """Does the map's maximum lie on the mask? Of several equal ones more than half must; a flat map points nowhere."""
+    return bool(map_.max() > map_.min() and mask[map_ == map_.max()].mean() > 0.5)
 
 
 def _nearest(threshold: float) -> int:

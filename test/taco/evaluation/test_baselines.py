@@ -60,7 +60,7 @@ def test_no_sound_does_not_hear_and_true_word_needs_no_sound(bench):
 def test_late_fusion_corrects_a_word_that_is_not_in_view(bench):
     # heard: mostly green, some blue; seen: red and blue only
     frame, masks = models.picture("red", "blue")
-    mixed = models.tone("green", level=0.14).samples + models.tone("blue", level=0.11).samples
+    mixed = models.tone("green", level=0.135).samples + models.tone("blue", level=0.11).samples
     window = models.AudioWindow(mixed, models.RATE, 0)
     heard = Sample("z", frame, window, masks["blue"], 0, "blue")
     assert bench.run("a-fcclip", [heard])[0].label == "green"

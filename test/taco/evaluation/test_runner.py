@@ -155,6 +155,14 @@ def test_a_thing_is_found_with_its_word_and_a_quarter_of_overlap(word, shrink, f
     assert scores.record(made(), sample, outcome(word, mask), CONFIG)["found"] == [found]
 
 
+def test_pointing_by_hand():
+    mask = np.array([[1, 1, 0, 0]], bool)
+    assert scores.points_at(np.array([[0.2, 0.9, 0.8, 0.1]]), mask)
+    assert scores.points_at(np.array([[1.0, 1.0, 1.0, 0.1]]), mask)  # two of three equal maxima
+    assert not scores.points_at(np.array([[1.0, 0.2, 1.0, 1.0]]), mask)
+    assert not scores.points_at(np.zeros((1, 4)), mask)
+
+
 def test_semantic_labels_are_painted_where_the_prompt_wins():
     words = ("background", "dog", "violin")
     data = Dataset("avss", "test", (), Rules("semantic", "argmax", bank="specific"), words)
