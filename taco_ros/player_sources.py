@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import importlib
 import queue
@@ -128,13 +129,17 @@ def bag_events(path: Path, topics: tuple[str, ...] = ()) -> tuple[dict[str, type
         raise MissingPackageError("player: reading a bag needs rosbags; install it with `pip install rosbags`") from None
     from rclpy.serialization import deserialize_message
 
+    @contextlib.contextmanager
     def opened():
         try:
             reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
             reader.open()
         except Exception as error:
             raise MediaError(f"{path}: wanted a ROS 2 bag, cannot read it: {' '.join(str(error).split())}") from None
-        return reader
+        try:
+            yield reader
+        finally:
+            reader.close()
 
     with opened() as reader:
         classes = {c.topic: _message_class(c.msgtype) for c in reader.connections if not topics or c.topic in topics}

@@ -1,0 +1,170 @@
+"""A sound device through ``sounddevice`` (PortAudio): blocks of samples with the time of their first one. No ROS here."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from taco.config import MicrophoneConfig
+from taco.errors import MediaError, MissingPackageError
+
+NS = 1_000_000_000
+JUMP_NS = 100_000_000  # the mapped time may wander this far from the counted samples before it is taken as a jump
+GAIN = 1 / 32  # share of the difference that moves the time line with every block
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """samples: (n, channels) float32. first_ns: node's clock at the first sample. overflow: samples were lost before it."""
+
+    samples: np.ndarray
+    first_ns: int
+    overflow: bool
+
+
+def sounddevice():
+    """The module; MissingPackageError tells what to install."""
+    try:
+        import sounddevice
+    except ImportError:
+        raise MissingPackageError("microphone: wanted the package sounddevice, got none; pip install sounddevice") from None
+    except OSError:
+        raise MissingPackageError("microphone: wanted the PortAudio library, got none; apt-get install libportaudio2") from None
+    return sounddevice
+
+
+def device_list() -> list[dict]:
+    """Input devices: number, name, host_api, channels, sample_rate (Hz, the device's own), default."""
+    devices = sounddevice()
+    apis = devices.query_hostapis()
+    default = devices.default.device[0]
+    return [
+        {
+            "number": item["index"],
+            "name": item["name"],
+            "host_api": apis[item["hostapi"]]["name"],
+            "channels": item["max_input_channels"],
+            "sample_rate": int(item["default_samplerate"]),
+            "default": item["index"] == default,
+        }
+        for item in devices.query_devices()
+        if item["max_input_channels"] > 0
+    ]
+
+
+def find_device(wanted: str) -> int | None:
+    """Number of the input device with this number or this part of its name; None for the system's default.
+
+    A name that is exactly right wins over names that contain it. MediaError names the devices there are.
+    """
+    if not wanted:
+        return None
+    found = device_list()
+    if wanted.isdigit():
+        numbers = [item["number"] for item in found if item["number"] == int(wanted)]
+    else:
+        numbers = [item["number"] for item in found if item["name"].lower() == wanted.lower()]
+        numbers = numbers or [item["number"] for item in found if wanted.lower() in item["name"].lower()]
+    if not numbers:
+        names = ", ".join(f"{item['number']} {item['name']}" for item in found) or "none"
+        raise MediaError(f"microphone: wanted an input device {wanted!r}, got these: {names}")
+    return numbers[0]
+
+
+class StreamClock:
+    """Times of first samples on the node's clock, from the stream's clock: smooth as the samples, true as the clock."""
+
+    def __init__(self):
+        self._next_ns: int | None = None
+
+    def first_ns(self, now_ns: int, current_s: float, adc_s: float, count: int, rate: int) -> int:
+        """Time of the first sample of a block.
+
+        now_ns: node's clock in the callback. current_s, adc_s: the stream's clock then and at the first sample;
+        where a driver does not tell (0, or out of reason) the block is taken to end now.
+        """
+        delay_s = current_s - adc_s
+        duration_ns = round(count * NS / rate)
+        known = adc_s > 0 and 0 <= delay_s < 2.0
+        heard_ns = now_ns - (round(delay_s * NS) if known else duration_ns)
+        first_ns = heard_ns if self._next_ns is None else self._next_ns
+        error_ns = heard_ns - first_ns
+        first_ns = heard_ns if abs(error_ns) > JUMP_NS else first_ns + round(error_ns * GAIN)
+        self._next_ns = first_ns + duration_ns
+        return first_ns
+
+    def restart(self) -> None:
+        """Samples were lost: take the next block's time as it is told."""
+        self._next_ns = None
+
+
+class Capture:
+    """An open input stream. now_ns: the node's clock. Blocks are read with ``read``; closed by ``close``.
+
+    MediaError where the device cannot be opened at this rate and with these channels.
+    """
+
+    def __init__(self, config: MicrophoneConfig, now_ns: Callable[[], int]):
+        devices = sounddevice()
+        self._config, self._now_ns = config, now_ns
+        self._blocks: queue.SimpleQueue = queue.SimpleQueue()
+        self._clock = StreamClock()
+        number = find_device(config.device)
+        try:
+            self._stream = devices.InputStream(
+                device=number,
+                samplerate=config.sample_rate,
+                channels=config.channels,
+                blocksize=round(config.block_s * config.sample_rate),
+                dtype="float32",
+                callback=self._on_block,
+            )
+            self._stream.start()
+            self.name = devices.query_devices(self._stream.device)["name"]
+        except (devices.PortAudioError, ValueError) as error:
+            what = f"{config.device or 'the default device'} at {config.sample_rate} Hz with {config.channels} channel(s)"
+            line = " ".join(str(error).split())
+            raise MediaError(f"microphone: wanted to open {what}, got: {line}; see microphone --list") from None
+
+    def _on_block(self, samples, frames, times, status) -> None:
+        """On PortAudio's own thread: copy and leave."""
+        stamps = (self._now_ns(), times.currentTime, times.inputBufferAdcTime)
+        self._blocks.put((samples.copy(), *stamps, bool(status.input_overflow)))
+
+    def read(self, timeout_s: float) -> Block | None:
+        """The next block; None where none came in time."""
+        try:
+            samples, now_ns, current_s, adc_s, overflow = self._blocks.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if overflow:
+            self._clock.restart()
+        first_ns = self._clock.first_ns(now_ns, current_s, adc_s, len(samples), self._config.sample_rate)
+        return Block(np.clip(samples, -1.0, 1.0), first_ns, overflow)
+
+    @property
+    def alive(self) -> bool:
+        """Does the driver still say that it runs? Some never notice that a device is gone: watch ``read`` as well."""
+        return bool(self._stream.active)
+
+    def close(self) -> None:
+        """Close the stream; never raises, the device may be gone."""
+        try:
+            self._stream.abort(ignore_errors=True)
+            self._stream.close(ignore_errors=True)
+        except Exception:
+            pass
+
+
+def refresh_devices() -> None:
+    """Make PortAudio look for devices again: it only does when it starts. All streams must be closed."""
+    devices = sounddevice()
+    try:
+        devices._terminate()
+        devices._initialize()
+    except devices.PortAudioError:
+        time.sleep(0.1)
