@@ -24,6 +24,8 @@ ARGUMENTS = (
     ("mic_device", "", "Sound device of the microphone node: a part of its name, or its number (microphone --list)."),
     ("camera_info_topic", "camera_info", "Calibration of the camera (sensor_msgs/CameraInfo), for bearings."),
     ("depth_topic", "depth", "Depth image registered to the camera (32FC1 m or 16UC1 mm), for positions."),
+    ("scan_topic", "scan", "Laser scan (sensor_msgs/LaserScan), for positions without depth."),
+    ("viewer", "", "rerun: open the Rerun viewer; rerun+http://HOST:9876/proxy: send to one; a path .rrd: save."),
     ("device", "", "Where the models run: auto, cpu or cuda:N. A GPU asked for and missing is an error."),
     ("model_dir", "", "Folder of the models' weights."),
     ("models", "", "Set of models: embedded or paper."),
@@ -33,7 +35,7 @@ ARGUMENTS = (
     ("use_sim_time", "false", "true: use /clock (simulation, `ros2 bag play --clock`)."),
     ("log_level", "info", "debug, info, warn, error or fatal."),
 )
-SETTINGS = {"device": "models.device", "model_dir": "models.model_dir", "models": "models.name"}
+SETTINGS = {"viewer": "node.viewer", "device": "models.device", "model_dir": "models.model_dir", "models": "models.name"}
 
 
 def is_true(text: str) -> bool:
@@ -68,7 +70,13 @@ def nodes(context):
         "output": "screen",
         "ros_arguments": ["--log-level", value("log_level")],
     }
-    remaps = {"image": "image_topic", "audio": "audio_topic", "camera_info": "camera_info_topic", "depth": "depth_topic"}
+    remaps = {
+        "image": "image_topic",
+        "audio": "audio_topic",
+        "camera_info": "camera_info_topic",
+        "depth": "depth_topic",
+        "scan": "scan_topic",
+    }
     actions = [
         Node(
             executable="taco_node",

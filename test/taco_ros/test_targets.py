@@ -1,10 +1,12 @@
 """Bearings, target poses and markers: what they say, when they are silent, and what a follower makes of them."""
 
 import math
+import os
 import sys
 import time
 import types
 from array import array
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +16,7 @@ pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
 from geometry_msgs.msg import PoseStamped, Vector3Stamped  # noqa: E402
+from ros_help import RED_BOX, TONES, wait_until  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, LaserScan  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
@@ -22,11 +25,12 @@ from taco import geometry  # noqa: E402
 from taco.config import TargetsConfig  # noqa: E402
 from taco.types import SoundingObject, SoundingScene  # noqa: E402
 from taco_ros import targets as module  # noqa: E402
-from taco_ros.conversions import MessageError, ns_to_stamp, stamp_to_ns  # noqa: E402
+from taco_ros.conversions import MessageError, image_message, ns_to_stamp, stamp_to_ns  # noqa: E402
 from taco_ros.targets import Targets, depth_metres  # noqa: E402
 from taco_ros.transforms import Transforms  # noqa: E402
 
 NS = 1_000_000_000
+ROOT = Path(__file__).parents[2]
 SIZE = (48, 64)
 
 
@@ -381,13 +385,11 @@ def test_a_follower_drives_to_the_sound_and_stops_when_it_ends(bench):
 
 
 @pytest.fixture
-def context(monkeypatch, tmp_path):
+def context(domain):
     import rclpy
 
-    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=87)
+    rclpy.init(context=context, domain_id=domain)
     yield context
     rclpy.try_shutdown(context=context)
 
@@ -428,3 +430,101 @@ def test_over_the_real_middleware(context):
     executor.shutdown()
     node.destroy_node()
     peer.destroy_node()
+
+
+def test_the_installed_node_tells_where_the_sound_is(live):
+    """Camera, calibration, depth and sound in; bearing, pose, place and markers out, under the image's header; silence ends them."""
+    robot, node = live
+    info = robot.node.create_publisher(CameraInfo, "camera_info", robot.best_effort)
+    depth = robot.node.create_publisher(Image, "depth", robot.best_effort)
+    bearings, poses, arrays = (
+        robot.listen(kind, f"taco_node/{name}", 1)
+        for kind, name in ((Vector3Stamped, "bearing"), (PoseStamped, "target_pose"), (MarkerArray, "markers"))
+    )
+    wait_until(lambda: info.get_subscription_count() and depth.get_subscription_count(), 20, "the node's inputs")
+    metres = np.full((480, 640), 4.0, np.float32)
+    metres[:, :320] = 2.0  # the red thing is on the left
+    send = robot.send_image
+
+    def send_all(stamp_ns, *arguments):
+        head = Header(stamp=ns_to_stamp(stamp_ns), frame_id=robot.frame_id)
+        k = [600.0, 0.0, 319.5, 0.0, 600.0, 239.5, 0.0, 0.0, 1.0]
+        info.publish(CameraInfo(header=head, height=480, width=640, distortion_model="plumb_bob", d=[0.0] * 5, k=k))
+        depth.publish(image_message(metres, "32FC1", head))
+        return send(stamp_ns, *arguments)
+
+    robot.send_image, robot.tone = send_all, TONES["red"]
+    robot.play()
+    try:
+        wait_until(lambda: len(poses) > 5 and len(arrays) > 5, 40, "poses and markers")
+        sent, pose, bearing = set(robot.sent), poses[-1], bearings[-1]
+        assert {stamp_to_ns(m.header.stamp) for m in [*poses, *bearings]} <= sent
+        assert pose.header.frame_id == bearing.header.frame_id == robot.frame_id
+        x, y = (RED_BOX[0] + RED_BOX[2] / 2 - 320) / 600, (RED_BOX[1] + RED_BOX[3] / 2 - 240) / 600
+        wanted = np.array([x, y, 1.0]) / np.linalg.norm([x, y, 1.0])
+        assert vector(bearing.vector) @ wanted > np.cos(np.radians(2))
+        assert vector(pose.pose.position) == pytest.approx(2.0 * np.array([x, y, 1.0]), abs=0.1)
+        placed = [m for m in robot.received if m.objects and m.objects[0].place]
+        assert placed and placed[-1].objects[0].place[0].point.z == pytest.approx(2.0, abs=0.05)
+        assert {marker.ns for marker in arrays[-1].markers} == {"bearing", "label", "target"}
+        robot.tone = 0
+        robot.wait_objects(empty=True)
+        time.sleep(0.3)
+        count = len(poses)
+        time.sleep(1.0)
+        assert len(poses) == count, "silence publishes no old pose again"
+    finally:
+        robot.send_image = send
+        robot.stop_playing()
+
+
+def test_the_pan_tilt_example_of_the_manual_runs(context, domain, tmp_path):
+    """The code block of docs/targets.md, as a process: a bearing in, a point 2 m along it out."""
+    import re
+    import subprocess
+
+    import rclpy
+    from geometry_msgs.msg import PointStamped
+    from rclpy.executors import SingleThreadedExecutor
+
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/targets.md").read_text(), re.S)[1]
+    (tmp_path / "look.py").write_text(code)
+    env = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
+    process = subprocess.Popen([sys.executable, str(tmp_path / "look.py")], env=env)
+    peer, got = rclpy.create_node("head", context=context), []
+    try:
+        bearings = peer.create_publisher(Vector3Stamped, "taco_node/bearing", 1)
+        peer.create_subscription(PointStamped, "look_at", got.append, 1)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(peer)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not got:
+            message = Vector3Stamped(header=header(7.0))
+            message.vector.x, message.vector.z = 0.6, 0.8
+            bearings.publish(message)
+            executor.spin_once(timeout_sec=0.1)
+        executor.shutdown()
+    finally:
+        process.terminate()
+        process.wait()
+        peer.destroy_node()
+    assert vector(got[0].point) == pytest.approx([1.2, 0, 1.6]) and got[0].header == header(7.0)
+
+
+def test_the_foxglove_layout_names_topics_that_are_published():
+    import json
+    import re
+
+    text = (ROOT / "config/taco.foxglove.json").read_text()
+    layout = json.loads(text)
+    source = "".join((ROOT / "taco_ros" / name).read_text() for name in ("outputs.py", "targets.py", "node.py"))
+    for topic in set(re.findall(r'"/taco_node/([\w/]+)', text)):
+        assert f'"{topic}"' in source or topic.startswith("debug/") and f'"{topic[6:]}"' in source, topic
+
+    def panels(part):
+        return {part} if isinstance(part, str) else panels(part["first"]) | panels(part["second"])
+
+    assert panels(layout["layout"]) == set(layout["configById"])
+    fields = (ROOT / "msg/SoundingObjectArray.msg").read_text()
+    for field in re.findall(r'"/taco_node/objects\.(\w+)', text):
+        assert re.search(rf"\b{field}\b", fields), field
