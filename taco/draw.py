@@ -15,6 +15,7 @@ from taco.errors import ShapeError
 from taco.types import SoundingScene, check_array
 
 GOLDEN = 0.618033988749895  # steps of this turn keep the hues of neighbouring ids far apart
+SPECK = 40  # squared line widths: outlines of smaller areas are left out
 DARK = (22, 24, 29)
 LIGHT = (236, 238, 242)
 VERDICT_COLOURS = {"sounding": (72, 199, 116), "silent": (140, 146, 158), "rejected": (240, 180, 60)}
@@ -123,6 +124,9 @@ def _fill(out: np.ndarray, mask: np.ndarray, box, colour, alpha: float, line: in
     inside = mask[y : y + h, x : x + w]
     part[inside] = (part[inside] * (1 - alpha) + np.array(colour) * alpha).round().astype(np.uint8)
     edges, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))
+    # Specks and pinholes keep their fill but get no line of their own: the eye wants the shape.
+    areas = [cv2.contourArea(edge) for edge in edges]
+    edges = [edge for edge, area in zip(edges, areas) if area >= min(SPECK * line**2, max(areas))]
     cv2.drawContours(out, edges, -1, DARK, line + 2, cv2.LINE_AA)
     cv2.drawContours(out, edges, -1, colour, line, cv2.LINE_8)
 

@@ -159,7 +159,7 @@ class Results:
         if record["mask"]:
             from PIL import Image
 
-            picture = Image.fromarray(scene.instance_mask(), mode=None).convert("P")
+            picture = Image.fromarray(scene.instance_mask())
             picture.putpalette(palette())
             with _disk(self.folder):
                 picture.save(self.part / record["mask"], optimize=False)

@@ -38,6 +38,15 @@ def test_outline_is_the_full_colour_with_a_dark_line_beside_it(grey):
     assert (row.sum(1) < 120).any()
 
 
+def test_pinholes_get_no_line_but_a_tiny_object_does(grey):
+    holed = scene(boxes=[(40, 30, 60, 60)])
+    holed.objects[0].mask[60, 70] = False
+    out = draw.overlay(grey, holed, strip=False, alpha=0.5)
+    assert np.abs(out[59, 69].astype(int) - (np.array(draw.colour_of(1)) + 90) / 2).max() <= 1
+    tiny = draw.overlay(grey, scene(boxes=[(60, 80, 3, 3)]), strip=False, alpha=0.0)
+    assert (np.abs(tiny[78:86, 58:66].astype(int) - draw.colour_of(1)).sum(2) < 60).any()
+
+
 def test_no_objects_and_no_strip_is_the_image_itself(grey):
     assert (draw.overlay(grey, scene(), strip=False) == grey).all()
 

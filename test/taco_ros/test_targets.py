@@ -433,7 +433,7 @@ def test_over_the_real_middleware(context):
 
 
 def test_the_installed_node_tells_where_the_sound_is(live):
-    """Camera, calibration, depth and sound in; bearing, pose, place and markers out, under the image's header; silence ends them."""
+    """Camera, calibration, depth, sound in; bearing, pose, place, markers out under the image's header; silence ends them."""
     robot, node = live
     info = robot.node.create_publisher(CameraInfo, "camera_info", robot.best_effort)
     depth = robot.node.create_publisher(Image, "depth", robot.best_effort)
