@@ -17,6 +17,7 @@ from taco.types import Anchors, Concept, Factorization, Tokens
 
 HEARD_FLOOR, SEEN_FLOOR = 1e-3, 1e-2  # of probabilities, so that no single sense can veto a word for good
 STEADY, STEADY_WIDTH = 0.13, 0.01  # variation of a sound's tokens below which it counts as steady noise
+OTHERS = -4.0  # log-odds of things outside the word bank against those in it, before looking
 EPS = 1e-6
 
 
@@ -39,12 +40,13 @@ def name_concepts(factorization: Factorization, visual: Tokens, audio: Tokens, a
     if factorization.sounding < 0 or not bool(torch.isfinite(audio.values).all()):
         return Heard(0.0, ())
     heard = word_probabilities(pooled_sound(audio)[None], anchors)[0]  # (M,)
-    seen = image_evidence(factorization, visual, anchors)  # (K, M)
-    score = sounding_score(heard, seen, audio)
+    pooled = pooled_components(factorization, visual)
+    score = sounding_score(heard, image_evidence(pooled, anchors), audio)
     if score < config.min_score:
         return Heard(score, ())
     if config.naming == "factor" or (config.naming == "auto" and anchors.visual_logit_scale is not None):
         return Heard(score, (_paper_concept(factorization, anchors, config, score),))
+    seen = image_evidence(pooled, anchors, others=True)  # (K, M)
     votes = (heard + HEARD_FLOOR).log() + config.image_weight * (seen + SEEN_FLOOR).log()
     concepts = []
     for factor, word in _best_pairs(votes, heard, seen, config.max_concepts):
@@ -68,18 +70,29 @@ def pooled_sound(audio: Tokens) -> Tensor:
     return (audio.on_grid(audio.values).mean(0) * (weights / weights.sum())[:, None]).sum(0)
 
 
-def image_evidence(factorization: Factorization, visual: Tokens, anchors: Anchors) -> Tensor:
-    """(K, M) in [0, 1]: how likely each factor's pooled component (the paper's, section 3.3) shows each word.
+def pooled_components(factorization: Factorization, visual: Tokens) -> Tensor:
+    """(K, C_v) mean token of each factor, weighted by its activations: the paper's component less its size (section 3.3)."""
+    activations = factorization.visual_activations
+    return activations.T @ visual.values / activations.sum(0)[:, None].clamp_min(EPS)
+
+
+def image_evidence(components: Tensor, anchors: Anchors, others: bool = False) -> Tensor:
+    """(K, C_v) -> (K, M) in [0, 1]: how likely each component shows each word; others: or something outside the bank.
 
     A softmax over the words: of cosines times the image model's own scale where it has one, else of
     products (closed-vocabulary models: their products are logits).
     """
-    activations = factorization.visual_activations
-    pooled = activations.T @ visual.values / activations.sum(0)[:, None].clamp_min(EPS)
-    if anchors.visual_logit_scale is None:
-        return torch.softmax(pooled @ anchors.visual.T, -1)
-    cosines = F.normalize(pooled, dim=-1) @ F.normalize(anchors.visual, dim=-1).T
-    return torch.softmax(anchors.visual_logit_scale * cosines, -1)
+
+    def logits(vectors: Tensor) -> Tensor:
+        if anchors.visual_logit_scale is None:
+            return components @ vectors.T
+        return anchors.visual_logit_scale * F.normalize(components, dim=-1) @ F.normalize(vectors, dim=-1).T
+
+    found = logits(anchors.visual)
+    if not others or anchors.visual_others is None or not len(anchors.visual_others):
+        return found.softmax(-1)
+    rest = logits(anchors.visual_others).logsumexp(-1, keepdim=True) + OTHERS
+    return torch.cat([found, rest], -1).softmax(-1)[:, :-1]
 
 
 def sounding_score(heard: Tensor, seen: Tensor, audio: Tokens) -> float:

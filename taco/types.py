@@ -168,6 +168,7 @@ class Anchors:
     (..., C_a) to (..., D_a) before they are compared; None means the identity.
     audio_logit_scale: factor on the audio cosines (exp of CLAP's logit scale). visual_logit_scale: the
     same for the image (exp of CLIP's); None where products with the visual rows are logits themselves.
+    visual_others: (L, C_v) vectors of things that are not in the bank, which a factor may show instead.
     """
 
     words: tuple[str, ...]
@@ -176,6 +177,7 @@ class Anchors:
     audio_projection: Callable[[Tensor], Tensor] | None = None
     audio_logit_scale: float = 1.0
     visual_logit_scale: float | None = None
+    visual_others: Tensor | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "words", tuple(self.words))
@@ -184,6 +186,8 @@ class Anchors:
         sizes = (len(self.words), self.visual.shape[0], self.audio.shape[0])
         if len(set(sizes)) != 1:
             raise ShapeError(f"Anchors: wanted as many words as visual and audio rows, got {sizes}")
+        if self.visual_others is not None:
+            check_tensor("Anchors.visual_others", self.visual_others, 2)
         if not self.words:
             raise ValueRangeError("Anchors.words: wanted at least one word, got an empty word bank")
         if not (math.isfinite(self.audio_logit_scale) and self.audio_logit_scale > 0):

@@ -140,6 +140,11 @@ class EfficientNetEncoder:
             raise unknown_words(unknown, self._words, self.name)
         return torch.stack([self._classes[list(self._words[word])].mean(0) for word in words])
 
+    def encode_others(self, words: Sequence[str]) -> Tensor:
+        """(L, 1280): vectors of the ImageNet classes that none of the words covers."""
+        covered = {number for word in words for number in self._words.get(word, ())}
+        return self._classes[[number for number in range(len(self._classes)) if number not in covered]]
+
 
 def unknown_words(unknown: Sequence[str], known: Sequence[str], model: str) -> ConfigError:
     """The error for words that a closed vocabulary lacks."""

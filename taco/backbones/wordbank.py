@@ -54,7 +54,8 @@ def build_anchors(backbones: Backbones, words: Sequence[str] = ()) -> Anchors:
     image, audio = backbones.image, backbones.audio
     scale = getattr(image, "logit_scale", None)  # closed-vocabulary encoders have none
     vectors = (text_vectors(image, bank), text_vectors(audio, bank))
-    return Anchors(bank, *vectors, audio.project, float(audio.logit_scale), None if scale is None else float(scale))
+    others = image.encode_others(bank) if hasattr(image, "encode_others") else None
+    return Anchors(bank, *vectors, audio.project, float(audio.logit_scale), None if scale is None else float(scale), others)
 
 
 def text_vectors(encoder, words: tuple[str, ...]) -> Tensor:

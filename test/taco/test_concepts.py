@@ -1,0 +1,140 @@
+"""Naming on made tokens whose right answer is known: one-hot things, one-hot sounds."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from taco.concepts import image_evidence, name_concepts, pooled_components, pooled_sound, sounding_score, word_probabilities
+from taco.config import ConceptsConfig
+from taco.types import Anchors, Factorization, Tokens
+
+WORDS = ("cat", "dog", "drum", "bell")
+DIM, GRID, STEPS = 6, (4, 6), 5
+
+
+def anchors(**changes) -> Anchors:
+    """Word w is direction w in both spaces; products are logits."""
+    rows = torch.eye(len(WORDS), DIM)
+    return dataclasses.replace(Anchors(WORDS, 8 * rows, rows, None, 10.0), **changes)
+
+
+def scene(shown=("cat", "drum"), sound={"cat": 1.0}, steady=False):  # noqa: B006 (never changed)
+    """Left half of the grid shows the first word, right half the second; a factor for each; the sound's words by weight."""
+    visual = torch.full((GRID[0] * GRID[1], DIM), 0.01)
+    left = (torch.arange(len(visual)) % GRID[1]) < GRID[1] // 2
+    for side, word in zip((left, ~left), shown):
+        visual[side, WORDS.index(word)] = 1.0
+    audio = torch.zeros(STEPS, DIM)
+    for word, weight in sound.items():
+        audio[:, WORDS.index(word)] = weight
+    if not steady:  # a sound that lives: a direction no word owns comes and goes
+        audio[:, DIM - 1] = 0.6 * torch.tensor([1.0, 0, 1, 0, 1])
+    activations = torch.stack([left, ~left], 1).float()
+    factors = torch.stack([visual[left].mean(0), visual[~left].mean(0)])
+    factorization = Factorization(activations, factors, torch.ones(STEPS, 2), audio.mean(0).repeat(2, 1), 0)
+    return factorization, Tokens(visual, GRID), Tokens(audio, (1, STEPS))
+
+
+def named(*args, config=None, bank=None, **kwargs):
+    return name_concepts(*scene(*args, **kwargs), bank or anchors(), config or ConceptsConfig())
+
+
+@pytest.mark.parametrize(("word", "factor"), [("cat", 0), ("drum", 1)])
+def test_what_is_heard_is_named_where_it_is_seen(word, factor):
+    heard = named(sound={word: 1.0})
+    (concept,) = heard.concepts
+    assert (concept.label, concept.factor) == (word, factor)
+    assert heard.score > 0.6 and concept.score == heard.score
+    assert concept.prompt.argmax() == WORDS.index(word)
+    assert [score for _, score in concept.labels] == sorted((score for _, score in concept.labels), reverse=True)
+
+
+def test_both_senses_vote():
+    # The sound slightly prefers a dog, which is nowhere to be seen; the cat, second best, is.
+    assert named(sound={"dog": 0.62, "cat": 0.6}).concepts[0].label == "cat"
+    blind = ConceptsConfig(image_weight=0.0)
+    assert named(sound={"dog": 0.62, "cat": 0.6}, config=blind).concepts[0].label == "dog"
+
+
+def test_a_sound_from_out_of_view_scores_below_chance_and_gives_nothing():
+    heard = named(sound={"bell": 1.0})
+    assert heard.score < 0.1 and heard.concepts == ()
+    assert named(sound={"bell": 1.0}, config=ConceptsConfig(min_score=0.0)).concepts  # the score decides, nothing else
+
+
+def test_a_sound_that_says_nothing_scores_chance():
+    assert named(sound=dict.fromkeys(WORDS, 0.5)).score == pytest.approx(0.5, abs=0.01)
+
+
+def test_steady_noise_counts_as_nothing_heard():
+    assert named(sound={"cat": 1.0}, steady=True).score < 0.01
+
+
+def test_no_sounding_factor_and_broken_sound_give_nothing():
+    factorization, visual, audio = scene()
+    silent = dataclasses.replace(factorization, sounding=-1)
+    assert name_concepts(silent, visual, audio, anchors(), ConceptsConfig()) == name_concepts(
+        factorization, visual, Tokens(audio.values * float("nan"), audio.grid), anchors(), ConceptsConfig()
+    )
+    assert name_concepts(silent, visual, audio, anchors(), ConceptsConfig()).concepts == ()
+
+
+def test_two_sounds_give_two_things_only_where_asked():
+    both = {"cat": 0.7, "drum": 0.68}
+    assert [c.label for c in named(sound=both, config=ConceptsConfig(max_concepts=2)).concepts] == ["cat", "drum"]
+    assert [c.factor for c in named(sound=both, config=ConceptsConfig(max_concepts=2)).concepts] == [0, 1]
+    assert len(named(sound=both).concepts) == 1
+    assert len(named(sound={"cat": 1.0}, config=ConceptsConfig(max_concepts=3)).concepts) == 1  # the drum is silent
+
+
+def test_the_papers_naming_is_the_sounding_factors_nearest_word():
+    factorization, visual, audio = scene(sound={"cat": 1.0})
+    wrong = dataclasses.replace(factorization, sounding=1)  # the paper trusts k*, whatever the words say
+    config = ConceptsConfig(naming="factor", min_score=0.0)
+    (concept,) = name_concepts(wrong, visual, audio, anchors(), config).concepts
+    cosines = F.cosine_similarity(wrong.visual_factors[1:2], anchors().visual)
+    assert concept.factor == 1 and concept.label == WORDS[int(cosines.argmax())] == "drum"
+    assert torch.equal(concept.prompt, wrong.visual_factors[1])
+    clip = anchors(visual_logit_scale=100.0)
+    assert name_concepts(wrong, visual, audio, clip, ConceptsConfig(min_score=0.0)).concepts[0].label == "drum"
+    joint = ConceptsConfig(min_score=0.0, naming="joint")
+    assert name_concepts(wrong, visual, audio, clip, joint).concepts[0].label == "cat"
+
+
+def test_things_outside_the_bank_take_a_factor_that_shows_them():
+    other = torch.zeros(1, DIM)
+    other[0, 2] = 12.0  # something that looks more like it than a drum does
+    factorization, visual, _ = scene()
+    pooled = pooled_components(factorization, visual)
+    alone = image_evidence(pooled, anchors(visual_others=other))
+    against = image_evidence(pooled, anchors(visual_others=other), others=True)
+    assert alone[1, 2] > 0.99 and against[1, 2] < 0.6
+    assert against[0, 0] == pytest.approx(float(alone[0, 0]), abs=0.01)  # the cat is untouched
+
+
+def test_probabilities_follow_the_papers_formula():
+    rows = torch.randn(4, 7, generator=torch.Generator().manual_seed(1))
+    weight = torch.randn(7, DIM, generator=torch.Generator().manual_seed(2))
+    bank = anchors(audio=rows, audio_projection=lambda x: x @ weight.T, audio_logit_scale=3.0)
+    sound = torch.rand(2, DIM, generator=torch.Generator().manual_seed(3))
+    logits = [[3.0 * float(torch.dot(weight @ s, r) / (weight @ s).norm() / r.norm()) for r in rows] for s in sound]
+    assert torch.allclose(word_probabilities(sound, bank), torch.tensor(logits).softmax(1), atol=1e-6)
+
+
+def test_newer_sound_counts_more_in_every_frequency_band():
+    values = torch.zeros(2, 3, 4)  # bands, steps, dim
+    values[:, 0, 0] = values[:, 2, 1] = 1.0
+    pooled = pooled_sound(Tokens(values.flatten(0, 1), (2, 3)))
+    assert pooled[1] / pooled[0] == pytest.approx(2.71828, rel=1e-4)
+    same = pooled_sound(Tokens(torch.ones(6, 4), (2, 3)))
+    assert torch.allclose(same, torch.ones(4))
+
+
+@pytest.mark.parametrize("agreement", [0.0, 0.25, 1.0])
+def test_the_score_is_the_lift_over_two_blind_guesses(agreement):
+    heard = torch.tensor([1.0, 0, 0, 0])
+    seen = torch.tensor([[agreement, 1 - agreement, 0, 0], [0, 0, 1.0, 0]])
+    lively = scene()[2]
+    assert sounding_score(heard, seen, lively) == pytest.approx(4 * agreement / (1 + 4 * agreement), abs=1e-3)
