@@ -19,6 +19,7 @@ def add_arguments(parser) -> None:
     """Arguments of ``taco evaluate``."""
     from taco.cli import add_config_arguments
     from taco.evaluation.baselines import METHODS
+    from taco.evaluation.engine import add_engine_arguments
     from taco.evaluation.robustness import AUDIO
     from taco.evaluation.runner import TEMPORAL
 
@@ -44,9 +45,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--groups", action="store_true", help="also a table for each kind, category or subset")
     parser.add_argument("--html", metavar="FILE", help="write one page with the table and the best and worst frames")
     parser.add_argument("--out", metavar="DIR", help="where records are kept (default: the user's cache)")
-    parser.add_argument("--engine", default="local", metavar="E", help="local, or ray: spread clips over a Ray cluster")
-    parser.add_argument("--address", default="auto", help="of the Ray cluster; local starts one on this machine")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes on the cluster (default: one a node)")
+    add_engine_arguments(parser)
     add_config_arguments(parser)
 
 
@@ -136,13 +135,13 @@ class _Tables:
         return Run(dataset, methods, seeds, self.config, self.bank, self.args.temporal, audio, variants)
 
     def _records(self, run, what: str):
-        from taco.evaluation.engine import Engine
+        from taco.evaluation.engine import engine_from
         from taco.evaluation.runner import Progress, evaluate
 
         args = self.args
         out = Path(args.out).expanduser() if args.out else None
         bench = self.bench if args.engine == "local" else None
-        spread = Engine(args.engine, args.address, args.workers, float(str(self.config.models.device).startswith("cuda")))
+        spread = engine_from(args, self.config)
         return evaluate(run, out, bench=bench, progress=Progress(what), spread=spread)
 
     def result(self) -> dict:

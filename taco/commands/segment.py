@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ NS = 1_000_000_000
 def add_arguments(parser) -> None:
     """Arguments of ``taco segment``."""
     from taco.cli import add_config_arguments
+    from taco.evaluation.engine import add_engine_arguments
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
@@ -48,6 +50,7 @@ def add_arguments(parser) -> None:
         "--html", action="store_true", help="write view.html, one file that any browser shows: overlay, words, scores"
     )
     parser.add_argument("--overwrite", action="store_true", help="do it again although the results are there")
+    add_engine_arguments(parser)
     add_config_arguments(parser)
 
 
@@ -61,6 +64,7 @@ def make_pipeline(config):
 def run(args) -> int:
     """Segment every input; returns the exit status."""
     from taco.cli import config_from, print_json
+    from taco.evaluation.engine import engine_from
     from taco.sources import open_sources
 
     every = parse_every(args.every)
@@ -69,6 +73,9 @@ def run(args) -> int:
     if not 0 < args.fps <= 1000:
         raise ValueRangeError(f"--fps: wanted 0 to 1000 frames a second, got {args.fps:g}")
     config = config_from(args)
+    engine = engine_from(args, config)
+    if engine.name == "ray":  # the other processes may run in another folder
+        args.inputs = [str(Path(path).absolute()) for path in args.inputs]
     topics = {"image_topic": args.image_topic, "audio_topic": args.audio_topic}
     sources = open_sources(args.inputs, window_s=config.audio.window_s, fps=args.fps, audio=config.audio, **topics)
     if args.bag and len(sources) > 1:
@@ -80,13 +87,17 @@ def run(args) -> int:
     if args.bag and Path(args.bag).exists():
         raise MediaError(f"cannot write {args.bag}: it exists; remove it or choose another name")
     out = Path(args.out or f"{sources[0].name}_taco") if len(sources) == 1 else Path(args.out or "segmented")
-    work = _Work(args, config, every)
-    summaries = []
+    jobs = []
     for number, source in enumerate(sources, 1):
         folder = out if len(sources) == 1 else out / source.name
-        summaries.append(work.segment(source, folder, f"[{number}/{len(sources)}] " if len(sources) > 1 else ""))
+        folder = folder.absolute() if engine.name == "ray" else folder
+        jobs.append((number, source, folder, f"[{number}/{len(sources)}] " if len(sources) > 1 else ""))
+    found = {}
+    for job, summary in engine.map(_Maker(args, config, every), jobs):
+        found[job[0]] = summary
         if not args.json:
-            print(told(summaries[-1]))
+            print(told(summary))
+    summaries = [found[number] for number, *_ in jobs]
     if args.json:
         print_json(summaries if len(summaries) > 1 else summaries[0])
     return 0
@@ -123,6 +134,19 @@ WORDS = {
     "silent": "silent",
     "skipped": "without usable sound",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Maker:
+    """Builds a worker for one process; can be sent to another."""
+
+    args: argparse.Namespace
+    config: object
+    every: tuple[int, int]
+
+    def __call__(self):
+        work = _Work(self.args, self.config, self.every)
+        return lambda job: work.segment(*job[1:])
 
 
 class _Work:
@@ -170,8 +194,6 @@ class _Work:
         tracker = Tracker(self.config.tracking)
         audio = self.config.audio
         if source.still:
-            import dataclasses
-
             audio = dataclasses.replace(audio, window_s=max(0.1, source.window_s), alignment="trailing")
         last_ns = results.last_ns
         reached_s = self.args.start if last_ns is None else max(self.args.start, last_ns / NS - getattr(source, "origin_s", 0.0))

@@ -66,12 +66,29 @@ class Engine:
             while waiting:
                 (ready, *_), _ = ray.wait(list(waiting))
                 number, holder = waiting.pop(ready)
-                result = ray.get(ready)
+                try:
+                    result = ray.get(ready)
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause from None
                 ask(holder)
                 yield items[number], result
         finally:
             if started:
                 ray.shutdown()
+
+
+def add_engine_arguments(parser) -> None:
+    """``--engine``, ``--address`` and ``--workers``."""
+    parser.add_argument("--engine", default="local", metavar="E", help="local, or ray: spread the work over a Ray cluster")
+    parser.add_argument("--address", default="auto", help="of the Ray cluster; local starts one on this machine")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes on the cluster (default: one a node)")
+
+
+def engine_from(args, config) -> Engine:
+    """The engine of ``add_engine_arguments``; each worker takes a GPU where the models run on one."""
+    if args.workers < 0:
+        raise ConfigError(f"--workers: wanted 0 or more, got {args.workers}")
+    return Engine(args.engine, args.address, args.workers, float(str(config.models.device).startswith("cuda")))
 
 
 class _Holder:
