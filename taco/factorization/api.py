@@ -9,11 +9,9 @@ from torch import Tensor
 
 from taco.config import FactorizationConfig
 from taco.errors import ShapeError, ValueRangeError
-from taco.factorization import gradient
-from taco.factorization.block import COLD_SWEEPS, WARM_SWEEPS, solve_block
 from taco.factorization.objective import unit
-from taco.factorization.problem import Problem, State, terms
-from taco.factorization.start import guided_start
+from taco.factorization.problem import Problem, terms
+from taco.factorization.solve import solve
 from taco.factorization.temporal import (
     CUT,
     SOUND_CHANGE,
@@ -81,12 +79,9 @@ def factorize(
     for frame in range(frames):
         past = inits[frame] or pasts[frame]
         reason = _restart_reason(problem, frame, inits[frame], past, blocks[frame], words[frame])
-        if reason and reason != "cold" and config.solver == "gradient" and inits[frame] is not None and reason != "shape":
-            reason = ""  # the paper's solver starts where it is told to
         reasons.append("silence" if silent[frame] else "blank" if blank[frame] else reason)
     _add_temporal(problem, pasts, reasons, empty)
-    joint = problem.linked is not None
-    state, iterations = _solve(problem, inits, reasons, empty, joint, generator)
+    state, iterations = solve(problem, inits, reasons, empty, generator)
     values = {name: value.tolist() for name, value in terms(problem, state).items()}
     sounding = state.sounding.tolist()
     out = []
@@ -113,64 +108,6 @@ def factorize(
     return out[0] if single else out
 
 
-def _solve(problem: Problem, inits, reasons, empty, joint: bool, generator) -> tuple[State, list[int]]:
-    """Warm frames and cold frames each in one go; a clip that is coupled in one go, cold if any frame is."""
-    config, device = problem.config, problem.visual.device
-    cold = [bool(reason) for reason in reasons]
-    if joint and any(c and not e for c, e in zip(cold, empty)):
-        cold = [True] * problem.frames
-        reasons[:] = [reason or "cold" for reason in reasons]
-    if joint:
-        cold = [all(cold)] * problem.frames
-    groups = [(True, [f for f, c in enumerate(cold) if c]), (False, [f for f, c in enumerate(cold) if not c])]
-    done: list[tuple[list[int], State]] = []
-    iterations = [0] * problem.frames
-    for is_cold, frames in groups:
-        if not frames:
-            continue
-        whole = len(frames) == problem.frames
-        index = torch.tensor(frames, device=device)
-        part = problem if whole else problem.select(index)
-        if is_cold:
-            draw = _Draws(generator, len(frames), part.visual.dtype, device)
-            guided = config.solver == "block" and config.start == "guided"
-            start = guided_start(part, draw) if guided else gradient.random_start(part, draw)
-        else:
-            start = _stacked([inits[f] for f in frames], part.visual.dtype, device)
-        if config.solver == "gradient":
-            steps = config.max_iterations or gradient.STEPS
-            state, count = gradient.solve_gradient(part, start, steps), steps
-        else:
-            state, count = solve_block(part, start, config.max_iterations or (COLD_SWEEPS if is_cold else WARM_SWEEPS))
-        for f in frames:
-            iterations[f] = count
-        done.append((frames, state))
-    if len(done) == 1:
-        return done[0][1], iterations
-    order = torch.tensor(done[0][0] + done[1][0], device=device).argsort()
-
-    def joined(a, b):
-        if a is None or isinstance(a, Tensor):
-            return None if a is None else torch.cat([a, b])[order]
-        return type(a)(*(joined(getattr(a, name), getattr(b, name)) for name in a.__slots__))
-
-    return joined(done[0][1], done[1][1]), iterations
-
-
-class _Draws:
-    """Random numbers, frame by frame, so that a batch gets what its frames would get one after another."""
-
-    def __init__(self, generator: torch.Generator | None, frames: int, dtype, device):
-        self.generator, self.frames, self.dtype, self.device = generator, frames, dtype, device
-        self.own = generator or torch.Generator().manual_seed(0)
-
-    def __call__(self, kind: str, *shape: int) -> Tensor:
-        make = torch.rand if kind == "uniform" else torch.randn
-        times = self.frames if self.generator is not None else 1
-        drawn = [make(shape, generator=self.own, dtype=self.dtype, device=self.own.device) for _ in range(times)]
-        return torch.stack(drawn).to(self.device).expand(self.frames, *shape).clone()
-
-
 def _restart_reason(problem: Problem, frame: int, init, past, blocks: Tensor, words: Tensor) -> str:
     """Why this frame cannot start from ``init``; "" where it can."""
     if past is None:
@@ -183,10 +120,13 @@ def _restart_reason(problem: Problem, frame: int, init, past, blocks: Tensor, wo
     )
     if (tuple(shapes[0]), tuple(shapes[1]), shapes[2]) != got:
         return "shape"
-    if past.sounding < 0:
+    if past.sounding < 0 and not bool(past.visual_factors.any()):
         return "silence"
     memory = past.memory
-    if isinstance(memory, Memory) and memory.blocks.shape == blocks.shape and memory.heard.shape == words.shape:
+    # The paper's solver starts where it is told to, and is pulled by the past that it is given.
+    if problem.config.solver == "gradient" or not isinstance(memory, Memory):
+        return "" if init is not None else "cold"
+    if memory.blocks.shape == blocks.shape and memory.heard.shape == words.shape:
         scores = torch.stack(
             [
                 cut_score(blocks, memory.blocks.to(blocks)),
@@ -219,20 +159,6 @@ def _add_temporal(problem: Problem, pasts, reasons, empty) -> None:
         rows_a[frame] = unit(past.audio_factors[past.sounding].to(rows_a))
     if any_past:
         problem.previous_visual, problem.previous_audio = rows_v, rows_a
-
-
-def _stacked(inits: list[Factorization], dtype, device) -> State:
-    def stack(name: str) -> Tensor:
-        return torch.stack([getattr(f, name) for f in inits]).to(device=device, dtype=dtype)
-
-    sounding = torch.tensor([max(f.sounding, 0) for f in inits], device=device)
-    return State(
-        stack("visual_activations").clamp(0, 1).mT.contiguous(),
-        stack("visual_factors").clamp_min(0),
-        stack("audio_activations").clamp(0, 1).mT.contiguous(),
-        stack("audio_factors").clamp_min(0),
-        sounding,
-    )
 
 
 def _batched(name: str, value, single: bool) -> Tensor:

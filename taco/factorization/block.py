@@ -8,6 +8,7 @@ lowest true loss is kept. Hence without a box and a temporal term the loss never
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -186,7 +187,7 @@ class BlockSolver:
         rows: u (upper 1) or v (upper None) of the side, changed in place; slope: of the penalty, (B, 1, n) on
         the sounding row or (B, K, n) on all.
         """
-        strengths = torch.tensor(STRENGTHS, dtype=rows.dtype, device=rows.device)[:, None]
+        strengths = _strengths(rows.dtype, rows.device)
         candidates = self.candidates_of_one if self.single else self.candidates_of_all
         many, norms = candidates(side, rows, cross, gram, slope * side.step(), strengths, upper)
         batch, c, a, n = many.shape  # a = 1 row or K rows a candidate
@@ -265,7 +266,11 @@ class BlockSolver:
         if self.single:
             rows = take(rows, self.sounding)[:, None]
             other = other if other.shape[1] == 1 else take(other, self.sounding)[:, None]
-        logits, pull = self.bank.visual_logits(rows) if side.visual else self.bank.audio_logits(rows)
+        if side.visual:
+            known = take(self.visual_logits, self.sounding)[:, None] if self.single else self.visual_logits
+            logits, pull = self.bank.visual_logits(rows, known)
+        else:
+            logits, pull = self.bank.audio_logits(rows)
         if self.recent and self.single:
             return pull(self.b3 * (logits.softmax(-1) - self.target))
         ce_v, ce_a, log_v, log_a = cross_entropies(*((logits, other) if side.visual else (other, logits)))
@@ -278,6 +283,12 @@ class BlockSolver:
         if side.visual:
             return pull(w_v * (p_v - p_a) - w_a * p_v * (log_a + ce_a[..., None]))
         return pull(w_a * (p_a - p_v) - w_v * p_a * (log_v + ce_v[..., None]))
+
+
+@functools.cache
+def _strengths(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """STRENGTHS (c, 1), made once: copying them to a GPU within a solve would wait for the host."""
+    return torch.tensor(STRENGTHS, dtype=dtype, device=device)[:, None]
 
 
 def put(rows: Tensor, index: Tensor, value: Tensor) -> Tensor:

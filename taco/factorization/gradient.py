@@ -15,14 +15,17 @@ RESTARTS = 8
 KMEANS_ITERATIONS = 100
 
 
-def random_start(problem: Problem, draw) -> State:
-    """U = sigmoid(N(0, 1)), V = k-means centres; draw(kind, *shape) gives (B, *shape) random numbers."""
-    k = problem.config.n_factors
-    n, t = problem.visual.shape[1], problem.audio.shape[1]
-    seeds = draw("uniform", RESTARTS, k), draw("uniform", RESTARTS, k)
-    visual_v, _ = kmeans(problem.visual, seeds[0], KMEANS_ITERATIONS)
-    audio_v, _ = kmeans(problem.audio, seeds[1], KMEANS_ITERATIONS)
-    return State(draw("normal", k, n).sigmoid(), visual_v, draw("normal", k, t).sigmoid(), audio_v)
+def random_draws(problem: Problem) -> list[tuple[str, tuple[int, ...]]]:
+    """The random numbers that ``random_start`` takes."""
+    k, n, t = problem.config.n_factors, problem.visual.shape[1], problem.audio.shape[1]
+    return [("uniform", (RESTARTS, k)), ("uniform", (RESTARTS, k)), ("normal", (k, n)), ("normal", (k, t))]
+
+
+def random_start(problem: Problem, draws: tuple[Tensor, ...]) -> State:
+    """U = sigmoid(N(0, 1)), V = k-means centres; draws: as ``random_draws`` says, one set a frame."""
+    visual_v, _ = kmeans(problem.visual, draws[0], KMEANS_ITERATIONS)
+    audio_v, _ = kmeans(problem.audio, draws[1], KMEANS_ITERATIONS)
+    return State(draws[2].sigmoid(), visual_v, draws[3].sigmoid(), audio_v)
 
 
 def to_logits(u: Tensor) -> Tensor:

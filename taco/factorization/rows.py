@@ -24,12 +24,17 @@ def solve_rows(
     target = torch.where(still[..., None], rows, cross * inverse)
     others = gram * inverse
     others.diagonal(dim1=-2, dim2=-1).zero_()
-    if rows.is_cuda:
-        for k in [*range(rows.shape[1])] * passes:
-            row = torch.baddbmm(target[:, k : k + 1], others[:, k : k + 1], rows, alpha=-1)
-            torch.clamp(row, 0.0, upper, out=rows[:, k : k + 1])
-        return
-    # The same in numpy, on the same memory: a third of the time for rows this small.
+    (_by_torch if rows.is_cuda else _by_numpy)(rows, target, others, upper, passes)
+
+
+def _by_torch(rows: Tensor, target: Tensor, others: Tensor, upper: float | None, passes: int) -> None:
+    for k in [*range(rows.shape[1])] * passes:
+        row = torch.baddbmm(target[:, k : k + 1], others[:, k : k + 1], rows, alpha=-1)
+        torch.clamp(row, 0.0, upper, out=rows[:, k : k + 1])
+
+
+def _by_numpy(rows: Tensor, target: Tensor, others: Tensor, upper: float | None, passes: int) -> None:
+    """The same on the tensors' own memory: a third of the time for rows this small."""
     for r, t, o in zip(rows.numpy(), target.numpy(), others.numpy()):
         row = np.empty_like(r[0])
         for r_k, t_k, o_k in list(zip(r, t, o)) * passes:

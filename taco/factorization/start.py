@@ -16,15 +16,20 @@ LEAST_TOKENS = 6
 INSIDE, OUTSIDE = 0.9, 0.02
 
 
-def guided_start(problem: Problem, draw) -> State:
+def guided_draws(problem: Problem) -> list[tuple[str, tuple[int, ...]]]:
+    """The random numbers that ``guided_start`` takes."""
+    k = problem.config.n_factors
+    return [("uniform", (RESTARTS, k)), ("uniform", (RESTARTS // 2, k))]
+
+
+def guided_start(problem: Problem, seeds: tuple[Tensor, Tensor]) -> State:
     """Clusters as factors: U = 0.9 inside and 0.02 outside, V = cluster means, factor 0 the one that fits the sound.
 
-    draw(kind, *shape) gives (B, *shape) random numbers. Without a penalty the sound has no say.
+    seeds: as ``guided_draws`` says, one set a frame. Without a penalty the sound has no say.
     """
     k = problem.config.n_factors
     n = problem.visual.shape[1]
     by_sound = problem.config.penalty != "none" and problem.config.penalty_weight > 0
-    seeds = draw("uniform", RESTARTS, k), draw("uniform", RESTARTS // 2, k)
     heard = problem.heard.squeeze(1).softmax(-1)
     scores = low_rank_scores(problem.visual, min(RANK, n, problem.visual.shape[2]))
     scores = smoothed(scores, problem.visual_grid)
@@ -57,8 +62,24 @@ def low_rank_scores(tokens: Tensor, rank: int) -> Tensor:
     index = torch.linspace(0, tokens.shape[1] - 1, rank, device=tokens.device).long()
     rows = tokens[:, index]
     for _ in range(2):
-        rows = torch.linalg.qr(((rows @ tokens.mT) @ tokens).mT)[0].mT
+        rows = orthonormal((rows @ tokens.mT) @ tokens)
     return tokens @ rows.mT
+
+
+def orthonormal(rows: Tensor) -> Tensor:
+    """Rows (B, R, C) made orthonormal; on a GPU by Gram-Schmidt, since the library call cannot be captured in a graph."""
+    return gram_schmidt(rows) if rows.is_cuda else torch.linalg.qr(rows.mT)[0].mT
+
+
+def gram_schmidt(rows: Tensor) -> Tensor:
+    """Orthonormal rows (B, R, C) of the same span, each row cleared of those before it twice over."""
+    done: list[Tensor] = []
+    for row in rows.split(1, 1):
+        for _ in range(2 if done else 0):
+            basis = torch.cat(done, 1)
+            row = row - (row @ basis.mT) @ basis
+        done.append(torch.nn.functional.normalize(row, dim=-1))
+    return torch.cat(done, 1)
 
 
 def smoothed(scores: Tensor, grid: tuple[int, int] | None) -> Tensor:

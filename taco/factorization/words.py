@@ -68,9 +68,9 @@ class WordBank:
     def __len__(self) -> int:
         return self.visual.shape[0]
 
-    def visual_logits(self, components: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """cos(components (..., C_v), A_v) (..., M) and the pull-back of a gradient on it."""
-        return _cosine(components, self.visual, None, 1.0)
+    def visual_logits(self, components: Tensor, known: Tensor | None = None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """cos(components (..., C_v), A_v) (..., M) and the pull-back of a gradient on it; known: the cosines, where at hand."""
+        return _cosine(components, self.visual, None, 1.0, known)
 
     def audio_logits(self, components: Tensor, grad: bool = True) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """s cos(P(components (..., C_a)), A_a) (..., M) and the pull-back of a gradient on it."""
@@ -130,14 +130,14 @@ def _unit_rows(name: str, value: Tensor, dtype: torch.dtype, device: torch.devic
     return value / torch.linalg.vector_norm(value, dim=-1, keepdim=True).clamp_min(TINY)
 
 
-def _cosine(rows: Tensor, words: Tensor, gram: Tensor | None, scale: float):
+def _cosine(rows: Tensor, words: Tensor, gram: Tensor | None, scale: float, known: Tensor | None = None):
     """scale (rows words^T) / |rows|_gram and its pull-back; rows (..., C), words (M, C), gram (C, C) or None."""
     metric = rows if gram is None else rows @ gram
     norm = (rows * metric).sum(-1, keepdim=True).clamp_min(TINY * TINY).sqrt()
     # The matrix products run on 2-d rows: torch's n-d by 2-d product is slower for a few rows.
-    logits = (rows.reshape(-1, rows.shape[-1]) @ words.T).view(*rows.shape[:-1], -1) / norm
-    if scale != 1.0:
-        logits = logits * scale
+    logits = known
+    if logits is None:
+        logits = (rows.reshape(-1, rows.shape[-1]) @ words.T).view(*rows.shape[:-1], -1) * (scale / norm)
 
     def pull(gradient: Tensor) -> Tensor:
         back = (gradient.reshape(-1, gradient.shape[-1]) @ words).view(rows.shape)
