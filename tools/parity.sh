@@ -3,7 +3,7 @@
 #   make parity                                                        MSCLAP against the msclap package
 #   FCCLIP=~/fc-clip DETECTRON2=~/detectron2 make parity               and FC-CLIP against its own classes
 #   FCCLIP=... DETECTRON2=... tools/parity.sh --full                   and at full size (5 GB of memory)
-# The table goes to docs/parity.md.
+# With FC-CLIP the table goes to docs/parity.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv-parity
@@ -20,7 +20,7 @@ if [ "$(cat "$venv/.recipe" 2>/dev/null)" != "$recipe" ]; then
   pip --no-deps "msclap==1.3.4" "open_clip_torch==3.3.0"
   echo "$recipe" > "$venv/.recipe"
 fi
-args=(--table docs/parity.md)
-[ -n "${FCCLIP:-}" ] && args+=(--fcclip "$FCCLIP")
+args=()
+[ -n "${FCCLIP:-}" ] && args+=(--fcclip "$FCCLIP" --table docs/parity.md)
 [ -n "${DETECTRON2:-}" ] && args+=(--detectron2 "$DETECTRON2")
 HF_HUB_OFFLINE=1 exec "$venv/bin/python" -W ignore tools/parity.py "${args[@]}" "$@"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from taco.backbones import htsat
 from taco.backbones.checkpoint import UnsetWeights, frozen, load_strictly, read_state_dict
-from taco.backbones.placement import resolve_device, resolve_precision
+from taco.backbones.placement import resolve_device
 from taco.errors import ConfigError, WeightsError
 from taco.types import AudioWindow, Tokens
 
@@ -27,20 +27,16 @@ class LAIONCLAPAudioEncoder:
 
     name = "laion-clap"
 
-    def __init__(
-        self, model, extractor, tokenizer, *, device="cpu", precision="float32", prompt="This is a sound of {}", checkpoint=None
-    ):
+    def __init__(self, model, extractor, tokenizer, *, device="cpu", prompt="This is a sound of {}", checkpoint=None):
         self.prompt, self.checkpoint = prompt, checkpoint
         self.device = resolve_device(str(device))
-        self.dtype = resolve_precision(precision, self.device)
         self.model = frozen(model, self.device)
-        self.model.audio_model.to(self.dtype)
         self.logit_scale = float(model.logit_scale_a.detach().float().exp())
         self._extractor, self._tokenizer = extractor, tokenizer
 
     @classmethod
     def from_checkpoint(
-        cls, folder: str | Path, device: str = "cpu", *, precision: str = "float32", prompt: str = "This is a sound of {}"
+        cls, folder: str | Path, device: str = "cpu", *, prompt: str = "This is a sound of {}"
     ) -> LAIONCLAPAudioEncoder:
         """Load a folder with config.json, weights, extractor and tokenizer files; WeightsError names what is wrong."""
         placed = resolve_device(device)
@@ -67,7 +63,7 @@ class LAIONCLAPAudioEncoder:
             if key.endswith(("position_ids", "token_type_ids", "relative_position_index")):
                 state[key] = own[key]
         load_strictly(model, state, WHAT, weights)
-        return cls(model, extractor, tokenizer, device=placed, precision=precision, prompt=prompt, checkpoint=weights)
+        return cls(model, extractor, tokenizer, device=placed, prompt=prompt, checkpoint=weights)
 
     def encode(self, window: AudioWindow) -> Tokens:
         """Audio tokens (64, 768) on the grid (2 frequency, 32 time) of a mono window at any sample rate."""
@@ -77,7 +73,7 @@ class LAIONCLAPAudioEncoder:
         samples = htsat.tile(samples, self._extractor.nb_max_samples)
         features = self._extractor(samples, sampling_rate=rate, truncation="rand_trunc", padding="repeatpad", return_tensors="pt")
         with torch.inference_mode():
-            mel = features["input_features"].to(self.device, self.dtype)
+            mel = features["input_features"].to(self.device)
             values, grid = htsat.sequence(self.model.audio_model(input_features=mel).last_hidden_state)
         return Tokens(values.clone(), grid)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from taco.backbones import htsat
 from taco.backbones.checkpoint import FETCH, UnsetWeights, frozen, load_strictly, read_state_dict, report_unused
 from taco.backbones.gpt2 import END, GPT2Tokenizer
-from taco.backbones.placement import resolve_device, resolve_precision
+from taco.backbones.placement import resolve_device
 from taco.errors import ConfigError, WeightsError
 from taco.types import AudioWindow, Tokens
 
@@ -46,8 +46,8 @@ class MSCLAPAudioEncoder:
     """A frozen CLAP. Build it with ``from_checkpoint``.
 
     tokens: HTS-AT's last map before pooling, 2 frequency x 32 time, 768 wide. A sound is resampled to
-    44.1 kHz and repeated to 7 s; of a longer one the newest 7 s are taken. precision: number type of the
-    sound tower; all that leaves this class is float32. prompt: template of the word prompts.
+    44.1 kHz and repeated to 7 s; of a longer one the newest 7 s are taken. All is float32: the towers are
+    small, and decibels want the digits. prompt: template of the word prompts.
     """
 
     def __init__(
@@ -61,17 +61,14 @@ class MSCLAPAudioEncoder:
         *,
         tokenizer: GPT2Tokenizer | Path | None = None,
         device: str | torch.device = "cpu",
-        precision: str = "float32",
         prompt: str = "This is a sound of {}",
         checkpoint: Path | None = None,
         name: str = "msclap-2023",
     ):
         self.name, self.prompt, self.checkpoint = name, prompt, checkpoint
         self.device = resolve_device(str(device))
-        self.dtype = resolve_precision(precision, self.device)
-        self.audio = frozen(audio, self.device, self.dtype)
-        self.text, self.audio_projection, self.text_projection = (
-            frozen(part, self.device) for part in (text, audio_projection, text_projection)
+        self.audio, self.text, self.audio_projection, self.text_projection = (
+            frozen(part, self.device) for part in (audio, text, audio_projection, text_projection)
         )
         self.mel = mel.to(self.device, torch.float32)
         self.logit_scale = float(logit_scale)
@@ -84,13 +81,12 @@ class MSCLAPAudioEncoder:
         device: str = "cpu",
         tokenizer: str | Path | None = None,
         *,
-        precision: str = "float32",
         prompt: str = "This is a sound of {}",
     ) -> MSCLAPAudioEncoder:
         """Load ``CLAP_weights_2023.pth``.
 
-        tokenizer: folder with GPT-2's vocab.json and merges.txt; None looks beside the checkpoint, and
-        only when words are encoded. Raises WeightsError, DeviceError, MissingPackageError.
+        tokenizer: folder with GPT-2's vocab.json and merges.txt; None looks beside the checkpoint, or in
+        gpt2/ there. Only needed when words are encoded. Raises WeightsError, DeviceError, MissingPackageError.
         """
         placed = resolve_device(device)
         state = read_state_dict(path, WHAT, wrappers=("model", "state_dict"))
@@ -110,6 +106,7 @@ class MSCLAPAudioEncoder:
             shape = weights["linear1.weight"].shape if "linear1.weight" in weights else (1024, 768)
             projections.append(Projection(shape[1], shape[0]))
             load_strictly(projections[-1], weights, f"{WHAT} {prefix[:-1]}", path)
+        beside = Path(path).expanduser().parent
         report_unused((key for key in state if not key.startswith(_KNOWN)), WHAT)
         return cls(
             audio,
@@ -117,9 +114,8 @@ class MSCLAPAudioEncoder:
             *projections,
             state[_MEL],
             float(state["logit_scale"].float().exp()),
-            tokenizer=Path(tokenizer) if tokenizer else Path(path).parent,
+            tokenizer=Path(tokenizer) if tokenizer else beside / "gpt2" if (beside / "gpt2").is_dir() else beside,
             device=placed,
-            precision=precision,
             prompt=prompt,
             checkpoint=Path(path),
         )
@@ -134,7 +130,7 @@ class MSCLAPAudioEncoder:
     def encode(self, window: AudioWindow) -> Tokens:
         """Audio tokens (64, 768) on the grid (2 frequency, 32 time) of a mono window at any sample rate."""
         with torch.inference_mode():
-            hidden = self.audio(input_features=self.front_end(window).to(self.dtype)).last_hidden_state
+            hidden = self.audio(input_features=self.front_end(window)).last_hidden_state
             values, grid = htsat.sequence(hidden)
         return Tokens(values.clone(), grid)  # outside inference mode: a solver may differentiate through it
 

@@ -46,8 +46,8 @@ def _audio(models: ModelsConfig) -> AudioEncoder:
     if name == "laion-clap":
         from taco.backbones.laionclap import LAIONCLAPAudioEncoder
 
-        return LAIONCLAPAudioEncoder.from_checkpoint(path.parent, device=models.device, precision=models.precision)
+        return LAIONCLAPAudioEncoder.from_checkpoint(path.parent, device=models.device)
     from taco.backbones.msclap import MSCLAPAudioEncoder
 
     tokenizer = weights.locate("gpt2", models).parent
-    return MSCLAPAudioEncoder.from_checkpoint(path, device=models.device, tokenizer=tokenizer, precision=models.precision)
+    return MSCLAPAudioEncoder.from_checkpoint(path, device=models.device, tokenizer=tokenizer)

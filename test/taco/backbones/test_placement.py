@@ -54,14 +54,20 @@ def test_a_device_that_is_not_there_is_an_error_never_the_cpu(monkeypatch, count
     "name, device, wanted",
     [
         ("auto", "cpu", torch.float32),
-        ("auto", "cuda:0", torch.float16),
+        ("auto", "cuda:0", torch.bfloat16),
         ("float16", "cpu", torch.float16),
         ("bfloat16", "cuda:0", torch.bfloat16),
         ("float32", "cuda:0", torch.float32),
     ],
 )
-def test_precision(name, device, wanted):
+def test_precision(monkeypatch, name, device, wanted):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     assert resolve_precision(name, torch.device(device)) == wanted
+
+
+def test_auto_precision_of_an_old_gpu_never_overflows(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    assert resolve_precision("auto", torch.device("cuda:0")) == torch.float32
 
 
 def test_unknown_precision_is_refused():
