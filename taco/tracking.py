@@ -15,6 +15,8 @@ NS = 1_000_000_000
 JUMP_BACK_NS = NS  # stamps that fall back further than this are another recording
 CELLS = 64  # masks are compared on a grid this fine on their longer side
 WEIGHTS = (0.5, 0.25, 0.25)  # place, word, factor; without a factor the other two share its part
+PLACE_UNKNOWN = 0.3  # nearness after a cut
+OTHER_WORD = 0.3  # likeness of two sightings whose best words are among each other's further words
 FACTOR_MEMORY = 0.7  # share of the old direction in the running factor of a track
 
 
@@ -35,6 +37,7 @@ class Track:
     thing: SoundingObject
     cells: np.ndarray
     factor: np.ndarray | None
+    elsewhere: bool = False  # the image changed all over since: where it was says nothing any more
 
     @property
     def label(self) -> str:
@@ -75,6 +78,8 @@ class Tracker:
         self._newest_ns = now_ns = max(scene.stamp_ns, self._newest_ns or scene.stamp_ns)
         known = [track for track in self.tracks if track.state != "lost"]
         factor = _factor(scene)
+        if scene.factorization is not None and scene.factorization.restart == "cut":
+            known = [dataclasses.replace(track, elsewhere=True) for track in known]
         seen = [(thing, _cells(thing.mask)) for thing in scene.objects]
         matches = self._match(known, seen, factor, now_ns)
         tracks, objects = [], []
@@ -162,7 +167,7 @@ def similarity(track: Track, thing: SoundingObject, cells: np.ndarray, factor: n
 
     gap_s: seconds between the two; the longer, the further a thing or the camera may have moved.
     """
-    place = _place(track, thing, cells, gap_s)
+    place = PLACE_UNKNOWN if track.elsewhere else _place(track, thing, cells, gap_s)
     if place < 0.05:
         return 0.0
     word = _word(track.thing, thing)
@@ -186,7 +191,7 @@ def _place(track: Track, thing: SoundingObject, cells: np.ndarray, gap_s: float)
 def _word(one: SoundingObject, other: SoundingObject) -> float:
     if one.label == other.label:
         return 1.0
-    return 0.5 if other.label in dict(one.labels) or one.label in dict(other.labels) else 0.0
+    return OTHER_WORD if other.label in dict(one.labels) or one.label in dict(other.labels) else 0.0
 
 
 def _cells(mask: np.ndarray) -> np.ndarray:

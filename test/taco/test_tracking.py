@@ -86,6 +86,20 @@ def test_the_look_decides_between_two_candidates_at_a_place():
     assert ids(tracker, 0.2, thing(56, word="horn"), factorization=factors(3)) == [2], "another look and another word"
 
 
+def test_after_a_cut_the_old_place_says_nothing():
+    """In the middle of a silence the scene changes: another thing where the first one was is another thing."""
+    for restart, wanted in (("", 1), ("cut", 2)):
+        tracker = Tracker()
+        ids(tracker, 0.0, thing(40, word="dog"), factorization=factors(0))
+        cut = dataclasses.replace(factors(0), restart=restart)
+        ids(tracker, 0.1, factorization=cut)
+        mixed = dataclasses.replace(factors(0), visual_factors=factors(0).visual_factors + 0.8 * factors(3).visual_factors)
+        assert ids(tracker, 0.2, thing(40, word="horn", others=("dog",)), factorization=mixed) == [wanted]
+    tracker = Tracker()
+    ids(tracker, 0.0, thing(40, word="dog"), factorization=factors(0))
+    assert ids(tracker, 0.1, thing(110, 60, word="dog"), factorization=dataclasses.replace(factors(0), restart="cut")) == [1]
+
+
 def test_several_objects_in_any_order():
     tracker = Tracker()
     a, b = thing(5, 5), thing(100, 70, word="cat")
