@@ -42,7 +42,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--temporal", default="auto", choices=TEMPORAL, help="how the frames of a clip hang together")
     parser.add_argument("--iterations", nargs="+", type=int, default=[], metavar="N", help="score and time at these limits")
     parser.add_argument("--audio", nargs="+", default=[], choices=AUDIO, help="replace the sound; tells false positives")
-    parser.add_argument("--groups", action="store_true", help="also a table for each kind, category or subset")
+    parser.add_argument("--groups", action="store_true", help="also a table for each class, category or kind")
     parser.add_argument("--html", metavar="FILE", help="write one page with the table and the best and worst frames")
     parser.add_argument("--out", metavar="DIR", help="where records are kept (default: the user's cache)")
     add_engine_arguments(parser)
@@ -158,10 +158,7 @@ class _Tables:
             row: scores.over_seeds([scores.figures(dataset, records, thresholds.get(row)) for records in runs.values()])
             for row, runs in self.records.items()
         }
-        groups = sorted({r["group"] for r in next(iter(self.records[main.rows[0]].values()))})
-        by_group = {}
-        for group in groups if self.args.groups or self.args.dataset == "stamps" else ():
-            by_group[group] = {row: self._of_group(runs, group, thresholds.get(row)) for row, runs in self.records.items()}
+        by_group = self._groups(thresholds) if self.args.groups or self.args.dataset == "stamps" else {}
         return {
             "dataset": dataset.name,
             "split": dataset.split,
@@ -175,6 +172,21 @@ class _Tables:
             "val_thresholds": thresholds,
             "wrong_sounds": self._wrong_sounds(tuning),
         }
+
+    def _groups(self, thresholds) -> dict:
+        """{class, kind, category or subset: {row: figures}}."""
+        from taco.evaluation import scores
+
+        found: dict = {}
+        if self.dataset.rules.metric in ("semantic", "detection"):
+            for row, runs in self.records.items():
+                tables = [scores.by_class(self.dataset, records) for records in runs.values()]
+                for name in sorted({name for table in tables for name in table}):
+                    found.setdefault(name, {})[row] = scores.over_seeds([table[name] for table in tables if name in table])
+            return found
+        for group in sorted({r["group"] for runs in self.records.values() for r in next(iter(runs.values()))}):
+            found[group] = {row: self._of_group(runs, group, thresholds.get(row)) for row, runs in self.records.items()}
+        return found
 
     def _of_group(self, runs, group: str, threshold):
         from taco.evaluation import scores

@@ -108,6 +108,20 @@ def figures(dataset: Dataset, records: Sequence[Record], threshold: float | None
     return out
 
 
+def by_class(dataset: Dataset, records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """{class: its figures} where classes are scored, percent: IoU and F of a semantic set, IoU and mAP of a pooled one."""
+    records = [r for r in records if r["scored"]]
+    if dataset.rules.metric == "semantic":
+        _, _, found = metrics.combine_semantic([r["counts"] for r in records])
+        names = dataset.words if dataset.has_background else ("background", *dataset.words)
+        return {names[number]: {"miou": 100 * iou, "f": 100 * f} for number, (iou, f) in found.items()}
+    if dataset.rules.metric == "detection":
+        found = metrics.detection_by_class(*zip(*[(r["map"], r["truth"], r["class_id"]) for r in records]))
+        words = {r["class_id"]: r["word"] or f"class {r['class_id']}" for r in records}
+        return {words[number]: {"iou": 100 * iou, "map": 100 * ap} for number, (iou, ap) in found.items()}
+    return {}
+
+
 def over_seeds(runs: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
     """{figure: (mean, standard deviation)} over seeds; the deviation is of the population, as in the public runs."""
     return {name: (float(np.mean([r[name] for r in runs])), float(np.std([r[name] for r in runs]))) for name in runs[0]}

@@ -12,9 +12,12 @@ from test_runner import CONFIG, MadeClip, made
 
 from taco import cli
 from taco.commands import evaluate
+from taco.errors import ConfigError
 from taco.evaluation import report, stampset, streams
 from taco.evaluation.baselines import Bench
 from taco.evaluation.datasets import Dataset, Rules
+
+EYE = models.Eye.encode_text
 
 
 @pytest.fixture
@@ -134,6 +137,48 @@ def test_general_banks(name, build, made_models, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    "name, build, classes, columns",
+    [
+        ("avss", trees.avss, {"background", "dog", "violin"}, {"miou", "f"}),
+        ("ade-sp-semantic", trees.ade, {"background", "dog", "cat"}, {"miou", "f"}),
+        ("ade-sp", trees.ade, {"dog", "cat"}, {"iou", "map"}),
+        ("s4", trees.s4, {"dog barking", "playing violin"}, {"iou", "f"}),
+    ],
+)
+def test_figures_of_each_class(name, build, classes, columns, made_models, tmp_path, capsys):
+    build(tmp_path / "data")
+    bank = ("--bank", "general") if name != "ade-sp" else ()  # the made models know other words than the set
+    words = (name, "--data", tmp_path / "data", "--out", tmp_path / "out", "--method", "u", "--groups", "--json", *bank)
+    _, out, _ = run(*words, capsys=capsys)
+    groups = json.loads(out)["groups"]
+    assert set(groups) == classes
+    assert all(columns <= set(group["u"]) and 0 <= group["u"][key][0] <= 100 for group in groups.values() for key in columns)
+
+
+def test_a_specific_bank_of_unknown_words_is_refused_by_a_closed_vocabulary(made_models, tmp_path, capsys, monkeypatch):
+    def refuse(self, words):
+        if "dog" in words:
+            raise ConfigError(f"models.word_bank: eye does not know {words[0]}")
+        return EYE(self, words)
+
+    trees.avss(tmp_path / "data")
+    monkeypatch.setattr(models.Eye, "encode_text", refuse)
+    status, _, err = run("avss", "--data", tmp_path / "data", "--out", tmp_path / "out", capsys=capsys)
+    assert status == 2 and "does not know background" in err
+
+
+def test_paper_takes_the_papers_models_solver_and_binding(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(
+        evaluate, "make_bench", lambda config: seen.append(config) or Bench(CONFIG, pipeline=models.pipeline(CONFIG))
+    )
+    trees.s4(tmp_path / "data")
+    words = ["s4", "--data", tmp_path / "data", "--out", tmp_path / "out", "--limit", 1, "--iterations", 3, "--paper", "--json"]
+    assert cli.main(["evaluate", *map(str, words)]) == 0
+    assert (seen[0].models.name, seen[0].factorization.solver, seen[0].factorization.binding) == ("paper", "gradient", "penalty")
+
+
+@pytest.mark.parametrize(
     "words, status, told",
     [
         (("s4",), 2, "--data DIR"),
@@ -220,3 +265,79 @@ def test_modes_of_a_stream():
     assert restarts["warm, no term"][1:4] == ["", "", ""]
     figures = streams._measured(clip, samples, streams.run_mode(bench, "warm", samples))
     assert figures["iou"] > 40 and figures["stability"] > 40 and figures["ms"] > 0
+
+
+# --- composed scenes from made cut-outs and sounds
+
+
+class MadeSources:
+    """In place of the packages: a coloured square for each picture, a tone for each sound."""
+
+    distractors = {"val": ("a.png", "b.png", "c.png"), "test": ("d.png", "e.png", "f.png")}
+
+    def cutout(self, source):
+        rgba = np.full((80, 80, 4), 255, np.uint8)
+        rgba[..., :3] = np.frombuffer(source.encode().ljust(3, b"x")[-7:-4].ljust(3, b"x"), np.uint8)
+        return rgba
+
+    def sound(self, source, seed=0):
+        pitch = 200 + 50 * (sum(source.encode()) % 40)
+        return (0.5 * np.sin(2 * np.pi * pitch * np.arange(48000) / 48000)).astype(np.float32), 48000
+
+
+WORDS = ("guitar", "piano", "violin", "cello", "harp", "flute", "drums")
+
+
+@pytest.fixture
+def composer(monkeypatch):
+    from taco.evaluation import robustness
+    from taco.evaluation.stamps import Stamps
+
+    made = Stamps(WORDS, sources=MadeSources(), size=(120, 160))
+    monkeypatch.setattr(stampset, "stamps_of", lambda words, window_s: made)
+    monkeypatch.setattr(streams, "stamps_of", lambda words, window_s: made)
+    monkeypatch.setattr(robustness, "_sources", MadeSources)
+    return made
+
+
+def test_scenes_as_a_data_set(composer):
+    data = stampset.stamp_set(WORDS, "val", 20)
+    assert {kind: sum(c.kind == kind for c in data.clips) for kind in stampset.SCORED_KINDS} == {
+        "one": 20, "two": 20, "both": 20, "distractors": 20, "motion": 2,
+    }  # fmt: skip
+    first = {kind: next(c for c in data.clips if c.kind == kind).load() for kind in stampset.SCORED_KINDS}
+    (two,) = first["two"]
+    assert len(two.things) == 1 and two.word == two.things[0][0] and np.array_equal(two.truth, two.things[0][1])
+    assert two.silent.any() and not (two.silent & two.truth).any()
+    (both,) = first["both"]
+    assert len(both.things) == 2 and both.word == "" and np.array_equal(both.truth, both.things[0][1] | both.things[1][1])
+    assert len(first["motion"]) == 30 and sum(s.truth is not None for s in first["motion"]) == 6
+    (quiet,) = stampset.stamp_set(WORDS, "val", 1, kinds=("offscreen",)).clips[0].load()
+    assert not quiet.truth.any() and quiet.things == () and quiet.word == "" and np.any(quiet.window.samples)
+
+
+def test_the_sound_changes_from_one_thing_in_view_to_the_other(composer):
+    clip = streams.SwitchClip("val", 3, WORDS)
+    samples = clip.load(1.0)
+    assert len(samples) == 50 and clip.change == 20
+    words = [s.word for s in samples]
+    assert len(set(words[:20])) == len(set(words[20:])) == 1 and words[0] != words[20]
+    assert np.array_equal(samples[0].truth, samples[-1].silent) and np.array_equal(samples[-1].truth, samples[0].silent)
+    assert len({len(s.window.samples) for s in samples}) == 1
+
+    def pitch(samples):
+        return int(np.abs(np.fft.rfft(samples)).argmax())
+
+    before, after = pitch(samples[0].window.samples), pitch(samples[-1].window.samples)
+    assert before != after and pitch(samples[19].window.samples) == before
+    newest = samples[20].window.samples[-4800:]  # the tenth of a second before the first changed frame
+    assert abs(pitch(newest) * 10 - after) <= 10
+
+
+def test_offscreen_sounds_are_of_other_things(composer):
+    from taco.evaluation import robustness
+
+    data = stampset.stamp_set(WORDS, "val", 2, kinds=("two",))
+    (sample,) = data.clips[0].load()
+    wrong = robustness.replaced(sample, "offscreen", data, 0, 1.0)
+    assert wrong.window.level_dbfs > -30 and len(wrong.window.samples) == 48000 and not wrong.truth.any()
