@@ -150,7 +150,7 @@ class Stamps:
 
     def _frame(self, world: _World, samples: np.ndarray, number: int, count: int, rng: np.random.Generator) -> SceneFrame:
         length = round(self.window_s * SOUND_RATE)
-        start = round(number * (len(samples) - length) / max(count - 1, 1)) if count > 1 else 0
+        start = round(number * SOUND_RATE / FRAME_RATE)
         start_ns = round(start * 1e9 / SOUND_RATE)
         window = AudioWindow(np.ascontiguousarray(samples[start : start + length]), SOUND_RATE, start_ns)
         rgb, things = world.look(number / max(count - 1, 1), rng)

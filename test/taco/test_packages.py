@@ -104,7 +104,7 @@ def test_folders_follow_the_environment(tmp_path, monkeypatch):
 
 APT = """case "$*" in
   *update*) echo update >> "$LOG"; : > "$LISTS" ;;
-  *download*) if [ -e "$LISTS" ]; then echo deb > made_1.0_all.deb; else echo "E: Unable to locate package made" >&2; exit 100; fi ;;
+  *download*) [ -e "$LISTS" ] || { echo "E: Unable to locate package made" >&2; exit 100; }; echo deb > made_1.0_all.deb ;;
 esac
 """
 DPKG = 'mkdir -p "$3/usr/share" && echo data > "$3/usr/share/made"\n'
