@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,16 +21,16 @@ def write_overlay(source, results: Results, start_s: float, end_s: float, bar=No
     Every frame of the source from ``start_s`` to ``end_s`` is shown; one that was not looked at shows what was found last.
     bar: told after each frame, a tqdm.
     """
-    scenes = [scene for scene in map(scene_of, results.records) if scene is not None]
-    stamps = [scene.stamp_ns for scene in scenes]
     written = []
     if source.still:
-        best = max(scenes, key=lambda scene: (len(scene.objects) > 0, scene.sounding_score))
+        best = max(results.records, key=lambda record: (len(record["objects"]) > 0, record.get("sounding_score", 0.0)))
+        found = next(record for record in results.read() if record["frame"] == best["frame"])
         written.append(results.folder / "overlay.png")
-        save_image(written[-1], draw.overlay(source.rgb, best))
-        if len(scenes) == 1:
+        save_image(written[-1], draw.overlay(source.rgb, scene_of(found)))
+        if len(results.records) == 1:
             return written
-    shown = _still_frames(source, scenes) if source.still else _video_frames(source, scenes, stamps, start_s, end_s)
+    scenes = filter(None, map(scene_of, results.read()))
+    shown = _still_frames(source, scenes) if source.still else _video_frames(source, scenes, start_s, end_s)
     written.append(results.folder / "overlay.mp4")
     sound = source.sound(start_s)
     options = {"fps": max(1.0, source.fps), "sample_rate": source.sample_rate, "channels": source.channels}
@@ -63,19 +62,23 @@ def save_image(path: Path, rgb: np.ndarray) -> None:
         Image.fromarray(rgb).save(part)
 
 
-def _video_frames(source, scenes: list[SoundingScene], stamps: list[int], start_s, end_s) -> Iterator[tuple[np.ndarray, int]]:
+def _video_frames(source, scenes: Iterator[SoundingScene], start_s, end_s) -> Iterator[tuple[np.ndarray, int]]:
+    """Every frame with the newest scene that is not after it; one scene is in memory at a time."""
+    scene, later = None, next(scenes, None)
     for frame in source.frames(start_s, end_s):
-        index = bisect.bisect_right(stamps, frame.stamp_ns) - 1
-        fits = index >= 0 and tuple(scenes[index].size) == frame.size
-        yield draw.overlay(frame.rgb, scenes[index]) if fits else frame.rgb, frame.stamp_ns
+        while later is not None and later.stamp_ns <= frame.stamp_ns:
+            scene, later = later, next(scenes, None)
+        fits = scene is not None and tuple(scene.size) == frame.size
+        yield draw.overlay(frame.rgb, scene) if fits else frame.rgb, frame.stamp_ns
 
 
-def _still_frames(source, scenes: list[SoundingScene]) -> Iterator[tuple[np.ndarray, int]]:
+def _still_frames(source, scenes: Iterator[SoundingScene]) -> Iterator[tuple[np.ndarray, int]]:
     """The picture during each window of the sound, with what was found in that window."""
     step_ns = NS // STILL_FPS
-    tick_ns = scenes[0].window_start_ns
+    tick_ns = None
     for scene in scenes:
         picture = draw.overlay(source.rgb, scene)
+        tick_ns = scene.window_start_ns if tick_ns is None else tick_ns
         while tick_ns < scene.stamp_ns:
             yield picture, tick_ns
             tick_ns += step_ns

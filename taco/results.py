@@ -82,11 +82,18 @@ def scene_of(record: dict) -> SoundingScene | None:
 
 def skipped(stamp_ns: int, index: int, why: str) -> dict:
     """The line of a frame without usable sound."""
-    return {"frame": index, "time_s": round(stamp_ns / 1e9, 6), "stamp_ns": int(stamp_ns), "verdict": "skipped", "reason": why}
+    head = {"frame": index, "time_s": round(stamp_ns / 1e9, 6), "stamp_ns": int(stamp_ns)}
+    return {**head, "verdict": "skipped", "reason": why, "mask": None, "objects": []}
+
+
+def light(record: dict) -> dict:
+    """A line without masks and times of stages: small enough to keep one of every frame of a long recording."""
+    things = [{name: thing[name] for name in ("id", "label", "score")} for thing in record.get("objects", [])]
+    return {name: value for name, value in record.items() if name not in ("objects", "stage_ms")} | {"objects": things}
 
 
 class Results:
-    """The folder of one input's results, safe against interruption.
+    """The folder of one input's results, safe against interruption. records: its lines so far, ``light``.
 
     folder: where the final files go. fingerprint: everything that the results depend on; an unfinished
     run with the same one is continued, any other is thrown away.
@@ -116,7 +123,7 @@ class Results:
             except BlockingIOError:
                 self._lock.close()
                 raise MediaError(f"{self.folder}: another run is writing here; wait for it or choose another -o") from None
-            self.records = list(self._unfinished())
+            self.records = self._take_up()
             self.resumed = len(self.records)
             if not self.resumed:
                 for old in self.part.iterdir():
@@ -124,8 +131,6 @@ class Results:
                         shutil.rmtree(old) if old.is_dir() else old.unlink()
             (self.part / "masks").mkdir(exist_ok=True)
             (self.part / "run.json").write_text(json.dumps({"fingerprint": self.fingerprint}))
-            kept = "".join(json.dumps(record) + "\n" for record in self.records)
-            (self.part / "objects.jsonl").write_text(kept)  # without a last line that a crash cut off
             self._lines = (self.part / "objects.jsonl").open("a")
         return self
 
@@ -138,15 +143,29 @@ class Results:
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
 
-    def _unfinished(self) -> Iterator[dict]:
-        with contextlib.suppress(OSError, ValueError):
+    def _take_up(self) -> list[dict]:
+        """What an unfinished run of the same kind left; a last line that a crash cut off is taken out of the file."""
+        found, whole = [], 0
+        with contextlib.suppress(OSError, ValueError, KeyError):
             if json.loads((self.part / "run.json").read_text())["fingerprint"] != self.fingerprint:
-                return
-            for line in (self.part / "objects.jsonl").open():
-                record = json.loads(line)
-                if record.get("mask") and not (self.part / record["mask"]).exists():
-                    return
-                yield record
+                return []
+            with (self.part / "objects.jsonl").open("rb") as lines:
+                for line in lines:
+                    record = json.loads(line)
+                    if not line.endswith(b"\n") or (record["mask"] and not (self.part / record["mask"]).exists()):
+                        break
+                    found.append(light(record))
+                    whole += len(line)
+        if found:
+            os.truncate(self.part / "objects.jsonl", whole)
+        return found
+
+    def read(self) -> Iterator[dict]:
+        """All lines so far, whole, from the disk."""
+        self._lines.flush()
+        with (self.part / "objects.jsonl").open() as lines:
+            for line in lines:
+                yield json.loads(line)
 
     @property
     def last_ns(self) -> int | None:
@@ -170,7 +189,7 @@ class Results:
         with _disk(self.folder):
             self._lines.write(json.dumps(record) + "\n")
             self._lines.flush()
-        self.records.append(record)
+        self.records.append(light(record))
         return record
 
     def finish(self, summary: dict) -> None:

@@ -105,7 +105,7 @@ class Bag:
     def __init__(self, path: Path, image_topic: str, audio_topic: str, audio):
         self.name, self.inputs = path.stem, [path]
         self.bag = bags.BagReader(path, image_topic=image_topic, audio_topic=audio_topic, audio=audio)
-        self.fps, self.duration_s = self.bag.fps, self.bag.duration_s
+        self.fps, self.duration_s, self.origin_s = self.bag.fps, self.bag.duration_s, self.bag.origin_ns / NS
         first = next(iter(self.sound()), None)
         if first is None:
             raise MediaError(f"{path}: wanted sound on {self.bag.audio_topic}, got no message; is the bag damaged?")

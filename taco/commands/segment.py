@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from taco import __version__
-from taco.errors import AudioGapError, MediaError, ValueRangeError
+from taco.errors import AudioGapError, ConfigError, MediaError
 
 HELP = "outline what is heard in videos, pictures with a sound, folders and ROS 2 bags"
 NS = 1_000_000_000
@@ -69,9 +69,9 @@ def run(args) -> int:
 
     every = parse_every(args.every)
     if not args.end > args.start >= 0:
-        raise ValueRangeError(f"--start, --end: wanted 0 <= start < end, got {args.start:g} and {args.end:g}")
+        raise ConfigError(f"--start, --end: wanted 0 <= start < end, got {args.start:g} and {args.end:g}")
     if not 0 < args.fps <= 1000:
-        raise ValueRangeError(f"--fps: wanted 0 to 1000 frames a second, got {args.fps:g}")
+        raise ConfigError(f"--fps: wanted 0 to 1000 frames a second, got {args.fps:g}")
     config = config_from(args)
     engine = engine_from(args, config)
     if engine.name == "ray":  # the other processes may run in another folder
@@ -79,11 +79,11 @@ def run(args) -> int:
     topics = {"image_topic": args.image_topic, "audio_topic": args.audio_topic}
     sources = open_sources(args.inputs, window_s=config.audio.window_s, fps=args.fps, audio=config.audio, **topics)
     if args.bag and len(sources) > 1:
-        raise ValueRangeError(f"--bag: wanted one input, got {len(sources)}")
+        raise ConfigError(f"--bag: wanted one input, got {len(sources)}")
     if args.html and args.no_overlay:
-        raise ValueRangeError("--html: wanted the overlay, which --no-overlay leaves out")
+        raise ConfigError("--html: wanted the overlay, which --no-overlay leaves out")
     if args.rrd and not args.rrd.endswith(".rrd"):
-        raise ValueRangeError(f"--rrd: wanted a name that ends in .rrd, got {args.rrd}")
+        raise ConfigError(f"--rrd: wanted a name that ends in .rrd, got {args.rrd}")
     if args.bag and Path(args.bag).exists():
         raise MediaError(f"cannot write {args.bag}: it exists; remove it or choose another name")
     out = Path(args.out or f"{sources[0].name}_taco") if len(sources) == 1 else Path(args.out or "segmented")
@@ -114,7 +114,7 @@ def parse_every(text: str) -> tuple[int, int]:
             return int(text), 0
     except (ValueError, OverflowError):
         pass
-    raise ValueRangeError(f"--every: wanted a number of frames (5) or of seconds (0.5s), got {text!r}")
+    raise ConfigError(f"--every: wanted a number of frames (5) or of seconds (0.5s), got {text!r}")
 
 
 def told(summary: dict) -> str:
@@ -266,7 +266,7 @@ class _Work:
 
         ids = getattr(getattr(source, "bag", None), "frame_ids", None)
         with bags.BagWriter(self.args.bag) as writer:
-            for scene in filter(None, map(scene_of, results.records)):
+            for scene in filter(None, map(scene_of, results.read())):
                 if ids is not None:
                     writer.write(scene, ids.get(scene.stamp_ns, "camera"))
                     continue

@@ -326,3 +326,37 @@ def test_segment_of_a_bag_into_a_bag(tmp_path, monkeypatch, capsys):
         bag.images()
     assert cli.main(["segment", "mute", "-o", "none"]) == 1
     assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "none").exists()
+
+
+def test_an_interrupted_run_of_a_bag_goes_on_with_its_sound(tmp_path, monkeypatch):
+    levels = []
+
+    class Pipeline:
+        stop = 7
+
+        def __init__(self, config):
+            pass
+
+        def reset(self):
+            pass
+
+        def process(self, frame, window):
+            if len(levels) == Pipeline.stop:
+                raise KeyboardInterrupt
+            levels.append(round(window.level_dbfs, 3))
+            return SoundingScene(frame.stamp_ns, frame.size, window.start_ns, window.end_ns, window.level_dbfs, 0.0, "silent")
+
+    monkeypatch.setattr(segment, "make_pipeline", Pipeline)
+    monkeypatch.chdir(tmp_path)
+    with MakeBag(tmp_path / "drive") as bag:
+        bag.images()
+        bag.sound()
+    Pipeline.stop = None
+    assert cli.main(["segment", "drive", "-o", "whole"]) == 0
+    wanted = list(levels)
+    levels.clear()
+    Pipeline.stop = 7
+    assert cli.main(["segment", "drive", "-o", "out"]) == 130
+    Pipeline.stop = None
+    assert cli.main(["segment", "drive", "-o", "out"]) == 0
+    assert levels == wanted and len(wanted) == 20 and wanted[-1] > -20

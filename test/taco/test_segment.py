@@ -16,7 +16,7 @@ from PIL import Image
 
 from taco import cli, media
 from taco.commands import segment
-from taco.errors import MediaError, ValueRangeError
+from taco.errors import ConfigError, MediaError
 from taco.results import Results, mask_of, record_of, run_lengths, scene_of
 from taco.sources import open_sources
 from taco.types import AudioChunk, SoundingObject, SoundingScene
@@ -151,7 +151,7 @@ def test_every_is_understood(text, wanted):
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "0s", "-1s", "s", "", "nans", "infs", "1.5"])
 def test_bad_every_is_refused(text):
-    with pytest.raises(ValueRangeError, match="--every: wanted"):
+    with pytest.raises(ConfigError, match="--every: wanted"):
         segment.parse_every(text)
 
 
@@ -215,8 +215,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys):
         (["empty"], 1, "got neither"),
         (["empty", "sound.wav"], 1, "wanted pictures in the folder"),
         (["clip.mp4", "--start", "5"], 1, "no frame between"),
-        (["clip.mp4", "--start", "2", "--end", "1"], 1, "wanted 0 <= start < end"),
-        (["clip.mp4", "--every", "0"], 1, "--every: wanted"),
+        (["clip.mp4", "--start", "2", "--end", "1"], 2, "wanted 0 <= start < end"),
+        (["clip.mp4", "--every", "0"], 2, "--every: wanted"),
         (["clip.mp4", "--set", "audio.windw_s=1"], 2, "did you mean audio.window_s"),
     ]
     for arguments, status, says in cases:
@@ -290,6 +290,15 @@ def test_a_finished_run_is_not_done_again_unless_asked(tmp_path, capsys):
         assert cli.main(["segment", "clip.mp4", "-o", "out", *options]) == 0
         assert len(MadePipeline.seen) == frames
     assert "was done already" in capsys.readouterr().out
+
+
+def test_a_long_run_keeps_no_masks_in_memory(tmp_path):
+    mask = np.ones((6, 8), bool)
+    thing = SoundingObject.from_mask(mask, [("dog", 0.5)], 0.75)
+    with Results(tmp_path / "out", {}) as results:
+        results.add(SoundingScene(7, (6, 8), 0, 6, -12.5, 0.5, "sounding", (thing,)))
+        assert results.records[0]["objects"] == [{"id": 1, "label": "dog", "score": 0.75}]
+        assert next(results.read())["objects"][0]["rle"] == [0, 48]
 
 
 def test_two_runs_do_not_write_the_same_folder(tmp_path):
