@@ -72,13 +72,22 @@ def run(args) -> int:
     work = _Streams(args, config) if args.dataset == "streams" else _Tables(args, config)
     result = work.result()
     if args.json:
-        print_json(result)
+        print_json(_finite(result))
     else:
         print(work.told(result))
     if args.html:
         Path(args.html).expanduser().write_text(work.page(result), encoding="utf-8")
         print(f"wrote {args.html}", file=sys.stderr)
     return 0
+
+
+def _finite(value):
+    """The value with None for NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value != value else value
 
 
 class _Tables:

@@ -195,6 +195,10 @@ def test_errors_are_one_line(words, status, told, made_scenes, tmp_path, capsys)
     assert got == status and told in line and line.startswith("taco: ")
 
 
+def test_json_knows_no_nan():
+    assert evaluate._finite({"a": [float("nan"), 1.0], "b": (2, "nan")}) == {"a": [None, 1.0], "b": [2, "nan"]}
+
+
 def test_every_published_figure_has_its_column():
     for rows in report.PUBLISHED.values():
         for figures in rows.values():
