@@ -120,6 +120,23 @@ class Bag:
         return self.bag.chunks(start_s)
 
 
+class Unreadable:
+    """A file of a folder that cannot be used; asking it for anything raises what was wrong."""
+
+    still = False
+
+    def __init__(self, path: Path, error: MediaError):
+        self.name, self.inputs, self.error, self.fps, self.duration_s = path.stem, [path], error, 0.0, 0.0
+
+    def frames(self, *_) -> Iterator[VideoFrame]:
+        """Raises MediaError."""
+        raise self.error
+
+    def sound(self, *_) -> Iterator[AudioChunk]:
+        """Raises MediaError."""
+        raise self.error
+
+
 def open_sources(
     paths: Iterable[str | Path], *, window_s: float, fps: float = 10.0, image_topic: str = "", audio_topic: str = "", audio=None
 ) -> list:
@@ -167,7 +184,10 @@ def _folder(folder: Path, sound: Path | None, window_s: float, fps: float) -> li
             sources.append(Still(picture, others.pop(picture.stem), window_s))
     for path in others.values():
         if _has_video(path):
-            sources.append(Clip(path))
+            try:
+                sources.append(Clip(path))
+            except MediaError as error:
+                sources.append(Unreadable(path, error))
     if not sources:
         raise MediaError(f"{folder}: wanted clips, or pictures with a sound of the same name, got neither; give a sound file too")
     return sources

@@ -95,11 +95,16 @@ def run(args) -> int:
     found = {}
     for job, summary in engine.map(_Maker(args, config, every), jobs):
         found[job[0]] = summary
-        if not args.json:
+        if "error" in summary:
+            print(f"taco: {summary['error']}", file=sys.stderr)
+        elif not args.json:
             print(told(summary))
     summaries = [found[number] for number, *_ in jobs]
     if args.json:
         print_json(summaries if len(summaries) > 1 else summaries[0])
+    failed = [summary for summary in summaries if "error" in summary]
+    if failed:
+        raise MediaError(f"{len(failed)} of {len(summaries)} inputs failed; the same command tries them again")
     return 0
 
 
@@ -146,7 +151,17 @@ class _Maker:
 
     def __call__(self):
         work = _Work(self.args, self.config, self.every)
-        return lambda job: work.segment(*job[1:])
+
+        def segment(job) -> dict:
+            _, source, folder, prefix = job
+            try:
+                return work.segment(source, folder, prefix)
+            except MediaError as error:
+                if not prefix:  # the only input
+                    raise
+                return {"name": source.name, "out": str(folder), "error": str(error)}
+
+        return segment
 
 
 class _Work:

@@ -179,6 +179,20 @@ def test_folders(tmp_path):
     assert len(lines("out/clip")) == 5 and len(lines("out/image")) == 1
 
 
+def test_one_bad_file_of_a_folder_does_not_stop_the_others(tmp_path, capsys):
+    (tmp_path / "things").mkdir()
+    make_clip(tmp_path / "things/a.mp4", 0.5)
+    make_clip(tmp_path / "things/mute.mp4", 0.5, rate=0)
+    make_clip(tmp_path / "things/z.mp4", 0.5)
+    assert cli.main(["segment", "things", "-o", "out"]) == 1
+    told = capsys.readouterr()
+    assert told.err.splitlines() == [
+        "taco: things/mute.mp4: wanted sound, got none in it; give a sound file as second argument",
+        "taco: 1 of 3 inputs failed; the same command tries them again",
+    ]
+    assert sorted(p.name for p in Path("out").iterdir()) == ["a", "z"] and told.out.count("with sounding objects") == 2
+
+
 def test_folder_of_pictures_with_a_sound(tmp_path):
     (tmp_path / "frames").mkdir()
     for i in range(8):
