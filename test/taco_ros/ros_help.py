@@ -260,3 +260,47 @@ def diagnostic(messages, name):
             if status.name.endswith(name):
                 return status.level, status.message, {pair.key: pair.value for pair in status.values}
     return None
+
+
+CMAKE = """cmake_minimum_required(VERSION 3.16)
+project({package})
+find_package(ament_cmake REQUIRED)
+find_package(rosidl_default_generators REQUIRED)
+{finds}
+rosidl_generate_interfaces({package} {files} DEPENDENCIES {depends})
+ament_package()
+"""
+PACKAGE = """<package format="3"><name>{package}</name><version>0.0.0</version><description>twin</description>
+<maintainer email="twin@example.com">a</maintainer><license>Apache-2.0</license><buildtool_depend>ament_cmake</buildtool_depend>
+{depends}<depend>rosidl_default_generators</depend>
+<member_of_group>rosidl_interface_packages</member_of_group></package>
+"""
+
+
+def built(package: str, name: str, messages: dict[str, str], depends=("std_msgs",)) -> dict[str, str]:
+    """Build a package of messages under build/ (once) and return the environment in which it imports.
+
+    name: of the variant; messages: text by message name.
+    """
+    home = ROOT / "build" / f"twins-{Path(sys.prefix).name}" / name
+    source, install = home / "src", home / "install"
+    (source / "msg").mkdir(parents=True, exist_ok=True)
+    texts = {f"msg/{kind}.msg": fields + "\n" for kind, fields in messages.items()}
+    files, finds = " ".join(f'"{file}"' for file in texts), "\n".join(f"find_package({one} REQUIRED)" for one in depends)
+    texts["CMakeLists.txt"] = CMAKE.format(package=package, files=files, finds=finds, depends=" ".join(depends))
+    texts["package.xml"] = PACKAGE.format(package=package, depends="".join(f"<depend>{one}</depend>" for one in depends))
+    if not (home / "done").is_file() or any((source / file).read_text() != text for file, text in texts.items()):
+        for file, text in texts.items():
+            (source / file).write_text(text)
+        prefix = sys.prefix
+        path = f"{prefix}/bin:{os.environ['PATH']}"
+        env = {**os.environ, "PATH": path, "AMENT_PREFIX_PATH": prefix, "CMAKE_PREFIX_PATH": prefix}
+        configure = ["cmake", "-S", source, "-B", home / "build", "-GNinja", f"-DCMAKE_INSTALL_PREFIX={install}"]
+        configure += [f"-DPython3_EXECUTABLE={sys.executable}", "-DBUILD_TESTING=OFF"]
+        for command in (configure, ["cmake", "--build", home / "build"], ["cmake", "--install", home / "build"]):
+            done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
+            assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+        (home / "done").touch()
+    (site,) = install.glob("lib/python*/site-packages")
+    libraries = [str(install / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]
+    return {"PYTHONPATH": str(site), "LD_LIBRARY_PATH": ":".join(filter(None, libraries))}
