@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,8 @@ class Viewer:
                 raise MediaError(f"viewer: wanted rerun, an address rerun+http://... or a path .rrd, got {target!r}")
         except (OSError, RuntimeError, ValueError) as error:
             raise MediaError(f"viewer {target}: {' '.join(str(error).split())}") from None
+        self._closed = False
+        atexit.register(self.close)
         self._stream.send_blueprint(self._layout())
         self._words: str | None = None
         self._classes: dict[int, str] = {}
@@ -102,7 +105,11 @@ class Viewer:
         self._stream.log("camera", self._rerun.AnnotationContext(classes), static=True)
 
     def close(self, keep: bool = True) -> None:
-        """End the recording; a file gets its name now, or with ``keep`` false goes."""
+        """End the recording; a file gets its name now, or with ``keep`` false goes. Also done at the end of the process."""
+        if self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
         self._stream.flush()
         self._stream.disconnect()
         if self._file is not None:

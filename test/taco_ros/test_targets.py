@@ -16,7 +16,7 @@ pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
 from geometry_msgs.msg import PoseStamped, Vector3Stamped  # noqa: E402
-from ros_help import RED_BOX, TONES, wait_until  # noqa: E402
+from ros_help import RED_BOX, TONES, parameters, wait_until  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, LaserScan  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
@@ -528,3 +528,11 @@ def test_the_foxglove_layout_names_topics_that_are_published():
     fields = (ROOT / "msg/SoundingObjectArray.msg").read_text()
     for field in re.findall(r'"/taco_node/objects\.(\w+)', text):
         assert re.search(rf"\b{field}\b", fields), field
+
+
+def test_a_viewer_without_its_package_is_one_line(start, tmp_path):
+    (tmp_path / "rerun.py").write_text("raise ImportError('not here')\n")
+    arguments = parameters(models__image="standin:5", node__viewer="rerun")
+    node = start("taco_node", *arguments, environment={"PYTHONPATH": str(tmp_path)})
+    node.wait_log("configure failed: the viewer needs rerun-sdk; `pip install rerun-sdk`")
+    assert "Traceback" not in node.log
