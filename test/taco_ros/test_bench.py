@@ -1,0 +1,72 @@
+"""The benchmark of the live node: short, and its own judgement."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from ros_help import reserved_domain
+
+from taco.bench.node import verdict
+from taco_ros.bench import share, summary
+
+
+@pytest.mark.ros
+@pytest.mark.timeout(200)
+def test_a_short_run_tells_everything():
+    with reserved_domain() as domain:
+        command = [
+            sys.executable,
+            "-m",
+            "taco.cli",
+            "bench",
+            "node",
+            "--stages",
+            "20",
+            "--seconds",
+            "4",
+            "--domain",
+            str(domain),
+            "--json",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert done.returncode in (0, 1), done.stderr  # how fast this machine is today is not tested
+    (row,) = json.loads(done.stdout)
+    assert row["lost_samples"] == 0 and row["gaps"] == 0 and row["found"] > 0
+    assert 20 <= row["age_p50_ms"] <= row["age_p95_ms"] and row["limit_ms"] == 80
+    assert 0 < row["deactivate_to_activate_s"] < 5 and row["stages_ms"]["image_ms"] >= 20
+
+
+def seen(**changes):
+    diagnostics = {
+        "sound": {"samples": "1600", "gaps": "0"},
+        "stream": {"dropped.replaced": "3", "dropped.failed": "0", "image_ms": "30"},
+    }
+    row = summary([(index * 0.1, 0.05) for index in range(30)], 30)
+    return {**row, "deactivate_to_activate_s": 0.1, "diagnostics": diagnostics, **changes}
+
+
+def test_a_good_run():
+    row = verdict(seen(), 30.0, 1600)
+    assert row["ok"] and row["missed"] == [] and row["dropped"] == {"replaced": 3} and row["rate_hz"] == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    "changes, samples, missed",
+    (
+        ({"age_p95_ms": 91.0}, 1600, "age"),
+        ({"age_p95_last_third_ms": 90.0}, 1600, "growth"),
+        ({}, 1601, "samples"),
+        ({"deactivate_to_activate_s": 1.1}, 1600, "reactivate"),
+        ({"deactivate_to_activate_s": float("nan")}, 1600, "reactivate"),
+        ({"found": 0}, 1600, "objects"),
+    ),
+)
+def test_every_target_can_be_missed(changes, samples, missed):
+    assert verdict(seen(**changes), 30.0, samples)["missed"] == [missed]
+
+
+def test_ages_of_a_growing_queue():
+    row = summary([(index * 0.1, 0.05 + 0.01 * index) for index in range(90)], 0)
+    assert row["age_p95_last_third_ms"] - row["age_p95_first_third_ms"] == pytest.approx(600, abs=20)
+    assert share([], 0.5) != share([], 0.5)  # nan
