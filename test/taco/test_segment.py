@@ -25,6 +25,9 @@ NS = 1_000_000_000
 ROOT = Path(__file__).parents[2]
 
 
+real_pipeline = segment.make_pipeline
+
+
 class MadePipeline:
     """Outlines a box that walks to the right while there is sound; keeps what it was given."""
 
@@ -407,3 +410,29 @@ def test_names_of_sources_are_unique(tmp_path):
     make_clip(tmp_path / "a/clip.mp4", 0.3)
     names = [source.name for source in open_sources(["clip.mp4", "a/clip.mp4"], window_s=1.0)]
     assert len(set(names)) == 2
+
+
+@pytest.mark.data
+def test_real_models_outline_the_cello_of_a_picture_and_tell_why(tmp_path, monkeypatch, capsys):
+    """The embedded models through both commands, on a composed scene of two real things of which one sounds."""
+    from taco.evaluation.stamps import Stamps
+
+    monkeypatch.setattr(segment, "make_pipeline", real_pipeline)
+    words = ("guitar", "drums", "cello", "violin", "piano", "harp", "flute")  # what musicnn can tell apart
+    scene = Stamps(words).compose("two", "val", 3)
+    (frame,) = scene.frames
+    Image.fromarray(frame.frame.rgb).save("image.png")
+    soundfile.write("sound.wav", frame.window.samples, frame.window.sample_rate)
+    assert scene.heard == ("cello",)
+    assert cli.main(["segment", "image.png", "sound.wav", "-o", "out", "--set", "models.threads=1"]) == 0
+    (record,) = lines("out")
+    assert record["objects"][0]["label"] == "cello"
+    mask = np.asarray(Image.open("out/masks/000000.png")) == 1
+    assert (mask & frame.truth).sum() > 0.5 * (mask | frame.truth).sum()
+    capsys.readouterr()
+    assert cli.main(["explain", "image.png", "sound.wav", "-o", "why.png", "--json", "--set", "models.threads=1"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    named = told["factors"][told["named_factor"]]
+    assert (
+        told["labels"][0] == "cello" and "cello" in [word for word, _ in named["seen"][:3]] and len(named["heard"]) == len(words)
+    )
