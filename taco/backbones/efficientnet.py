@@ -7,6 +7,7 @@ wants them (paper section 3.3).
 
 from __future__ import annotations
 
+import copy
 import difflib
 import pickle
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ FEATURES = 1280
 
 
 class _Same(nn.Conv2d):
-    """A bias-free convolution padded as TensorFlow's SAME: the odd pixel goes to the right and bottom."""
+    """A convolution, bias-free until folded, padded as TensorFlow's SAME: the odd pixel goes to the right and bottom."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(inputs, outputs, kernel, stride, 0, groups=groups, bias=False)
@@ -44,9 +45,9 @@ class _Same(nn.Conv2d):
         kernel, stride = self.kernel_size[0], self.stride[0]
         total = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[-2:]]
         if total[0] == total[1] and total[0] % 2 == 0:  # symmetric: the convolution pads by itself, without a copy
-            return F.conv2d(x, self.weight, None, self.stride, total[0] // 2, 1, self.groups)
+            return F.conv2d(x, self.weight, self.bias, self.stride, total[0] // 2, 1, self.groups)
         x = F.pad(x, (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2))
-        return F.conv2d(x, self.weight, None, self.stride, 0, 1, self.groups)
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, 1, self.groups)
 
 
 class _Block(nn.Module):
@@ -89,6 +90,25 @@ class EfficientNetLite0(nn.Module):
         return stages
 
 
+@torch.no_grad()
+def folded(network: EfficientNetLite0) -> EfficientNetLite0:
+    """A copy that gives the same, sooner: every normalisation is folded into the convolution before it."""
+    network = copy.deepcopy(network).eval()
+    pairs = {"_bn1": "_depthwise_conv", "_bn2": "_project_conv", "_bn0": "_expand_conv"}
+    for module, names in [(block, pairs) for block in network._blocks] + [
+        (network, {"_bn0": "_conv_stem", "_bn1": "_conv_head"})
+    ]:
+        for norm_name, conv_name in names.items():
+            if not hasattr(module, conv_name):
+                continue
+            conv, norm = getattr(module, conv_name), getattr(module, norm_name)
+            gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            conv.weight.mul_(gain[:, None, None, None])
+            conv.bias = nn.Parameter(norm.bias - norm.running_mean * gain)
+            setattr(module, norm_name, nn.Identity())
+    return network
+
+
 class EfficientNetEncoder:
     """Image encoder over EfficientNet-Lite0. ``words`` maps each word to its ImageNet class numbers.
 
@@ -99,7 +119,7 @@ class EfficientNetEncoder:
     name = "efficientnet-lite0"
 
     def __init__(self, network: EfficientNetLite0, words: Mapping[str, Sequence[int]], image_size: int = 448):
-        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.network = folded(network).requires_grad_(False).to(memory_format=torch.channels_last)
         self.image_size = image_size
         self._words = {word: tuple(classes) for word, classes in words.items()}
         rows = network._fc.weight.detach()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from taco.backbones import build_anchors, embedded
 from taco.backbones.base import AudioEncoder, Backbones, ImageEncoder
-from taco.backbones.efficientnet import EfficientNetEncoder, EfficientNetLite0
+from taco.backbones.efficientnet import EfficientNetEncoder, EfficientNetLite0, folded
 from taco.backbones.musicnn import MusiCNN, mel_bank
 from taco.backbones.sounds import BirdnetHead, EmbeddedAudioEncoder, MusicnnHead
 from taco.backbones.tensorbundle import read_bundle
@@ -59,6 +59,16 @@ def test_the_network_equals_an_independent_implementation():
             got = ours(image)["res5"]
         assert expected.std() > 0.01
         assert torch.allclose(got, expected, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_folding_the_normalisations_changes_nothing():
+    network = randomised(EfficientNetLite0())
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before, after = network(image), folded(network)(image)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded(network).modules())
+    for name in before:
+        assert torch.allclose(after[name], before[name], atol=1e-4 * float(before[name].abs().max()))
 
 
 WORDS = {"violin": (889,), "dog": (151, 152)}
