@@ -80,7 +80,14 @@ class WordBank:
             return _cosine(self.project(components), self.audio, None, self.scale)[0], _no_pull
         with torch.inference_mode(False), torch.enable_grad():
             leaf = components.detach().clone().requires_grad_()
-            projected = self.project(leaf)
+            try:
+                projected = self.project(leaf)
+            except RuntimeError as error:
+                if "nference tensor" not in str(error):
+                    raise
+                raise ValueRangeError(
+                    "anchors.audio_projection: wanted a differentiable function, got weights made in torch.inference_mode"
+                ) from None
         logits, pull_back = _cosine(projected.detach(), self.audio, None, self.scale)
 
         def pull(gradient: Tensor) -> Tensor:

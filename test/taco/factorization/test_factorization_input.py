@@ -169,3 +169,26 @@ def test_it_is_a_pure_function():
     assert torch.equal(a.visual_activations, b.visual_activations)
     for old, new in zip(before, (x_v, x_a, first.visual_activations, first.visual_factors)):
         assert torch.equal(old, new)
+
+
+@pytest.mark.parametrize("solver", ["block", "gradient"])
+@pytest.mark.parametrize("projection", ["linear", "gelu"])
+def test_it_works_within_inference_mode(solver, projection):
+    """As the pipeline calls it: tokens made in inference mode, weights outside."""
+    _, _, anchors, _ = random_problem(1, projection=projection)
+    cfg = FactorizationConfig(solver=solver, n_factors=3, binding="penalty", max_iterations=3)
+    outside = factorize(X_V, X_A, anchors, cfg)
+    with torch.inference_mode():
+        within = factorize(X_V * 1.0, X_A * 1.0, anchors, cfg)
+        again = factorize(X_V * 1.0, X_A * 1.0, anchors, cfg, init=within, previous=within)
+    assert again.restart == ""
+    torch.testing.assert_close(within.visual_activations, outside.visual_activations)
+
+
+def test_a_projection_without_gradient_is_named():
+    frozen = random_problem(1, projection="gelu")[2]
+    blind = dataclasses.replace(frozen, audio_projection=torch.no_grad()(frozen.audio_projection.forward))
+    cfg = FactorizationConfig(solver="gradient", n_factors=3, max_iterations=3)
+    with pytest.raises(ValueRangeError, match="audio_projection: wanted a differentiable function"):
+        factorize(X_V, X_A, blind, cfg)
+    assert factorize(X_V, X_A, blind, CFG).sounding >= 0, "bound to the recent sound no gradient is needed"
