@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -117,14 +118,14 @@ class MSCLAPAudioEncoder:
             tokenizer=Path(tokenizer) if tokenizer else beside / "gpt2" if (beside / "gpt2").is_dir() else beside,
             device=placed,
             prompt=prompt,
-            checkpoint=Path(path),
+            checkpoint=Path(path).expanduser(),
         )
 
     def front_end(self, window: AudioWindow) -> Tensor:
         """(1, 1, 965, 64) log-mel in dB of the window, repeated to 7 s."""
         htsat.check_samples(window.samples)
         samples = htsat.resample(window.samples, window.sample_rate, SAMPLE_RATE)
-        samples = torch.from_numpy(htsat.tile(samples, SAMPLE_RATE * SECONDS)).to(self.device)
+        samples = torch.from_numpy(np.array(htsat.tile(samples, SAMPLE_RATE * SECONDS))).to(self.device)
         return htsat.log_mel(samples[None], self.mel, HOP)
 
     def encode(self, window: AudioWindow) -> Tokens:

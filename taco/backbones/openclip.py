@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -122,12 +123,13 @@ class OpenCLIPImageEncoder:
             device=placed,
             precision=precision,
             prompt=prompt,
-            checkpoint=Path(path),
+            checkpoint=Path(path).expanduser(),
         )
 
     def preprocess(self, frame: VideoFrame) -> Tensor:
         """(1, 3, S, S) float32: squashed to the square, normalised, zero-padded right and below to a multiple of 32."""
-        pixels = torch.from_numpy(frame.rgb).to(self.device).permute(2, 0, 1)[None].float()
+        # A copy: the picture may be a view with negative strides (flipped, BGR) or read-only (a message's buffer).
+        pixels = torch.from_numpy(np.array(frame.rgb)).to(self.device).permute(2, 0, 1)[None].float()
         square = F.interpolate(pixels, size=(self.image_size, self.image_size), mode="bilinear", align_corners=True)
         margin = -self.image_size % STRIDE
         return F.pad((square / 255.0 - self._mean) / self._std, (0, margin, 0, margin))

@@ -116,6 +116,15 @@ def test_of_a_long_sound_the_newest_seven_seconds_count(encoder):
     assert torch.equal(encoder.front_end(AudioWindow(long, 44100, 0)), encoder.front_end(AudioWindow(newest, 44100, 0)))
 
 
+def test_views_and_read_only_sounds_are_taken_quietly(encoder, recwarn):
+    samples = synthetic.sound(seconds=8)
+    wanted = encoder.front_end(AudioWindow(samples, 44100, 0))
+    fixed = np.frombuffer(samples.tobytes(), np.float32)
+    for view in (fixed, samples[::-1].copy()[::-1], np.stack([samples, samples], 1)[:, 0]):
+        assert torch.equal(encoder.front_end(AudioWindow(view, 44100, 0)), wanted)
+    assert not recwarn.list
+
+
 def test_bad_sound_is_refused_in_one_line(encoder):
     with pytest.raises(ValueRangeError, match="at least one sample"):
         encoder.encode(AudioWindow(np.zeros(0, np.float32), 44100, 0))

@@ -150,6 +150,16 @@ def test_large_and_odd_images_are_taken_and_wrong_ones_refused(encoder):
             encoder.encode(VideoFrame(np.zeros(shape, kind), 0))
 
 
+def test_views_and_read_only_pictures_are_taken_quietly(encoder, recwarn):
+    rgb = synthetic.picture()
+    wanted = encoder.preprocess(VideoFrame(rgb, 0))
+    bgr = np.ascontiguousarray(rgb[..., ::-1])
+    fixed = np.frombuffer(rgb.tobytes(), np.uint8).reshape(rgb.shape)
+    for view in (bgr[..., ::-1], np.asfortranarray(rgb), rgb[::-1].copy()[::-1], fixed):
+        assert torch.equal(encoder.preprocess(VideoFrame(view, 0)), wanted)
+    assert not recwarn.list
+
+
 class Foreign:
     def __reduce__(self):
         return print, ("code ran",)
