@@ -30,7 +30,7 @@ def resolve_words(words: Sequence[str], default: Sequence[str]) -> tuple[str, ..
     An empty list gives ``default``. Order is kept, repeats are dropped.
     """
     words = [words] if isinstance(words, str) else list(words)
-    if len(words) == 1 and (words[0].endswith(".txt") or Path(words[0]).is_file()):
+    if len(words) == 1 and _is_path(words[0]):
         try:
             lines = Path(words[0]).expanduser().read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -43,6 +43,12 @@ def resolve_words(words: Sequence[str], default: Sequence[str]) -> tuple[str, ..
     if not cleaned:
         raise ConfigError("models.word_bank: wanted at least one word, got none")
     return tuple(cleaned)
+
+
+def _is_path(word: str) -> bool:
+    """A word is only taken for a file where it looks like one: a file called "dog" beside us is no word bank."""
+    looks_like_one = "/" in word or bool(Path(word).suffix)
+    return word.endswith(".txt") or (looks_like_one and Path(word).expanduser().is_file())
 
 
 def build_anchors(backbones: Backbones, words: Sequence[str] = ()) -> Anchors:

@@ -78,6 +78,14 @@ def test_words_of_a_file(tmp_path):
     assert resolve_words((str(path),), ("a",)) == ("chien qui aboie", "siren")
 
 
+def test_a_file_that_is_called_like_a_word_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("dog", "bank.lst"):
+        (tmp_path / name).write_text("siren\n")
+    assert resolve_words(("dog",), ()) == ("dog",)
+    assert resolve_words(("bank.lst",), ()) == ("siren",) == resolve_words((str(tmp_path / "dog"),), ())
+
+
 @pytest.mark.parametrize("content", [None, b"", b"# nothing\n\n", b"\xff\xfe\x00d"])
 def test_bad_files_are_named(tmp_path, content):
     path = tmp_path / "words.txt"
