@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -186,7 +186,7 @@ class Bench:
         """
         features, audio = self.base.encode(sample.frame, sample.window)
         heard = word_probabilities(audio.values.mean(0, keepdim=True), self.anchors)[0]
-        scale = getattr(self.base.backbones.image, "logit_scale", None)
+        scale = self.anchors.visual_logit_scale
         tokens, words = features.tokens.values, self.anchors.visual
         if scale is None:
             return FUSION_WEIGHT * (tokens @ words.T).amax(0), heard
@@ -274,7 +274,7 @@ class Bench:
         own, image, audio = self.anchors, self.base.backbones.image, self.base.backbones.audio
         visual = torch.cat([own.visual, image.encode_text(words).to(own.visual)])
         sounds = torch.cat([own.audio, audio.encode_text(words).to(own.audio)])
-        return Anchors((*own.words, *words), visual, sounds, own.audio_projection, own.audio_logit_scale)
+        return replace(own, words=(*own.words, *words), visual=visual, audio=sounds)
 
     def _outcome(self, pipeline, features, factors, concepts, score, objects, confidence, sound_map, times) -> Outcome:
         """concepts: what the live line reports. The paper's solver and binding take k* and the nearest word instead."""
