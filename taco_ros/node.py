@@ -358,7 +358,8 @@ class TacoNode(LifecycleNode):
         processor = self.processor
         values = {"memory_mb": diagnostics.memory_mb(), "device": self.config.models.device}
         if processor is not None and processor.pipelines:
-            values |= {"models": processor.models, "words": len(processor.words), "gpu_memory_mb": diagnostics.gpu_memory_mb()}
+            values |= {"models": processor.models, "words": len(processor.words), "device": processor.device}
+            values |= {"gpu_memory_mb": diagnostics.gpu_memory_mb()}
         yield diagnostics.status(f"{name}: models", diagnostics.OK, "loaded" if processor else "not loaded", values)
 
     def _say(self, entry):

@@ -70,6 +70,12 @@ class Processor:
         pipeline = next(iter(self.pipelines.values()))
         return f"{pipeline.backbones.image.name}, {pipeline.backbones.audio.name}, {pipeline.segmenter.name}"
 
+    @property
+    def device(self) -> str:
+        """Where the models run."""
+        image = next(iter(self.pipelines.values())).backbones.image
+        return str(getattr(image, "device", self.config.models.device))
+
     def set_words(self, words: Sequence[str]) -> int:
         """Listen for other words in all cameras, or change nothing and raise ConfigError; returns how many."""
         previous = self.config.models.word_bank

@@ -23,7 +23,11 @@ from taco_ros.msg import AudioChunk, SoundingObjectArray
 from taco_ros.sounds import chunk_message
 
 ROOT = Path(__file__).parent.parent.parent
-BIN = Path(sys.prefix) / "lib" / "taco_ros"
+PREFIXES = [sys.prefix, *filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(":"))]
+# this environment's own install, or on a robot the workspace's
+BIN = next(
+    (path for prefix in PREFIXES if (path := Path(prefix, "lib", "taco_ros")).is_dir()), Path(sys.prefix, "lib", "taco_ros")
+)
 NS = 1_000_000_000
 RATE = 16000
 RED_BOX, BLUE_BOX = (50, 100, 200, 200), (400, 200, 200, 200)  # x, y, width, height
@@ -89,6 +93,7 @@ class Robot:
         self.ages_s: list[float] = []
         self.node.create_subscription(SoundingObjectArray, objects, self._on_objects, 50)
         self.tone, self.rgb, self.frame_id = TONES["red"], scene_image(), "camera_optical"
+        self.sound_offset_ns = 0  # added to the stamps of the sound
         self.sent: list[int] = []
         self._playing = threading.Event()
         self._stop = threading.Event()
@@ -156,7 +161,7 @@ class Robot:
         while self._playing.is_set():
             due_ns = start_ns + round((first + count) * NS / RATE)
             time.sleep(max(0.0, (due_ns - time.time_ns()) / NS))
-            self.send_sound(start_ns + round(first * NS / RATE), count, first)
+            self.send_sound(start_ns + self.sound_offset_ns + round(first * NS / RATE), count, first)
             first += count
 
     def _play_images(self, period_s):
@@ -292,8 +297,8 @@ def built(package: str, name: str, messages: dict[str, str], depends=("std_msgs"
     if not (home / "done").is_file() or any((source / file).read_text() != text for file, text in texts.items()):
         for file, text in texts.items():
             (source / file).write_text(text)
-        prefix = sys.prefix
-        path = f"{prefix}/bin:{os.environ['PATH']}"
+        prefix = ":".join(PREFIXES)
+        path = f"{sys.prefix}/bin:{os.environ['PATH']}"
         env = {**os.environ, "PATH": path, "AMENT_PREFIX_PATH": prefix, "CMAKE_PREFIX_PATH": prefix}
         configure = ["cmake", "-S", source, "-B", home / "build", "-GNinja", f"-DCMAKE_INSTALL_PREFIX={install}"]
         configure += [f"-DPython3_EXECUTABLE={sys.executable}", "-DBUILD_TESTING=OFF"]

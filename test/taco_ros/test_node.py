@@ -218,6 +218,29 @@ def test_a_gap_in_the_sound_is_counted_and_passes(live):
     assert all(stamp_to_ns(message.header.stamp) != now for message in robot.received)
 
 
+def test_clocks_that_differ_are_told_and_put_right(live):
+    robot, _ = live
+    messages = robot.listen(DiagnosticArray, "/diagnostics")
+    robot.tone, robot.sound_offset_ns = TONES["red"], 2 * NS
+    assert robot.call(Trigger, "taco_node/reset", Trigger.Request()).success
+    robot.play()
+    try:
+
+        def told():
+            entry = diagnostic(messages, "taco_node: stream")
+            return entry if entry and entry[0] == b"\x01" else None
+
+        _, line, values = wait_until(told, 15, "the skew")
+        assert "next: set audio.offset_s to -" in line and float(values["skew_s"]) == pytest.approx(2.0, abs=0.3)
+        assert set_parameter(robot, "audio.offset_s", -2.0).successful
+        assert robot.call(Trigger, "taco_node/reset", Trigger.Request()).success
+        robot.wait_objects("red")
+    finally:
+        robot.stop_playing()
+        robot.sound_offset_ns = 0
+        assert set_parameter(robot, "audio.offset_s", 0.0).successful
+
+
 def test_message_is_readable_by_name(playing):
     message: SoundingObjectArray = playing.wait_objects("red")
     assert message.get_fields_and_field_types()["objects"] == "sequence<taco_ros/SoundingObject>"
