@@ -20,6 +20,7 @@ def settings(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("TACO_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("a start touched the network"))
 
 
 def config(settings, **more):
@@ -57,6 +58,21 @@ def test_default_words_are_audiosets(settings):
     assert anchors.visual.shape == (1, 768) and anchors.audio.shape == (1, 1024)
     assert anchors.audio_logit_scale == pytest.approx(np.exp(2.5))
     assert torch.equal(anchors.audio_projection(torch.ones(768)), backbones.audio.project(torch.ones(768)))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("precision, tolerance", [("float32", 1e-2), ("auto", 5e-2)])
+def test_a_gpu_gives_the_tokens_and_maps_of_the_cpu(settings, precision, tolerance):
+    frame, window = VideoFrame(synthetic.picture(), 0), AudioWindow(synthetic.sound(16000), 16000, 0)
+    here = TacoPipeline(config(settings))
+    there = TacoPipeline(config(settings, models__device="cuda:0", models__precision=precision))
+    for ours, theirs in zip(here.encode(frame, window), there.encode(frame, window)):
+        values = [getattr(one, "tokens", one).values.cpu() for one in (ours, theirs)]
+        assert (values[0] - values[1]).norm() < tolerance * values[0].norm()
+    maps = [line.segmenter.maps(line.encode(frame, window)[0], synthetic.prompts()).cpu() for line in (here, there)]
+    assert (maps[0] - maps[1]).norm() < 3 * tolerance * maps[0].norm()
+    assert np.isfinite(there.process(frame, window).confidence).all()
 
 
 @pytest.mark.parametrize(
