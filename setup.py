@@ -26,7 +26,7 @@ setup(
         "soxr>=0.3.7",
         "PyYAML>=6",
         "opencv-python-headless>=4.8",
-        "av>=12",
+        "av>=14",
         "pillow>=10.1",
         "tqdm>=4.60",
         "soundfile>=0.12",

@@ -89,7 +89,7 @@ def skipped(stamp_ns: int, index: int, why: str) -> dict:
 def light(record: dict) -> dict:
     """A line without masks and times of stages: small enough to keep one of every frame of a long recording."""
     things = [{name: thing[name] for name in ("id", "label", "score")} for thing in record.get("objects", [])]
-    return {name: value for name, value in record.items() if name not in ("objects", "stage_ms")} | {"objects": things}
+    return {name: value for name, value in record.items() if name not in ("objects", "tracks", "stage_ms")} | {"objects": things}
 
 
 class Results:
@@ -172,9 +172,10 @@ class Results:
         """Stamp of the last frame done; None before the first."""
         return self.records[-1]["stamp_ns"] if self.records else None
 
-    def add(self, scene: SoundingScene) -> dict:
-        """Keep a scene: its mask picture first, then its line."""
+    def add(self, scene: SoundingScene, tracks=()) -> dict:
+        """Keep a scene and the ``Track``s after it: its mask picture first, then its line."""
         record = record_of(scene, len(self.records))
+        record["tracks"] = [{"id": t.id, "label": t.label, "state": t.state, "age_s": round(t.age_s, 3)} for t in tracks]
         if record["mask"]:
             from PIL import Image
 

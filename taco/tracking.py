@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,15 +62,25 @@ class Tracker:
     tracks: every Track after the newest update; lost ones are in it once.
     """
 
-    def __init__(self, config: TrackingConfig | None = None):
+    def __init__(self, config: TrackingConfig | None = None, next_id: int = 1):
         self.config = config or TrackingConfig()
-        self._next = 1
+        self._next = next_id
         self.reset()
 
     def reset(self) -> None:
         """Forget all tracks; ids go on."""
         self.tracks: tuple[Track, ...] = ()
         self._newest_ns: int | None = None
+
+    def adopt(self, scene: SoundingScene, ages_s: Mapping[int, float]) -> None:
+        """Take over a scene that an earlier run numbered: its objects keep their ids. ages_s: of the tracks by id."""
+        now_ns = self._newest_ns = scene.stamp_ns
+        found = {track.id: dataclasses.replace(track, state="fading", now_ns=now_ns) for track in self.tracks}
+        for thing in scene.objects:
+            first_ns = now_ns - round(ages_s.get(thing.id, 0.0) * NS)
+            found[thing.id] = Track(thing.id, "sounding", first_ns, now_ns, now_ns, thing, _cells(thing.mask), None)
+        self.tracks = tuple(found[id] for id in sorted(found))
+        self._next = max([self._next, *(id + 1 for id in found)])
 
     def update(self, scene: SoundingScene) -> SoundingScene:
         """The scene with the ids of its tracks; its order stays."""

@@ -201,12 +201,11 @@ class _Work:
         from tqdm import tqdm
 
         from taco.media import AudioFeed
-        from taco.tracking import Tracker
 
         if self.pipeline is None:
             self.pipeline = make_pipeline(self.config)
         self.pipeline.reset()
-        tracker = Tracker(self.config.tracking)
+        tracker = self._tracker(results)
         audio = self.config.audio
         if source.still:
             audio = dataclasses.replace(audio, window_s=max(0.1, source.window_s), alignment="trailing")
@@ -226,11 +225,26 @@ class _Work:
                     bar.update()
                     continue
                 scene = tracker.update(self.pipeline.process(frame, window))
-                results.add(scene)
+                results.add(scene, tracker.tracks)
                 if viewer:
                     viewer.log(frame.rgb, scene)
                 bar.set_postfix_str(", ".join(thing.label for thing in scene.objects)[:30] or scene.verdict, refresh=False)
                 bar.update()
+
+    def _tracker(self, results):
+        """A tracker that goes on with the ids of an interrupted run."""
+        from taco.results import scene_of
+        from taco.tracking import Tracker
+
+        config = self.config.tracking
+        used = max((thing["id"] for record in results.records for thing in record["objects"]), default=0)
+        tracker = Tracker(config, next_id=used + 1)
+        if results.resumed:
+            recent_ns = results.last_ns - round(config.hold_s * NS)
+            for record in results.read():
+                if record["stamp_ns"] >= recent_ns and record["verdict"] != "skipped":
+                    tracker.adopt(scene_of(record), {track["id"]: track["age_s"] for track in record["tracks"]})
+        return tracker
 
     def _overlay(self, source, results, prefix: str) -> None:
         from tqdm import tqdm

@@ -123,6 +123,7 @@ def test_clip_keeps_its_sound_and_its_times(tmp_path):
     assert [r["time_s"] for r in records] == [pytest.approx(i / 10, abs=1e-4) for i in range(20)]
     assert records[0]["verdict"] == "silent" and {r["verdict"] for r in records[1:]} == {"sounding"}
     assert {thing["id"] for r in records for thing in r["objects"]} == {1}, "one thing, one id"
+    assert records[-1]["tracks"] == [{"id": 1, "label": "dog", "state": "sounding", "age_s": pytest.approx(1.8)}]
     info = media.probe("out/overlay.mp4")
     assert info.size == (48, 64) and info.sample_rate == 16000 and abs(info.duration_s - 2.0) < 0.11
     sound, drawn = media.read_audio("out/overlay.mp4").samples[:, 0], list(media.frames("out/overlay.mp4"))

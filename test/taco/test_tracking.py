@@ -100,6 +100,14 @@ def test_after_a_cut_the_old_place_says_nothing():
     assert ids(tracker, 0.1, thing(110, 60, word="dog"), factorization=dataclasses.replace(factors(0), restart="cut")) == [1]
 
 
+def test_a_later_run_goes_on_with_the_ids_of_an_earlier_one():
+    tracker = Tracker(next_id=8)
+    tracker.adopt(scene(1.0, thing(5, 5, id=7)), {7: 0.5})
+    tracker.adopt(scene(1.1, thing(100, 70, id=3)), {7: 0.6, 3: 0.0})
+    assert ids(tracker, 1.2, thing(100, 70), thing(5, 5), thing(60, 5, word="cat")) == [3, 7, 8]
+    assert next(track for track in tracker.tracks if track.id == 7).age_s == pytest.approx(0.7)
+
+
 def test_several_objects_in_any_order():
     tracker = Tracker()
     a, b = thing(5, 5), thing(100, 70, word="cat")
