@@ -45,14 +45,13 @@ def overlay(rgb: np.ndarray, scene: SoundingScene, *, alpha: float = 0.42, strip
     out = rgb.copy()
     line = max(1, round(min(rgb.shape[:2]) / 220))
     weakest_first = sorted(scene.objects, key=lambda thing: thing.score)
-    for thing in weakest_first:
-        _fill(out, thing.mask, thing.box, colour_of(thing.id), alpha, line)
+    anchors = {id(thing): _fill(out, thing.mask, thing.box, colour_of(thing.id), alpha, line) for thing in weakest_first}
     taken: list[tuple[int, int, int, int]] = []
     if strip:
         taken.append(_strip(out, scene))
     for thing in reversed(weakest_first):
         chip = _chip(f"{thing.label} {thing.score:.2f}", _text_size(rgb.shape), colour_of(thing.id))
-        taken.append(_place(out, chip, thing.box, taken))
+        taken.append(_place(out, chip, anchors[id(thing)], taken))
     return out
 
 
@@ -117,8 +116,11 @@ def _text_size(shape) -> int:
     return int(np.clip(shape[0] / 26, 11, 40))
 
 
-def _fill(out: np.ndarray, mask: np.ndarray, box, colour, alpha: float, line: int) -> None:
-    """Blend the mask into ``out`` and draw its outline: the colour between two thin dark lines, seen on any ground."""
+def _fill(out: np.ndarray, mask: np.ndarray, box, colour, alpha: float, line: int) -> tuple[int, int, int, int]:
+    """Blend the mask into ``out`` and draw its outline: the colour between two thin dark lines, seen on any ground.
+
+    Returns the box of the largest part, where the label belongs.
+    """
     x, y, w, h = box
     part = out[y : y + h, x : x + w]
     inside = mask[y : y + h, x : x + w]
@@ -129,6 +131,7 @@ def _fill(out: np.ndarray, mask: np.ndarray, box, colour, alpha: float, line: in
     edges = [edge for edge, area in zip(edges, areas) if area >= min(SPECK * line**2, max(areas))]
     cv2.drawContours(out, edges, -1, DARK, line + 2, cv2.LINE_AA)
     cv2.drawContours(out, edges, -1, colour, line, cv2.LINE_8)
+    return cv2.boundingRect(max(edges, key=cv2.contourArea))
 
 
 @functools.lru_cache(maxsize=512)

@@ -47,6 +47,17 @@ def test_pinholes_get_no_line_but_a_tiny_object_does(grey):
     assert (np.abs(tiny[78:86, 58:66].astype(int) - draw.colour_of(1)).sum(2) < 60).any()
 
 
+def test_label_stands_at_the_largest_part(grey, monkeypatch):
+    places = []
+    place = draw._place
+    monkeypatch.setattr(draw, "_place", lambda *args: places.append(args[2]) or place(*args))
+    mask = np.zeros((120, 160), bool)
+    mask[40:80, 90:130] = mask[100:103, 2:5] = True
+    thing = SoundingObject.from_mask(mask, [("dog", 0.8)], 0.9)
+    draw.overlay(grey, SoundingScene(0, (120, 160), 0, 1, -20.0, 0.7, "sounding", (thing,)))
+    assert places == [(90, 40, 40, 40)] and thing.box[0] == 2
+
+
 def test_no_objects_and_no_strip_is_the_image_itself(grey):
     assert (draw.overlay(grey, scene(), strip=False) == grey).all()
 
