@@ -16,8 +16,8 @@ from taco.config import ConceptsConfig
 from taco.types import Anchors, Concept, Factorization, Tokens
 
 HEARD_FLOOR, SEEN_FLOOR = 1e-3, 1e-2  # of probabilities, so that no single sense can veto a word for good
-STEADY, STEADY_WIDTH = 0.13, 0.01  # variation of a sound's tokens below which it counts as steady noise
-OTHERS = -4.0  # log-odds of things outside the word bank against those in it, before looking
+STEADY_WIDTH = 0.01  # how softly min_variation sets in
+OTHERS = -3.0  # log-odds of things outside the word bank against those in it, before looking
 EPS = 1e-6
 
 
@@ -35,13 +35,13 @@ def name_concepts(factorization: Factorization, visual: Tokens, audio: Tokens, a
     naming "joint": sound and image both vote for every pair of factor and word, and the best pair
     wins. naming "factor" (the paper's): the sounding factor k*, called by the word nearest to it.
     "auto": the paper's where the image model is compared by cosines, as the paper's is. The score is
-    the same in both: see ``sounding_score``.
+    the same in both: see ``sounding_score`` and ``liveliness``.
     """
     if factorization.sounding < 0 or not bool(torch.isfinite(audio.values).all()):
         return Heard(0.0, ())
     heard = word_probabilities(pooled_sound(audio)[None], anchors)[0]  # (M,)
     pooled = pooled_components(factorization, visual)
-    score = sounding_score(heard, image_evidence(pooled, anchors), audio)
+    score = sounding_score(heard, image_evidence(pooled, anchors)) * liveliness(audio, config.min_variation)
     if score < config.min_score:
         return Heard(score, ())
     if config.naming == "factor" or (config.naming == "auto" and anchors.visual_logit_scale is not None):
@@ -95,18 +95,28 @@ def image_evidence(components: Tensor, anchors: Anchors, others: bool = False) -
     return torch.cat([found, rest], -1).softmax(-1)[:, :-1]
 
 
-def sounding_score(heard: Tensor, seen: Tensor, audio: Tokens) -> float:
+def sounding_score(heard: Tensor, seen: Tensor) -> float:
     """In [0, 1]: 0.5 where the best factor shows what is heard no more likely than chance would.
 
     lift = M max_k sum_w heard[w] seen[k, w] is the chance that ear and eye mean the same word against
-    that of two blind guesses; lift / (1 + lift) is the score. Steady noise (tokens that hardly vary
-    over the window) counts as nothing heard: frozen sound models name noises freely.
+    that of two blind guesses; lift / (1 + lift) is the score.
     """
-    lift = len(heard) * float((seen @ heard).max())
+    lift = len(heard) * float((seen @ heard).max().clamp_min(0))
+    return lift / (1.0 + lift)
+
+
+def liveliness(audio: Tokens, least: float) -> float:
+    """In [0, 1]: near 0 for steady noise, whose tokens vary less than ``least`` of their length over the window.
+
+    Frozen sound models name noises freely, but steadily. Features that a model gives only once a
+    window tell nothing here and are left out; with none left, or least 0, the answer is 1.
+    """
     values = audio.on_grid(audio.values).mean(0)
-    spread = (values - values.mean(0)).norm(dim=-1) / values.norm(dim=-1).clamp_min(EPS)
-    alive = float(torch.sigmoid((spread.mean() - STEADY) / STEADY_WIDTH)) if len(values) > 1 else 1.0
-    return min(1.0, max(0.0, alive * lift / (1.0 + lift)))
+    values = values[:, (values != values[:1]).any(0)]
+    if least <= 0 or not values.numel():
+        return 1.0
+    variation = ((values - values.mean(0)).norm(dim=-1) / values.norm(dim=-1).clamp_min(EPS)).mean()
+    return float(torch.sigmoid((variation - least) / STEADY_WIDTH))
 
 
 def _best_pairs(votes: Tensor, heard: Tensor, seen: Tensor, count: int) -> list[tuple[int, int]]:

@@ -143,6 +143,13 @@ class ConceptsConfig(_Checked):
     min_score: float = setting(
         0.48, "Sounding score below which nothing is reported; 0.5 is chance.", minimum=0.0, maximum=1.0, live=True
     )
+    min_variation: float = setting(
+        0.165,
+        "Sound whose tokens vary less than this share of their length over the window counts as steady noise; 0: off.",
+        minimum=0.0,
+        maximum=1.0,
+        live=True,
+    )
     naming: str = setting(
         "auto",
         "joint: sound and image vote for factor and word (ours). factor: the sounding factor's nearest word (the paper's). "

@@ -122,11 +122,11 @@ class EfficientNetEncoder:
         self.network = folded(network).requires_grad_(False).to(memory_format=torch.channels_last)
         self.image_size = image_size
         self._words = {word: tuple(classes) for word, classes in words.items()}
-        rows = network._fc.weight.detach()
+        rows = network._fc.weight.detach().cpu()
         self._classes = rows - rows.mean(0)  # less their mean: what sets a class apart from things in general
 
     @classmethod
-    def from_file(cls, path: Path, words: Mapping[str, Sequence[int]], image_size: int = 448, device: str = "cpu"):
+    def from_file(cls, path: Path, words: Mapping[str, Sequence[int]], image_size: int = 448, device="cpu"):
         """From the package's .pth file; WeightsError where it is missing, damaged or of another network."""
         network = EfficientNetLite0()
         try:
@@ -143,13 +143,13 @@ class EfficientNetEncoder:
         height, width = frame.size
         scale = self.image_size / (height * width) ** 0.5
         size = tuple(max(1, round(side * scale / 32)) * 32 for side in (height, width))
-        device = self._classes.device
+        device = self.network._fc.weight.device
         with torch.inference_mode():
             pixels = torch.from_numpy(np.ascontiguousarray(frame.rgb)).to(device).permute(2, 0, 1)[None].float()
             pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
             pixels = ((pixels - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
             stages = self.network(pixels)
-        top = stages["res5"]
+        top = stages["res5"].cpu()  # what follows is small, and meets the sound's tokens on the CPU
         tokens = Tokens(top[0].flatten(1).T.contiguous(), tuple(top.shape[-2:]))
         return ImageFeatures(tokens, stages, size, size)
 

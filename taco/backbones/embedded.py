@@ -15,6 +15,7 @@ from taco.backbones.base import Backbones
 from taco.backbones.birdnet import LICENCE, BirdNET
 from taco.backbones.efficientnet import EfficientNetEncoder
 from taco.backbones.musicnn import MusiCNN
+from taco.backbones.placement import resolve_device
 from taco.backbones.sounds import BirdnetHead, EmbeddedAudioEncoder, MusicnnHead
 from taco.config import ModelsConfig
 from taco.errors import ConfigError, WeightsError
@@ -121,7 +122,8 @@ def load(models: ModelsConfig) -> Backbones:
             f"embedded models: wanted {', '.join(missing)} in {folder}, got none; run `taco weights fetch embedded`"
         )
     table = [row for row in word_table() if row.imagenet and any(getattr(row, part) for part in parts)]
-    device = "cpu" if models.device == "auto" else models.device
+    # So small that auto leaves them on the CPU; the sound models always run there.
+    device = resolve_device("cpu" if models.device == "auto" else models.device)
     size = models.image_size or IMAGE_SIZE
     image = EfficientNetEncoder.from_file(folder / "efficientnet-lite0.pth", {r.word: r.imagenet for r in table}, size, device)
     heads = []

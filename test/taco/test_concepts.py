@@ -6,7 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from taco.concepts import image_evidence, name_concepts, pooled_components, pooled_sound, sounding_score, word_probabilities
+from taco.concepts import (
+    image_evidence,
+    liveliness,
+    name_concepts,
+    pooled_components,
+    pooled_sound,
+    sounding_score,
+    word_probabilities,
+)
 from taco.config import ConceptsConfig
 from taco.types import Anchors, Factorization, Tokens
 
@@ -20,7 +28,7 @@ def anchors(**changes) -> Anchors:
     return dataclasses.replace(Anchors(WORDS, 8 * rows, rows, None, 10.0), **changes)
 
 
-def scene(shown=("cat", "drum"), sound={"cat": 1.0}, steady=False):  # noqa: B006 (never changed)
+def scene(shown=("cat", "drum"), sound={"cat": 1.0}, hiss=0.6):  # noqa: B006 (never changed)
     """Left half of the grid shows the first word, right half the second; a factor for each; the sound's words by weight."""
     visual = torch.full((GRID[0] * GRID[1], DIM), 0.01)
     left = (torch.arange(len(visual)) % GRID[1]) < GRID[1] // 2
@@ -29,8 +37,8 @@ def scene(shown=("cat", "drum"), sound={"cat": 1.0}, steady=False):  # noqa: B00
     audio = torch.zeros(STEPS, DIM)
     for word, weight in sound.items():
         audio[:, WORDS.index(word)] = weight
-    if not steady:  # a sound that lives: a direction no word owns comes and goes
-        audio[:, DIM - 1] = 0.6 * torch.tensor([1.0, 0, 1, 0, 1])
+    for word in sound:  # a sound that lives comes and goes
+        audio[:, WORDS.index(word)] *= 1 + hiss * torch.tensor([1.0, -1, 1, -1, 1])
     activations = torch.stack([left, ~left], 1).float()
     factors = torch.stack([visual[left].mean(0), visual[~left].mean(0)])
     factorization = Factorization(activations, factors, torch.ones(STEPS, 2), audio.mean(0).repeat(2, 1), 0)
@@ -69,7 +77,18 @@ def test_a_sound_that_says_nothing_scores_chance():
 
 
 def test_steady_noise_counts_as_nothing_heard():
-    assert named(sound={"cat": 1.0}, steady=True).score < 0.01
+    assert named(sound={"cat": 1.0}, hiss=0.05).score < 0.01
+    assert named(sound={"cat": 1.0}, hiss=0.05, config=ConceptsConfig(min_variation=0.0)).score > 0.6
+
+
+@pytest.mark.parametrize(("swing", "alive"), [(0.0, True), (0.05, False), (0.5, True)])
+def test_liveliness_looks_only_at_what_moves(swing, alive):
+    values = torch.ones(STEPS, 8)
+    values[:, :4] += swing * torch.tensor([1.0, -1, 1, -1, 1])[:, None]
+    got = liveliness(Tokens(values, (1, STEPS)), 0.165)
+    assert got > 0.99 if alive else got < 0.01  # features given once a window (all, where nothing moves) do not count
+    more = torch.cat([values, torch.full((STEPS, 50), 3.0)], 1)
+    assert liveliness(Tokens(more, (1, STEPS)), 0.165) == pytest.approx(got, abs=1e-5)
 
 
 def test_no_sounding_factor_and_broken_sound_give_nothing():
@@ -136,5 +155,4 @@ def test_newer_sound_counts_more_in_every_frequency_band():
 def test_the_score_is_the_lift_over_two_blind_guesses(agreement):
     heard = torch.tensor([1.0, 0, 0, 0])
     seen = torch.tensor([[agreement, 1 - agreement, 0, 0], [0, 0, 1.0, 0]])
-    lively = scene()[2]
-    assert sounding_score(heard, seen, lively) == pytest.approx(4 * agreement / (1 + 4 * agreement), abs=1e-3)
+    assert sounding_score(heard, seen) == pytest.approx(4 * agreement / (1 + 4 * agreement), abs=1e-3)
