@@ -150,15 +150,14 @@ class Bench:
     ) -> list[Outcome]:
         """What method ``name`` says of the frames of one clip, in order.
 
-        temporal: "none" takes every frame by itself, "causal" carries the past along, "cold" has the causal term off and
-        starts anew each time but keeps the order, "joint" solves the clip as one problem. settings: changes of this run.
+        temporal: "none" takes every frame by itself, "causal" carries the past along, "joint" solves the clip as one problem.
+        settings: changes of this run.
         """
         method = method_named(name)
         if method.choose or method.told:
             return [self._by_word(method, sample) for sample in samples]
         changes = dict(NEVER_REJECT) | dict(settings or {}) | dict(method.settings)
-        term = {"cold": "none"}.get(temporal, temporal)
-        changes["factorization.temporal"] = changes.get("factorization.temporal", term)
+        changes.setdefault("factorization.temporal", temporal)
         if changes["factorization.temporal"] == "none" and temporal == "joint":
             temporal = "none"
         pipeline = self._variant(changes, method.segmenter)
@@ -167,7 +166,7 @@ class Bench:
             return self._jointly(pipeline, samples, seed)
         out = []
         for number, sample in enumerate(samples):
-            if temporal in ("none", "cold") and number:
+            if temporal == "none" and number:
                 pipeline.reset(seed + number)
             out.append(self._by_factors(pipeline, sample))
         return out

@@ -93,6 +93,10 @@ def test_other_settings_are_not_taken_for_the_same_run():
     other = dataclasses.replace(run, config=CONFIG.updated({"segmentation.threshold": 0.4}))
     assert len({run.fingerprint(), other.fingerprint(), dataclasses.replace(run, audio="noise").fingerprint()}) == 3
     assert run.fingerprint() == dataclasses.replace(run, seeds=(0, 1), methods=("u",)).fingerprint()
+    fewer = dataclasses.replace(run, dataset=made(2))
+    assert run.fingerprint() == fewer.fingerprint()
+    swapped = [dataclasses.replace(r, audio="other").fingerprint() for r in (run, fewer)]
+    assert swapped[0] != swapped[1]  # sounds come from the other clips
 
 
 def test_a_damaged_record_is_made_again(tmp_path):
