@@ -8,33 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from taco.errors import ConfigError
-
-
-def setting(default, help: str, *, unit: str = "", minimum=None, maximum=None, choices=(), live: bool = False):
-    """A dataclass field with its help, unit, closed range or choices; ``live``: may change while running."""
-    meta = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": tuple(choices), "live": live}
-    return field(default=default, metadata=meta)
-
-
-class _Checked:
-    """Base of the sections: every value is checked against its type, range and choices when it is built."""
-
-    __slots__ = ()
-
-    def __post_init__(self):
-        for item in _settings(type(self).__name__, self):
-            object.__setattr__(self, item.path.rpartition(".")[2], item.check(item.value))
+from taco.settings import Checked, Setting, flatten, setting, settings_of
 
 
 @dataclass(frozen=True, slots=True)
-class AudioConfig(_Checked):
+class AudioConfig(Checked):
     """The sound window of a frame."""
 
     window_s: float = setting(1.0, "Length of the sound window of a frame.", unit="s", minimum=0.1, maximum=10.0)
@@ -65,7 +48,7 @@ class AudioConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True)
-class ModelsConfig(_Checked):
+class ModelsConfig(Checked):
     """Which frozen models run, where, and with which words."""
 
     name: str = setting(
@@ -90,7 +73,7 @@ class ModelsConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True)
-class FactorizationConfig(_Checked):
+class FactorizationConfig(Checked):
     """Soft non-negative co-factorization (paper section 3.3)."""
 
     solver: str = setting("block", "block: ours, fast. gradient: the paper's.", choices=("block", "gradient"))
@@ -134,7 +117,7 @@ class FactorizationConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True)
-class ConceptsConfig(_Checked):
+class ConceptsConfig(Checked):
     """From factors to words, and when to say nothing."""
 
     silence_dbfs: float = setting(
@@ -165,7 +148,7 @@ class ConceptsConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentationConfig(_Checked):
+class SegmentationConfig(Checked):
     """From concepts to masks."""
 
     readout: str = setting(
@@ -184,7 +167,7 @@ class SegmentationConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True)
-class TrackingConfig(_Checked):
+class TrackingConfig(Checked):
     """Stable ids of sounding things over frames."""
 
     hold_s: float = setting(
@@ -196,7 +179,7 @@ class TrackingConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True)
-class TargetsConfig(_Checked):
+class TargetsConfig(Checked):
     """From outlined things to a bearing, a position and markers."""
 
     min_score: float = setting(0.3, "Score below which a thing is no target.", minimum=0.0, maximum=1.0, live=True)
@@ -230,7 +213,7 @@ class TargetsConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True)
-class NodeConfig(_Checked):
+class NodeConfig(Checked):
     """The live node."""
 
     autostart: bool = setting(True, "Configure and activate at start.")
@@ -261,7 +244,7 @@ class NodeConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True)
-class MicrophoneConfig(_Checked):
+class MicrophoneConfig(Checked):
     """The node that publishes a sound device as AudioChunk messages."""
 
     device: str = setting("", "Name (a part of it will do) or number of the input device; empty takes the system's default.")
@@ -334,72 +317,8 @@ class TacoConfig:
         return out
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting as ``walk`` finds it: dotted path, type, default, present value and its documentation."""
-
-    path: str
-    type: object
-    default: object
-    value: object
-    help: str
-    unit: str
-    minimum: float | None
-    maximum: float | None
-    choices: tuple
-    live: bool
-
-    def check(self, value):
-        """``value`` in the setting's type and range, or ConfigError."""
-        value = _coerce(self.path, self.type, value)
-        if self.choices and value not in self.choices:
-            near = difflib.get_close_matches(str(value), [str(c) for c in self.choices], 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{self.path}: wanted one of {', '.join(map(repr, self.choices))}, got {value!r}{hint}")
-        low, high = self.minimum, self.maximum
-        if (low is not None and not value >= low) or (high is not None and not value <= high):
-            raise ConfigError(f"{self.path}: wanted {low} to {high} {self.unit}".rstrip() + f", got {value!r}")
-        return value
-
-
 def walk(config: TacoConfig | None = None) -> Iterator[Setting]:
     """Every setting, in order."""
     config = config or TacoConfig()
     for section in dataclasses.fields(config):
-        yield from _settings(section.name, getattr(config, section.name))
-
-
-def _settings(prefix: str, block) -> Iterator[Setting]:
-    hints = typing.get_type_hints(type(block))
-    for item in dataclasses.fields(block):
-        yield Setting(f"{prefix}.{item.name}", hints[item.name], item.default, getattr(block, item.name), **item.metadata)
-
-
-def flatten(values: Mapping, prefix: str = "") -> dict[str, object]:
-    """Nested mappings as one mapping of dotted names."""
-    out: dict[str, object] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            out.update(flatten(value, f"{prefix}{key}."))
-        else:
-            out[f"{prefix}{key}"] = value
-    return out
-
-
-def _coerce(path: str, wanted, value):
-    origin = typing.get_origin(wanted)
-    if origin is tuple:
-        inner = typing.get_args(wanted)
-        items = [value] if isinstance(value, str) else value
-        try:
-            items = list(items)
-        except TypeError:
-            raise ConfigError(f"{path}: wanted a list, got {value!r}") from None
-        if inner[-1] is not Ellipsis and len(items) != len(inner):
-            raise ConfigError(f"{path}: wanted {len(inner)} values, got {len(items)}")
-        return tuple(_coerce(path, inner[0], item) for item in items)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if wanted is not types.NoneType and type(value) is wanted:
-        return value
-    raise ConfigError(f"{path}: wanted {wanted.__name__}, got {type(value).__name__} {value!r}")
+        yield from settings_of(section.name, getattr(config, section.name))

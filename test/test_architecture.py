@@ -13,6 +13,7 @@ MODULES = sorted(p for room in ("taco", "taco_ros") for p in (ROOT / room).rglob
 # Lower numbers know nothing of higher ones; a room may import only rooms below it and its own.
 FLOORS = {
     "taco.errors": 0,
+    "taco.settings": 1,
     "taco.types": 1,
     "taco.config": 1,
     "taco.audio": 2,
@@ -43,6 +44,7 @@ FLOORS = {
 SAME_FLOOR = {
     ("taco.errors", "taco.errors"),
     ("taco.types", "taco.config"),
+    ("taco.config", "taco.settings"),
     ("taco.cli", "taco.commands"),
     ("taco.commands", "taco.cli"),
 }

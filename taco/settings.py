@@ -1,0 +1,93 @@
+"""What a setting is: a dataclass field with its help, unit, range and choices, checked whenever it is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from taco.errors import ConfigError
+
+
+def setting(default, help: str, *, unit: str = "", minimum=None, maximum=None, choices=(), live: bool = False):
+    """A dataclass field with its help, unit, closed range or choices; ``live``: may change while running."""
+    meta = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": tuple(choices), "live": live}
+    return field(default=default, metadata=meta)
+
+
+class Checked:
+    """Base of the sections: every value is checked against its type, range and choices when it is built."""
+
+    __slots__ = ()
+
+    def __post_init__(self):
+        for item in settings_of(type(self).__name__, self):
+            object.__setattr__(self, item.path.rpartition(".")[2], item.check(item.value))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as ``walk`` finds it: dotted path, type, default, present value and its documentation."""
+
+    path: str
+    type: object
+    default: object
+    value: object
+    help: str
+    unit: str
+    minimum: float | None
+    maximum: float | None
+    choices: tuple
+    live: bool
+
+    def check(self, value):
+        """``value`` in the setting's type and range, or ConfigError."""
+        value = _coerce(self.path, self.type, value)
+        if self.choices and value not in self.choices:
+            near = difflib.get_close_matches(str(value), [str(c) for c in self.choices], 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{self.path}: wanted one of {', '.join(map(repr, self.choices))}, got {value!r}{hint}")
+        low, high = self.minimum, self.maximum
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            raise ConfigError(f"{self.path}: wanted {low} to {high} {self.unit}".rstrip() + f", got {value!r}")
+        return value
+
+
+def settings_of(prefix: str, block) -> Iterator[Setting]:
+    """The settings of one section, in order; ``prefix`` is the section's name."""
+    hints = typing.get_type_hints(type(block))
+    for item in dataclasses.fields(block):
+        yield Setting(f"{prefix}.{item.name}", hints[item.name], item.default, getattr(block, item.name), **item.metadata)
+
+
+def flatten(values: Mapping, prefix: str = "") -> dict[str, object]:
+    """Nested mappings as one mapping of dotted names."""
+    out: dict[str, object] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            out.update(flatten(value, f"{prefix}{key}."))
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def _coerce(path: str, wanted, value):
+    origin = typing.get_origin(wanted)
+    if origin is tuple:
+        inner = typing.get_args(wanted)
+        items = [value] if isinstance(value, str) else value
+        try:
+            items = list(items)
+        except TypeError:
+            raise ConfigError(f"{path}: wanted a list, got {value!r}") from None
+        if inner[-1] is not Ellipsis and len(items) != len(inner):
+            raise ConfigError(f"{path}: wanted {len(inner)} values, got {len(items)}")
+        return tuple(_coerce(path, inner[0], item) for item in items)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is not types.NoneType and type(value) is wanted:
+        return value
+    raise ConfigError(f"{path}: wanted {wanted.__name__}, got {type(value).__name__} {value!r}")
