@@ -61,18 +61,11 @@ class Run:
         config.pop("node", None)
         rules = dataclasses.asdict(self.dataset.rules)
         where = [str(clip) for clip in self.dataset.clips[:1]]  # paths tell which copy of the data
-        what = [
-            self.dataset.name,
-            self.dataset.split,
-            rules,
-            self.dataset.words,
-            where,
-            config,
-            self.bank,
-            self.temporal,
-            self.audio,
-        ]
-        return hashlib.sha256(json.dumps([what, source_hash()], default=str).encode()).hexdigest()[:12]
+        data = [self.dataset.name, self.dataset.split, rules, self.dataset.words, where]
+        if self.audio == "other":  # the sounds come from the other clips, so it matters which there are
+            data.append([clip.id for clip in self.dataset.clips])
+        what = [data, config, self.bank, self.temporal, self.audio, source_hash()]
+        return hashlib.sha256(json.dumps(what, default=str).encode()).hexdigest()[:12]
 
 
 @cache
