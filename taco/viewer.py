@@ -15,6 +15,15 @@ FIRST_CLOCK_NS = 10**17  # smaller stamps (before 1973) count from the start of 
 QUIETEST_DBFS = -100.0  # of the curve, so that digital silence does not flatten it
 
 
+def rerun_sdk():
+    """The module; MissingPackageError names the package to install."""
+    try:
+        import rerun
+    except ImportError:
+        raise MissingPackageError("the viewer needs rerun-sdk; `pip install rerun-sdk`") from None
+    return rerun
+
+
 class Viewer:
     """One recording. Use from one thread.
 
@@ -23,10 +32,7 @@ class Viewer:
     """
 
     def __init__(self, name: str, target: str = "rerun"):
-        try:
-            import rerun
-        except ImportError:
-            raise MissingPackageError("the viewer needs rerun-sdk; `pip install rerun-sdk`") from None
+        rerun = rerun_sdk()
         self._rerun, self._file = rerun, None
         self._stream = rerun.RecordingStream("taco", recording_id=f"taco-{name}-{np.random.default_rng().integers(2**32)}")
         try:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from taco import __version__
-from taco.errors import AudioGapError, ConfigError, MediaError
+from taco.errors import AudioGapError, ConfigError, MediaError, MissingPackageError
 
 HELP = "outline what is heard in videos, pictures with a sound, folders and ROS 2 bags"
 NS = 1_000_000_000
@@ -78,12 +78,20 @@ def run(args) -> int:
         args.inputs = [str(Path(path).absolute()) for path in args.inputs]
     topics = {"image_topic": args.image_topic, "audio_topic": args.audio_topic}
     sources = open_sources(args.inputs, window_s=config.audio.window_s, fps=args.fps, audio=config.audio, **topics)
-    if args.bag and len(sources) > 1:
-        raise ConfigError(f"--bag: wanted one input, got {len(sources)}")
+    for option in ("bag", "rrd"):
+        if getattr(args, option) and len(sources) > 1:
+            raise ConfigError(f"--{option}: wanted one input, got {len(sources)}")
     if args.html and args.no_overlay:
         raise ConfigError("--html: wanted the overlay, which --no-overlay leaves out")
     if args.rrd and not args.rrd.endswith(".rrd"):
         raise ConfigError(f"--rrd: wanted a name that ends in .rrd, got {args.rrd}")
+    if args.view or args.rrd:
+        from taco.viewer import rerun_sdk
+
+        try:
+            rerun_sdk()
+        except MissingPackageError as error:
+            raise MissingPackageError(f"{error}; or use --html, which needs only a browser") from None
     if args.bag and Path(args.bag).exists():
         raise MediaError(f"cannot write {args.bag}: it exists; remove it or choose another name")
     out = Path(args.out or f"{sources[0].name}_taco") if len(sources) == 1 else Path(args.out or "segmented")

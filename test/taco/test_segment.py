@@ -164,7 +164,11 @@ def test_page_for_browsers_and_the_viewers_missing_package(tmp_path, capsys, mon
     assert cli.main(["segment", "clip.mp4", "-o", "out", "--html"]) == 0
     assert "data:video/mp4;base64," in (tmp_path / "out/view.html").read_text()
     monkeypatch.setitem(sys.modules, "rerun", None)
-    cases = ((["--view"], "pip install rerun-sdk"), (["--rrd", "a.txt"], "ends in .rrd"), (["--html", "--no-overlay"], "--html"))
+    cases = (
+        (["--view"], "pip install rerun-sdk`; or use --html"),
+        (["--rrd", "a.txt"], "ends in .rrd"),
+        (["--html", "--no-overlay"], "--html"),
+    )
     capsys.readouterr()
     for options, says in cases:
         assert cli.main(["segment", "clip.mp4", "-o", "none", *options]) != 0
