@@ -56,7 +56,7 @@ def test_default_words_are_audiosets(settings):
     assert len(backbones.words) == 527
     anchors = build_anchors(backbones, ("dog",))
     assert anchors.visual.shape == (1, 768) and anchors.audio.shape == (1, 1024)
-    assert anchors.audio_logit_scale == pytest.approx(np.exp(2.5))
+    assert anchors.audio_logit_scale == pytest.approx(np.exp(2.5)) and anchors.visual_logit_scale == pytest.approx(1 / 0.07)
     assert torch.equal(anchors.audio_projection(torch.ones(768)), backbones.audio.project(torch.ones(768)))
 
 
