@@ -39,7 +39,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="the first N clips only (stamps: scenes of a kind)")
     parser.add_argument("--paper", action="store_true", help="the paper's models and solver")
     parser.add_argument("--bank", default="auto", metavar="B", help="word bank: general, specific or a file (auto: as published)")
-    parser.add_argument("--temporal", default="auto", choices=TEMPORAL, help="how the frames of a clip hang together")
+    parser.add_argument("--temporal", default="auto", choices=TEMPORAL, help="how frames of a clip hang together (auto: by the set)")
     parser.add_argument("--iterations", nargs="+", type=int, default=[], metavar="N", help="score and time at these limits")
     parser.add_argument("--audio", nargs="+", default=[], choices=AUDIO, help="replace the sound; tells false positives")
     parser.add_argument("--groups", action="store_true", help="also a table for each class, category or kind")

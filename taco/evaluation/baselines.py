@@ -245,7 +245,8 @@ class Bench:
         times = {"image": self._image.ms(sample.frame), "sound": self._sound.ms(sample.window)}
         masks = self.base.segmenter.segment(sample.frame, features, factors, concepts, anchors)
         times["segment"] = 1000.0 * (time.perf_counter() - start)
-        out = self._outcome(self.base, features, factors, concepts, score, masks.objects, masks.confidence, None, times)
+        found = (score, masks.objects, masks.confidence, None, times)
+        out = self._outcome(self.base, features, factors, concepts, *found, by_word=True)
         out.label, out.words, out.factorization = anchors.words[index], concepts[0].labels, None
         return out
 
@@ -275,13 +276,15 @@ class Bench:
         sounds = torch.cat([own.audio, audio.encode_text(words).to(own.audio)])
         return replace(own, words=(*own.words, *words), visual=visual, audio=sounds)
 
-    def _outcome(self, pipeline, features, factors, concepts, score, objects, confidence, sound_map, times) -> Outcome:
+    def _outcome(
+        self, pipeline, features, factors, concepts, score, objects, confidence, sound_map, times, by_word: bool = False
+    ) -> Outcome:
         """concepts: what the live line reports. The paper's solver and binding take k* and the nearest word instead."""
         size = features.size
         if factors is None or factors.sounding < 0:
             return Outcome(np.zeros(size, np.float32), np.zeros(size, bool), score=score, ms=times)
         options = pipeline.config.factorization
-        papers = options.solver == "gradient" or options.binding == "penalty" or not concepts
+        papers = not by_word and (options.solver == "gradient" or options.binding == "penalty" or not concepts)
         chosen = [factors.sounding] if papers else [concept.factor for concept in concepts]
         if isinstance(pipeline.segmenter, UMapSegmenter):
             heat = np.max([u_map(features, factors, factor) for factor in chosen], 0)

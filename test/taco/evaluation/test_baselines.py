@@ -198,3 +198,16 @@ def test_a_word_is_prompted_among_the_whole_bank(clip_bench):
     (clamped,) = clip_bench.run("a+-fcclip", [frame])
     maps = clip_bench.base.segmenter.maps(features, clip_bench.anchors.visual.clamp_min(0))
     assert np.allclose(clamped.map, scaled(maps[1]), atol=1e-6) and not np.array_equal(clamped.map, found.map)
+
+
+def test_the_ceiling_is_told_every_sounding_word_even_with_the_papers_solver(clip_bench):
+    frame, masks = models.picture("red", "blue")
+    things = (("blue", masks["blue"]), ("red", masks["red"]))
+    both = Sample("both", frame, models.tone("blue"), masks["red"] | masks["blue"], 0, "", things)
+    papers = Bench(clip_bench.config.updated({"factorization.solver": "gradient"}), pipeline=clip_bench.base)
+    papers.base.config = papers.config
+    (found,) = papers.run("true-word", [both])
+    features, _ = papers.base.encode(both.frame, both.window)
+    maps = papers.base.segmenter.maps(features, papers.anchors.visual)
+    assert np.allclose(found.map, np.maximum(scaled(maps[2]), scaled(maps[0])), atol=1e-6)
+    papers.base.config = clip_bench.config
