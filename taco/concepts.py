@@ -16,7 +16,8 @@ from taco.config import ConceptsConfig
 from taco.types import Anchors, Concept, Factorization, Tokens
 
 HEARD_FLOOR, SEEN_FLOOR = 1e-3, 1e-2  # of probabilities, so that no single sense can veto a word for good
-STEADY_WIDTH = 0.01  # how softly min_variation sets in
+BANK_POWER = 0.75  # measured with banks of 7 and 69 words
+STEADY_WIDTH = 0.003  # how softly min_variation sets in
 OTHERS = -3.0  # log-odds of things outside the word bank against those in it, before looking
 EPS = 1e-6
 
@@ -96,13 +97,17 @@ def image_evidence(components: Tensor, anchors: Anchors, others: bool = False) -
 
 
 def sounding_score(heard: Tensor, seen: Tensor) -> float:
-    """In [0, 1]: 0.5 where the best factor shows what is heard no more likely than chance would.
+    """In [0, 1]: what is heard and in view against the best guess for something out of view.
 
-    lift = M max_k sum_w heard[w] seen[k, w] is the chance that ear and eye mean the same word against
-    that of two blind guesses; lift / (1 + lift) is the score.
+    inside = max_k sum_w heard[w] seen[k, w]: that ear and eye mean the same word, in the best factor.
+    outside = max_w heard[w] (1 - max_k seen[k, w]): the likeliest word that no factor shows. The score
+    is the odds inside : outside times M^0.75 / 2, as a probability: of M words, the luckiest wrong one
+    stands out the more the more there are. 0.5 lets about nine of ten true frames pass (stamps, val).
     """
-    lift = len(heard) * float((seen @ heard).max().clamp_min(0))
-    return lift / (1.0 + lift)
+    inside = float((seen @ heard).max())
+    outside = float((heard * (1.0 - seen.amax(0))).max())
+    weighted = inside * len(heard) ** BANK_POWER / 2
+    return weighted / max(weighted + outside, EPS)
 
 
 def liveliness(audio: Tokens, least: float) -> float:

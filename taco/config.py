@@ -123,11 +123,9 @@ class ConceptsConfig(Checked):
     silence_dbfs: float = setting(
         -50.0, "Windows quieter than this count as silence.", unit="dBFS", minimum=-200.0, maximum=0.0, live=True
     )
-    min_score: float = setting(
-        0.48, "Sounding score below which nothing is reported; 0.5 is chance.", minimum=0.0, maximum=1.0, live=True
-    )
+    min_score: float = setting(0.5, "Sounding score below which nothing is reported.", minimum=0.0, maximum=1.0, live=True)
     min_variation: float = setting(
-        0.165,
+        0.16,
         "Sound whose tokens vary less than this share of their length over the window counts as steady noise; 0: off.",
         minimum=0.0,
         maximum=1.0,
