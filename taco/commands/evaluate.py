@@ -39,7 +39,9 @@ def add_arguments(parser) -> None:
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="the first N clips only (stamps: scenes of a kind)")
     parser.add_argument("--paper", action="store_true", help="the paper's models and solver")
     parser.add_argument("--bank", default="auto", metavar="B", help="word bank: general, specific or a file (auto: as published)")
-    parser.add_argument("--temporal", default="auto", choices=TEMPORAL, help="how frames of a clip hang together (auto: by the set)")
+    parser.add_argument(
+        "--temporal", default="auto", choices=TEMPORAL, help="how frames of a clip hang together (auto: as published)"
+    )
     parser.add_argument("--iterations", nargs="+", type=int, default=[], metavar="N", help="score and time at these limits")
     parser.add_argument("--audio", nargs="+", default=[], choices=AUDIO, help="replace the sound; tells false positives")
     parser.add_argument("--groups", action="store_true", help="also a table for each class, category or kind")
@@ -175,6 +177,7 @@ class _Tables:
             "frames": len(next(iter(self.records[main.rows[0]].values()))),
             "models": self.config.models.name,
             "words": len(self.bench.anchors.words),
+            "bank": self.args.bank,
             "seeds": self.args.seeds,
             "rows": rows,
             "groups": by_group,
@@ -232,7 +235,7 @@ class _Tables:
         from taco.evaluation import report
 
         name = result["dataset"]
-        parts = ["\n".join(self.notes(result)), report.text_table(name, result["rows"])]
+        parts = ["\n".join(self.notes(result)), report.text_table(name, result["rows"], result["bank"])]
         parts += [f"{group}\n{report.text_table('', rows)}" for group, rows in result["groups"].items()]
         for audio, rows in result["wrong_sounds"].items():
             lines = [f"wrong sound: {audio}", f"{'':14}{'AUC':>8}{'threshold':>11}{'accepted':>10}{'frames':>10}{'pixels':>10}"]
@@ -251,6 +254,9 @@ class _Tables:
         out = [f"{result['dataset']} {result['split']}: {size}, {result['models']} models, {result['words']} words"]
         if self.args.dataset in PUBLIC and result["models"] != "paper":
             out.append("The embedded models stand in for the paper's: these figures are not comparable with the published ones.")
+        own = [name for name in self.methods if name in ("a-fcclip", "a+-fcclip")]
+        if own and self.args.dataset in ("s4", "ms3", "ade-sp") and self.args.bank != "specific":
+            out.append(f"The published figures of {', '.join(own)} are with the set's own words: compare with --bank specific.")
         if self.args.limit and self.args.dataset in PUBLIC:
             out.append(f"Only the first {self.args.limit} clips: not the published figure.")
         if result["val_thresholds"]:
@@ -269,8 +275,8 @@ class _Tables:
         best, worst = report.extremes(self.records[row][0])
         shown = {f"Best frames of {row}": best, f"Worst frames of {row}": worst}
         drawn = {heading: report.pictures(run, self.bench, row, 0, chosen) for heading, chosen in shown.items()}
-        tables = {"All frames": (result["dataset"], result["rows"])}
-        tables |= {group: ("", rows) for group, rows in result["groups"].items()}
+        tables = {"All frames": (result["dataset"], result["rows"], result["bank"])}
+        tables |= {group: ("", rows, "") for group, rows in result["groups"].items()}
         rocs = [(f"{audio}, {row}", rows[row]["fpr"], rows[row]["tpr"]) for audio, rows in result["wrong_sounds"].items()]
         title = f"TACO on {result['dataset']} ({result['split']})"
         return report.html_page(title, self.notes(result), tables, drawn, rocs)
@@ -314,4 +320,4 @@ class _Streams:
         """The result as one HTML file."""
         from taco.evaluation import report
 
-        return report.html_page("TACO on streams", self.notes(result), {"All clips": ("streams", result["rows"])}, {})
+        return report.html_page("TACO on streams", self.notes(result), {"All clips": ("streams", result["rows"], "")}, {})

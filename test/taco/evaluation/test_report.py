@@ -121,7 +121,7 @@ def test_a_public_set_is_told_beside_the_paper(made_models, tmp_path, capsys):
     trees.s4(tmp_path / "data")
     words = ("s4", "--data", tmp_path / "data", "--out", tmp_path / "out", "--method", "taco", "a-fcclip", "--limit", 1)
     status, out, _ = run(*words, capsys=capsys)
-    assert status == 0 and "not comparable" in out and "Only the first 1 clips" in out
+    assert status == 0 and "not comparable" in out and "Only the first 1 clips" in out and "--bank specific" in out
     table = out[out.index("\n\n") :]
     assert re.search(r"^taco +\d", table, re.M) and re.search(r"^  paper +64\.04 +71\.50", table, re.M)
     assert re.search(r"^  reference +51\.52 +57\.25", table, re.M)
@@ -199,12 +199,17 @@ def test_json_knows_no_nan():
     assert evaluate._finite({"a": [float("nan"), 1.0], "b": (2, "nan")}) == {"a": [None, 1.0], "b": [2, "nan"]}
 
 
-def test_every_published_figure_has_its_column():
-    for rows in report.PUBLISHED.values():
+def test_every_published_figure_has_its_column_and_its_word_bank():
+    for rows in (*report.PUBLISHED.values(), *report.PUBLISHED_SPECIFIC.values()):
         for figures in rows.values():
             assert set(figures) <= set(report.HEADINGS)
-    assert report.published("ade-sp", "no-min")["iou"] == (29.93, None)
-    assert report.published("ms3", "gradient")["iou"] == (50.46, 43.15)
+    assert report.published("ade-sp", "no-min") == {"paper": {"iou": 29.93, "map": 34.59}}
+    assert report.published("ade-sp", "no-min", "specific") == {}
+    assert report.published("ms3", "gradient") == {"paper": {"iou": 50.46, "f": 58.11}, "reference": {"iou": 43.15, "f": 47.50}}
+    assert report.published("ms3", "gradient", "specific") == {"paper": {"iou": 47.23}}
+    assert report.published("s4", "a-fcclip", "specific")["paper"] == {"iou": 51.52, "f": 57.25}
+    assert report.published("s4", "taco", "my-words.txt") == {} == report.published("stamps", "taco")
+    assert report.published("avss", "taco", "specific")["paper"] == {"miou": 20.50, "f": 23.02}
 
 
 def test_table_tells_deviation_only_where_there_is_one():
