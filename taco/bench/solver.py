@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 
+from taco.bench.ablations import ablations
 from taco.bench.autograd import solve_autograd
 from taco.bench.scenes import BANDS, Scene, World, make_world, still, stream
 from taco.bench.stream import activation_mask, iou
@@ -58,10 +59,10 @@ def total_loss(scene: Scene, world: World, result: Factorization) -> float:
     return float(terms(problem, state)["total"])
 
 
-def quality(seeds: int, steps: int, say: Callable) -> dict[str, dict[str, float]]:
+def quality(seeds: int, steps: int, say: Callable, world: World | None = None, side: int = 24) -> dict[str, dict[str, float]]:
     """Means over scenes of loss, mask IoU and milliseconds: the autograd loop, and the solvers at several sweeps."""
-    world = make_world(0)
-    scenes = [still(world, FIRST_SEED + seed) for seed in range(seeds)]
+    world = world or make_world(0)
+    scenes = [still(world, FIRST_SEED + seed, side=side) for seed in range(seeds)]
     entries: dict[str, Callable[[Scene], tuple[Factorization, float]]] = {}
 
     def timed(call: Callable) -> tuple[Factorization, float]:
@@ -255,6 +256,7 @@ def run_solver(seeds: int = 20, steps: int = PAPER_STEPS, quick: bool = False, s
     found["growth"] = growth((12, 24) if quick else (12, 24, 32, 64), (71, 527) if quick else (71, 527, 5000))
     found["distance to the limit"] = limit()
     found["batches"] = batches((1, 4) if quick else (1, 5, 20))
+    found["ablations (mask IoU)"] = ablations(FIRST_SEED, 2 if quick else 12, 20 if quick else 0)
     gpu = on_gpu()
     if gpu:
         found["GPU"] = gpu
