@@ -6,6 +6,7 @@ only where the settings ask for them, and the licence is printed when they are f
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,9 @@ class BirdNET:
                 line.partition("_")[2].strip() for line in labels.read_text(encoding="utf-8").splitlines() if line.strip()
             ]
             # The features are an inner tensor, so inner tensors have to outlive the run.
-            self._run = Interpreter(str(model), num_threads=threads, experimental_preserve_all_tensors=True)
+            with warnings.catch_warnings():  # which it warns of, for memory: 60 MB here
+                warnings.simplefilter("ignore")
+                self._run = Interpreter(str(model), num_threads=threads, experimental_preserve_all_tensors=True)
             self._run.allocate_tensors()
             inner = {item["name"]: item["index"] for item in self._run.get_tensor_details()}
             self._features = inner["model/GLOBAL_AVG_POOL/Mean"]
