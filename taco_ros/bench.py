@@ -13,8 +13,8 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
 
-from taco_ros.conversions import NS, stamp_to_ns
 from taco_ros.msg import SoundingObjectArray
+from taco_ros.stamps import NS, stamp_to_ns
 
 QUIET_S = 2.0  # so long after the last answer the stream has ended
 

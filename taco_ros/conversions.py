@@ -7,34 +7,12 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image, RegionOfInterest
 
-from taco.errors import TacoError
 from taco.types import SoundingObject, SoundingScene, VideoFrame
 from taco_ros.msg import SoundingObject as SoundingObjectMsg
 from taco_ros.msg import SoundingObjectArray
-
-NS = 1_000_000_000
-
-
-class MessageError(TacoError):
-    """A message cannot be used. ``reason`` is a short fixed word, the name of a counter in diagnostics."""
-
-    def __init__(self, reason: str, message: str):
-        super().__init__(message)
-        self.reason = reason
-
-
-def stamp_to_ns(stamp) -> int:
-    """builtin_interfaces/Time -> integer nanoseconds."""
-    return stamp.sec * NS + stamp.nanosec
-
-
-def ns_to_stamp(ns: int) -> Time:
-    """Integer nanoseconds -> builtin_interfaces/Time; times before 1970 become 0."""
-    sec, nanosec = divmod(max(0, int(ns)), NS)
-    return Time(sec=sec, nanosec=nanosec)
+from taco_ros.stamps import NS, MessageError, ns_to_stamp, stamp_to_ns  # noqa: F401 (for those who convert)
 
 
 def packed(values: np.ndarray) -> array.array:

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from taco_ros.conversions import MessageError
+from taco_ros.stamps import MessageError
 
 # Bytes of a pixel in a row, for the encodings that a colour camera sends.
 PIXEL_BYTES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "8UC1": 1, "8UC3": 3, "mono16": 2, "16UC1": 2}

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos import qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from taco_ros import sounds
-from taco_ros.conversions import MessageError
+from taco_ros.qos import sensor_qos
+from taco_ros.stamps import MessageError
 
 AUDIO_DEPTH = 400  # chunks; seconds of sound, so that a busy moment loses none
-
-
-def sensor_qos(depth: int) -> QoSProfile:
-    """Best effort, volatile: fits every publisher of sensor data (REP-2003)."""
-    return QoSProfile(depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class Subscription:

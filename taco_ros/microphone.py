@@ -19,8 +19,8 @@ from taco.errors import TacoError
 from taco_ros import diagnostics
 from taco_ros.capture import Capture, device_list, refresh_devices, sounddevice
 from taco_ros.msg import AudioChunk
-from taco_ros.outputs import output_qos
 from taco_ros.parameters import Parameters
+from taco_ros.qos import output_qos
 from taco_ros.sounds import chunk_message
 from taco_ros.statistics import Statistics
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rclpy.event_handler import PublisherEventCallbacks
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 
@@ -11,14 +11,8 @@ from taco_ros import conversions
 from taco_ros.executors import InputGroup
 from taco_ros.msg import SoundingObjectArray
 from taco_ros.processor import Result
+from taco_ros.qos import LATCHED, output_qos
 from taco_ros.targets import Targets
-
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
-
-
-def output_qos(depth: int) -> QoSProfile:
-    """Reliable, volatile: fits every subscriber, best effort ones too."""
-    return QoSProfile(depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class Outputs:

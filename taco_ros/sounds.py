@@ -6,9 +6,8 @@ import array
 
 import numpy as np
 
-from taco.types import AudioChunk
-from taco_ros.conversions import NS, MessageError, ns_to_stamp, stamp_to_ns
 from taco_ros.msg import AudioChunk as AudioChunkMsg
+from taco_ros.stamps import NS, MessageError, ns_to_stamp, stamp_to_ns
 
 # Topic type -> what the setting audio.type calls it.
 KINDS = {
@@ -56,13 +55,15 @@ def message_class(kind: str):
     return getattr(package, name)
 
 
-def to_chunk(message, kind: str, config, info=None, arrival_ns: int = 0) -> AudioChunk:
-    """A sound message as AudioChunk.
+def to_chunk(message, kind: str, config, info=None, arrival_ns: int = 0):
+    """A sound message as taco.types.AudioChunk.
 
     config: the AudioConfig (stamp_reference, offset_s; rate and channels of raw PCM without ``info``).
     info: the last AudioInfo of ros-drivers. arrival_ns: the node's clock when the message came.
     MessageError with reason ``audio_format``, ``audio_size`` or ``audio_stamp``.
     """
+    from taco.types import AudioChunk  # not at the top: it brings torch, which the microphone node has no use for
+
     if kind == "taco":
         samples, rate = _interleaved(np.frombuffer(message.samples, np.float32), message.channels), message.sample_rate
     elif kind == "audio_common":

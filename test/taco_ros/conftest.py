@@ -35,6 +35,7 @@ def start(tmp_path, domain):
     yield starter
     for process in running:
         process.stop()
+        print(f"--- {process.log_file.name}\n{process.log}")  # pytest shows it where the test failed
 
 
 @pytest.fixture

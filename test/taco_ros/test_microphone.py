@@ -147,6 +147,11 @@ def test_unknown_device_is_named_and_waited_for(virtual, start):
     node.wait_log("wanted an input device 'theremin', got these: ")
 
 
+def test_it_starts_without_the_models_libraries():
+    code = "import sys, taco_ros.microphone; assert not {'torch', 'cv2'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_wrong_settings_end_it(tmp_path, domain):
     node = Process("microphone", *parameters(sampel_rate=8000), domain=domain, folder=tmp_path)
     assert node.wait(20) == 1 and "unknown setting sampel_rate" in node.log
