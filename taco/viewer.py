@@ -15,6 +15,16 @@ FIRST_CLOCK_NS = 10**17  # smaller stamps (before 1973) count from the start of 
 QUIETEST_DBFS = -100.0  # of the curve, so that digital silence does not flatten it
 
 
+def mask_png(scene: SoundingScene) -> bytes:
+    """The objects' masks in their colours, half transparent on nothing, as a PNG of the image's size."""
+    import cv2
+
+    tint = np.zeros((256, 4), np.uint8)  # blue, green, red, alpha
+    for index, thing in enumerate(scene.objects[:255]):
+        tint[index + 1] = (*colour_of(thing.id)[::-1], 128)
+    return cv2.imencode(".png", tint[scene.instance_mask()], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
 def rerun_sdk():
     """The module; MissingPackageError names the package to install."""
     try:
@@ -53,8 +63,6 @@ class Viewer:
         atexit.register(self.close)
         self._stream.send_blueprint(self._layout())
         self._words: str | None = None
-        self._classes: dict[int, str] = {}
-        self._name_classes()
 
     def _layout(self):
         """Image on the left; sound, scores and words on the right."""
@@ -78,13 +86,7 @@ class Viewer:
         else:
             stream.set_time("image", timestamp=np.datetime64(stamp, "ns"))
         stream.log("camera/image", rr.Image(rgb).compress(jpeg_quality=85))
-        values = np.zeros(256, np.uint8)
-        for index, thing in enumerate(scene.objects[:255]):
-            values[index + 1] = (thing.id - 1) % 255 + 1
-            if self._classes.get(int(values[index + 1])) != thing.label:
-                self._classes[int(values[index + 1])] = thing.label
-                self._name_classes()
-        stream.log("camera/mask", rr.SegmentationImage(values[scene.instance_mask()], opacity=0.5, draw_order=1))
+        stream.log("camera/mask", rr.EncodedImage(contents=mask_png(scene), media_type="image/png", draw_order=1))
         stream.log(
             "camera/boxes",
             rr.Boxes2D(
@@ -102,13 +104,6 @@ class Viewer:
         if words != self._words:
             self._words = words
             stream.log("words", rr.TextLog(words, level="INFO", color=VERDICT_COLOURS[scene.verdict]))
-
-    def _name_classes(self) -> None:
-        ground = self._rerun.AnnotationInfo(id=0, label="", color=(0, 0, 0, 0))
-        classes = [ground] + [
-            self._rerun.AnnotationInfo(id=id, label=word, color=colour_of(id)) for id, word in self._classes.items()
-        ]
-        self._stream.log("camera", self._rerun.AnnotationContext(classes), static=True)
 
     def close(self, keep: bool = True) -> None:
         """End the recording; a file gets its name now, or with ``keep`` false goes. Also done at the end of the process."""

@@ -7,10 +7,12 @@ import sys
 import types
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from taco.draw import colour_of
 from taco.errors import MediaError, MissingPackageError
 from taco.results import record_of, skipped
 from taco.types import SoundingObject, SoundingScene
@@ -113,7 +115,9 @@ def test_frames_masks_scores_and_changed_words_are_logged(rerun, tmp_path):
     by_path = {path: [item for p, item in rerun.logged if p == path] for path, _ in rerun.logged}
     assert len(by_path["camera/image"]) == len(by_path["camera/mask"]) == len(by_path["score/sounding"]) == 3
     assert [item.args[0] for item in by_path["words"]] == ["dog", "silent"]
-    assert by_path["camera/mask"][0].args[0].max() == (300 - 1) % 255 + 1 and by_path["camera/mask"][2].args[0].max() == 0
+    masks = [cv2.imdecode(np.frombuffer(item.contents, np.uint8), cv2.IMREAD_UNCHANGED) for item in by_path["camera/mask"]]
+    assert masks[0][15, 15].tolist() == [*colour_of(300)[::-1], 128] and masks[0][..., 3].astype(bool).sum() == 200
+    assert masks[0].shape == (48, 64, 4) and not masks[2].any()
     assert by_path["camera/boxes"][0].labels == ["dog 0.80"] and by_path["camera/boxes"][2].labels == []
 
 
