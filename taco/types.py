@@ -202,7 +202,7 @@ class Factorization:
     audio_activations U_a: (T, K) in [0, 1]. audio_factors V_a: (K, C_a) >= 0.
     sounding: index k* of the sounding factor, -1 where there is none.
     losses: the terms at the end. iterations: steps or sweeps done.
-    restart: why the warm start was dropped ("" warm; "cold", "cut", "sound", "silence", "shape").
+    restart: why the warm start was dropped ("" warm; "cold", "cut", "sound", "silence", "blank", "shape").
     clamped: how many negative token values were set to 0.
     """
 

@@ -26,6 +26,7 @@ from taco.factorization.words import word_bank
 from taco.types import Anchors, Factorization
 
 Grid = tuple[int, int] | None
+LARGEST = {torch.float32: 1e15, torch.float64: 1e150}  # of a token's values; below its inverse all counts as zero
 
 
 @torch.no_grad()
@@ -200,11 +201,13 @@ def _cleaned(name: str, tokens: Tensor, dtype) -> tuple[Tensor, list[bool], list
         if not (abs(a) < float("inf") and abs(b) < float("inf")):  # a NaN makes both NaN
             where = f" in frame {frame}" if len(low) > 1 else ""
             raise ValueRangeError(f"{name}: wanted finite values, got NaN or infinity{where}")
+        if b > LARGEST[dtype]:
+            raise ValueRangeError(f"{name}: wanted values up to {LARGEST[dtype]:g}, whose squares can be summed, got {b:g}")
     counts = [0] * len(low)
     if min(low) < 0:
         counts = (flat < 0).sum(1).tolist()
         tokens = tokens.clamp_min(0)
-    return tokens.contiguous(), [b <= 0 for b in high], counts
+    return tokens.contiguous(), [b <= 1 / LARGEST[dtype] for b in high], counts
 
 
 def _grid(name: str, grid: Grid, n: int) -> Grid:

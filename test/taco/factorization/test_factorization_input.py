@@ -25,6 +25,7 @@ def with_value(tensor, value):
 
 
 X_V, X_A, ANCHORS = good()
+ANCHORS_32 = random_problem(1, dtype=torch.float32)[2]
 BAD = [
     (X_V[0], X_A, CFG, ShapeError, "visual: wanted"),
     (X_V[None, None], X_A, CFG, ShapeError, "visual: wanted"),
@@ -39,6 +40,7 @@ BAD = [
     (with_value(X_V, float("nan")), X_A, CFG, ValueRangeError, "visual: wanted finite"),
     (X_V, with_value(X_A, float("inf")), CFG, ValueRangeError, "audio: wanted finite"),
     (X_V, with_value(X_A, float("-inf")), CFG, ValueRangeError, "audio: wanted finite"),
+    (X_V.float() * 1e16, X_A.float(), CFG, ValueRangeError, "visual: wanted values up to 1e"),
     (X_V, X_A, FactorizationConfig(n_factors=13), ValueRangeError, "n_factors: wanted 1 to 12"),
 ]
 
@@ -92,6 +94,15 @@ def test_all_zero_tokens_give_no_sounding_factor(solver, blank, reason):
     assert batch[0].sounding >= 0 and batch[1].sounding == -1
     alone = factorize(X_V, X_A, ANCHORS, CFG)
     torch.testing.assert_close(batch[0].visual_activations, alone.visual_activations)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e3, 1e12])
+@pytest.mark.parametrize("solver", ["block", "gradient"])
+def test_tokens_of_any_size_give_finite_factors(scale, solver):
+    cfg = FactorizationConfig(solver=solver, n_factors=3, max_iterations=5)
+    f = factorize(X_V.float() * scale, X_A.float() * scale, ANCHORS_32, cfg)
+    for part in (f.visual_activations, f.visual_factors, f.audio_activations, f.audio_factors):
+        assert torch.isfinite(part).all()
 
 
 @pytest.mark.parametrize("words", [1, 2, 10_000])
