@@ -16,7 +16,7 @@ from taco.config import ConceptsConfig
 from taco.types import Anchors, Concept, Factorization, Tokens
 
 HEARD_FLOOR, SEEN_FLOOR = 1e-3, 1e-2  # of probabilities, so that no single sense can veto a word for good
-BANK_POWER = 0.75  # measured with banks of 7 and 69 words
+BANK_WEIGHT, BANK_POWER = 1.25, 0.6  # measured with banks of 7 and 69 words
 STEADY_WIDTH = 0.003  # how softly min_variation sets in
 OTHERS = -3.0  # log-odds of things outside the word bank against those in it, before looking
 EPS = 1e-6
@@ -41,13 +41,15 @@ def name_concepts(factorization: Factorization, visual: Tokens, audio: Tokens, a
     if factorization.sounding < 0 or not bool(torch.isfinite(audio.values).all()):
         return Heard(0.0, ())
     heard = word_probabilities(pooled_sound(audio)[None], anchors)[0]  # (M,)
-    pooled = pooled_components(factorization, visual)
-    score = sounding_score(heard, image_evidence(pooled, anchors)) * liveliness(audio, config.min_variation)
+    seen = image_evidence(pooled_components(factorization, visual), anchors)  # (K, M)
+    score = sounding_score(heard, seen)
+    # Steady noise has to convince by far more: a long note may be steady too, but ear and eye agree on it.
+    alive = liveliness(audio, config.min_variation)
+    score *= alive + (1.0 - alive) * score**4
     if score < config.min_score:
         return Heard(score, ())
     if config.naming == "factor" or (config.naming == "auto" and anchors.visual_logit_scale is not None):
         return Heard(score, (_paper_concept(factorization, anchors, config, score),))
-    seen = image_evidence(pooled, anchors, others=True)  # (K, M)
     votes = (heard + HEARD_FLOOR).log() + config.image_weight * (seen + SEEN_FLOOR).log()
     concepts = []
     for factor, word in _best_pairs(votes, heard, seen, config.max_concepts):
@@ -77,11 +79,11 @@ def pooled_components(factorization: Factorization, visual: Tokens) -> Tensor:
     return activations.T @ visual.values / activations.sum(0)[:, None].clamp_min(EPS)
 
 
-def image_evidence(components: Tensor, anchors: Anchors, others: bool = False) -> Tensor:
-    """(K, C_v) -> (K, M) in [0, 1]: how likely each component shows each word; others: or something outside the bank.
+def image_evidence(components: Tensor, anchors: Anchors) -> Tensor:
+    """(K, C_v) -> (K, M) in [0, 1]: how likely each component shows each word rather than another or a thing outside the bank.
 
-    A softmax over the words: of cosines times the image model's own scale where it has one, else of
-    products (closed-vocabulary models: their products are logits).
+    A softmax over the words, and over ``visual_others`` where the encoder has them: of cosines times the
+    image model's own scale where it has one, else of products (closed vocabularies: they are logits).
     """
 
     def logits(vectors: Tensor) -> Tensor:
@@ -90,7 +92,7 @@ def image_evidence(components: Tensor, anchors: Anchors, others: bool = False) -
         return anchors.visual_logit_scale * F.normalize(components, dim=-1) @ F.normalize(vectors, dim=-1).T
 
     found = logits(anchors.visual)
-    if not others or anchors.visual_others is None or not len(anchors.visual_others):
+    if anchors.visual_others is None or not len(anchors.visual_others):
         return found.softmax(-1)
     rest = logits(anchors.visual_others).logsumexp(-1, keepdim=True) + OTHERS
     return torch.cat([found, rest], -1).softmax(-1)[:, :-1]
@@ -101,12 +103,12 @@ def sounding_score(heard: Tensor, seen: Tensor) -> float:
 
     inside = max_k sum_w heard[w] seen[k, w]: that ear and eye mean the same word, in the best factor.
     outside = max_w heard[w] (1 - max_k seen[k, w]): the likeliest word that no factor shows. The score
-    is the odds inside : outside times M^0.75 / 2, as a probability: of M words, the luckiest wrong one
+    is the odds inside : outside times 1.25 M^0.6, as a probability: of M words, the luckiest wrong one
     stands out the more the more there are. 0.5 lets about nine of ten true frames pass (stamps, val).
     """
     inside = float((seen @ heard).max())
     outside = float((heard * (1.0 - seen.amax(0))).max())
-    weighted = inside * len(heard) ** BANK_POWER / 2
+    weighted = inside * BANK_WEIGHT * len(heard) ** BANK_POWER
     return weighted / max(weighted + outside, EPS)
 
 
