@@ -83,6 +83,14 @@ def run(args) -> int:
     return 0
 
 
+def _against_rivals(rows) -> str:
+    """TACO against the rivals and the ceiling, at the threshold of val where there is one, else at 0.5."""
+    key = "tuned_iou" if "tuned_iou" in rows["taco"] else "fixed_iou"
+    own, prompt, fusion, ceiling = (rows[name][key][0] for name in ("taco", "a-fcclip", "late-fusion", "true-word"))
+    told = f"IoU {own - prompt:+.1f} points from a-fcclip, {own - fusion:+.1f} from late fusion"
+    return f"taco: {told}, {100 * own / max(ceiling, 1e-9):.0f} % of the ceiling true-word"
+
+
 def _finite(value):
     """The value with None for NaN, which JSON does not know."""
     if isinstance(value, dict):
@@ -262,6 +270,8 @@ class _Tables:
         if result["val_thresholds"]:
             pairs = ", ".join(f"{row} {value:.2f}" for row, value in result["val_thresholds"].items())
             out.append(f"IoU@val uses the thresholds that were best on val: {pairs}")
+        if {"taco", "a-fcclip", "late-fusion", "true-word"} <= set(result["rows"]):
+            out.append(_against_rivals(result["rows"]))
         if result["wrong_sounds"]:
             out.append("Wrong sounds: first the threshold that accepts 95 % of the right frames, then the configured one.")
         return out

@@ -195,6 +195,13 @@ def test_errors_are_one_line(words, status, told, made_scenes, tmp_path, capsys)
     assert got == status and told in line and line.startswith("taco: ")
 
 
+def test_rivals_and_ceiling_in_one_line():
+    values = {"taco": 45, "a-fcclip": 30, "late-fusion": 46, "true-word": 60}
+    rows = {name: {"fixed_iou": (value, 0.0)} for name, value in values.items()}
+    told = evaluate._against_rivals(rows)
+    assert told == "taco: IoU +15.0 points from a-fcclip, -1.0 from late fusion, 75 % of the ceiling true-word"
+
+
 def test_json_knows_no_nan():
     assert evaluate._finite({"a": [float("nan"), 1.0], "b": (2, "nan")}) == {"a": [None, 1.0], "b": [2, "nan"]}
 
