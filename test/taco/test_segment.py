@@ -302,7 +302,7 @@ def test_other_settings_do_not_go_on_from_an_old_run(tmp_path, monkeypatch):
     assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 130
     monkeypatch.setattr(MadePipeline, "process", process)
     MadePipeline.seen = []
-    assert cli.main(["segment", "clip.mp4", "-o", "out", "--set", "concepts.min_score=0.5"]) == 0
+    assert cli.main(["segment", "clip.mp4", "-o", "out", "--set", "concepts.min_score=0.123"]) == 0
     assert len(MadePipeline.seen) == 20 and len(lines("out")) == 20
 
 
