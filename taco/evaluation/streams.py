@@ -129,12 +129,16 @@ def _measured(clip, samples: Sequence[Sample], outcomes: Sequence[Outcome]) -> d
     scored = [(m, s.truth) for m, s in zip(masks, samples) if s.truth is not None]
     out = {"iou": 100 * float(np.mean([metrics.mask_iou(m, t) for m, t in scored]))}
     out["ms"] = float(np.mean([sum(o.ms.values()) for o in outcomes]))
-    if not isinstance(clip, SwitchClip):
+    if not _is_switch(clip):
         stability, out["flips"] = steadiness(masks, labels)
         return out | {"stability": 100 * stability}
     frames = delay(masks, samples[-1].truth, samples[-1].silent, clip.change)
     out["followed"] = 100.0 * (frames is not None)
     return out | {"delay_s": (AFTER_S * FRAME_RATE if frames is None else frames) / FRAME_RATE}
+
+
+def _is_switch(clip) -> bool:
+    return isinstance(clip, SwitchClip)
 
 
 def _means(items: Sequence[dict[str, float]]) -> dict[str, float]:

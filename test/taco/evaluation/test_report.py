@@ -357,3 +357,24 @@ def test_offscreen_sounds_are_of_other_things(composer):
     (sample,) = data.clips[0].load()
     wrong = robustness.replaced(sample, "offscreen", data, 0, 1.0)
     assert wrong.window.level_dbfs > -30 and len(wrong.window.samples) == 48000 and not wrong.truth.any()
+
+
+def test_streams_from_end_to_end(made_models, monkeypatch, tmp_path, capsys):
+    still, walk = ("red", "blue", "red"), ("red", "blue", "blue")
+
+    class Switch(MadeClip):
+        change = 4
+
+    monkeypatch.setattr(streams, "StampClip", lambda kind, split, seed, words: MadeClip(f"walk-{seed}", (still,) * 6))
+    monkeypatch.setattr(streams, "SwitchClip", lambda split, seed, words: Switch(f"switch-{seed}", (still,) * 4 + (walk,) * 5))
+    monkeypatch.setattr(streams, "_is_switch", lambda clip: isinstance(clip, Switch))
+    page = tmp_path / "streams.html"
+    status, out, err = run("streams", "--limit", 2, "--html", page, "--json", capsys=capsys)
+    found = json.loads(out)
+    assert status == 0 and found["clips"] == 4 and set(found["rows"]) == set(streams.MODES)
+    warm = {key: value[0] for key, value in found["rows"]["warm"].items()}
+    assert (
+        warm["followed"] == 100 and warm["delay_s"] <= 0.2 and warm["stability"] > 80 and warm["flips"] == 0 and warm["iou"] > 50
+    )
+    Whole().feed(page.read_text())
+    assert "4/4 clips, done" in err
