@@ -61,6 +61,8 @@ class MicrophoneNode(Node):
             except TacoError as error:
                 self._lost(str(error))
             except Exception as error:
+                if not self.context.ok():
+                    return  # ROS ended while a chunk was on its way
                 self._lost(f"microphone: {type(error).__name__}: {' '.join(str(error).split())}")
             finally:
                 if capture is not None:
