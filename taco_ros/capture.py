@@ -14,7 +14,7 @@ from taco.errors import MediaError, MissingPackageError
 
 NS = 1_000_000_000
 JUMP_NS = 100_000_000  # the mapped time may wander this far from the counted samples before it is taken as a jump
-GAIN = 1 / 32  # share of the difference that moves the time line with every block
+GAIN = 1 / 32  # share of the difference that moves the time line with every block, more for the first ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,7 @@ class StreamClock:
 
     def __init__(self):
         self._next_ns: int | None = None
+        self._blocks = 0  # since the last jump
 
     def first_ns(self, now_ns: int, current_s: float, adc_s: float, count: int, rate: int) -> int:
         """Time of the first sample of a block.
@@ -93,13 +94,14 @@ class StreamClock:
         heard_ns = now_ns - (round(delay_s * NS) if known else duration_ns)
         first_ns = heard_ns if self._next_ns is None else self._next_ns
         error_ns = heard_ns - first_ns
-        first_ns = heard_ns if abs(error_ns) > JUMP_NS else first_ns + round(error_ns * GAIN)
+        self._blocks = 1 if abs(error_ns) > JUMP_NS else self._blocks + 1
+        first_ns += round(error_ns * max(GAIN, 1 / self._blocks))
         self._next_ns = first_ns + duration_ns
         return first_ns
 
     def restart(self) -> None:
         """Samples were lost: take the next block's time as it is told."""
-        self._next_ns = None
+        self._next_ns, self._blocks = None, 0
 
 
 class Capture:
