@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # usage: tools/setup.sh     makes .venv and everything that `make demo` and `make test` need; done within a second when it is all there
-# PYTHON=python3.12 chooses the interpreter; PIP_EXTRA_INDEX_URL may name PyTorch's index of CPU builds (a much smaller download than CUDA's).
+# PYTHON=python3.12 chooses the interpreter; BIRDNET=1 adds the optional sound model of animals (non-commercial weights);
+# PIP_EXTRA_INDEX_URL may name PyTorch's index of CPU builds (a much smaller download than CUDA's).
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -65,5 +66,9 @@ fi
 tools/build_messages.sh "$venv"
 [ -n "${fresh:-}" ] && step 4/4 "embedded models"
 "$venv/bin/python" -m taco.cli weights fetch embedded
+if [ "${BIRDNET:-0}" != 0 ] && [ -n "${BIRDNET:-}" ]; then
+  "$venv/bin/python" -c 'import ai_edge_litert' 2>/dev/null || run "$venv/bin/pip" install -c requirements/lock.txt -r requirements/birdnet.txt
+  "$venv/bin/python" -m taco.cli weights fetch birdnet
+fi
 [ -n "${fresh:-}" ] && step done "next: make demo, make test"
 exit 0
