@@ -94,6 +94,8 @@ class TacoPipeline:
                 init=self._last,
                 previous=self._last,
                 generator=self._generator,
+                visual_grid=features.tokens.grid,
+                audio_grid=audio.grid,
             )
         self._last = factorization
         with _timed(times, "name"):

@@ -57,7 +57,7 @@ def prepare() -> tuple[Path, list]:
     key = f"{hash_of(made_of)}-{int(BIRDNET)}"
     video, truth = OUT / f"show-{key}.mp4", OUT / f"show-{key}.pkl"
     if not (video.exists() and truth.exists()):
-        print("[1/4] scenes of real photographs and sounds (fetches the stamps, 160 MB, the first time)", flush=True)
+        print("[1/4] scenes of real photographs and sounds, made once", flush=True)
         fetch()
         moments = demo_show.make(StampSources(), video, demo_show.scenes(BIRDNET), lambda n, m: progress("frames", n, m))
         with atomic(truth) as scratch:

@@ -35,7 +35,8 @@ def run(args) -> int:
         print(json.dumps(rows, indent=1))
     else:
         print(
-            f"640 x 480 at {IMAGE_HZ:g} Hz, {1 / CHUNK_S:g} chunks/s, {args.seconds:g} s each; ages from image stamp to listener, ms"
+            f"640 x 480 at {IMAGE_HZ:g} Hz, {1 / CHUNK_S:g} chunks/s, {args.seconds:g} s each; "
+            "ages from image stamp to listener, ms"
         )
         print("models  rate Hz  age p50  age p95  limit  first/last third  lost samples  reactivate s  verdict")
         for row in rows:
