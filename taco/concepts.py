@@ -30,8 +30,10 @@ class Heard:
     concepts: tuple[Concept, ...]
 
 
-def name_concepts(factorization: Factorization, visual: Tokens, audio: Tokens, anchors: Anchors, config: ConceptsConfig) -> Heard:
-    """What is heard and seen in one frame.
+def name_concepts(
+    factorization: Factorization, visual: Tokens, audio: Tokens, anchors: Anchors, config: ConceptsConfig, before: str = ""
+) -> Heard:
+    """What is heard and seen in one frame. before: the word of the frame before, for which ``hysteresis`` holds.
 
     naming "joint": sound and image both vote for every pair of factor and word, and the best pair
     wins. naming "factor" (the paper's): the sounding factor k*, called by the word nearest to it.
@@ -46,10 +48,17 @@ def name_concepts(factorization: Factorization, visual: Tokens, audio: Tokens, a
     # Steady noise has to convince by far more: a long note may be steady too, but ear and eye agree on it.
     alive = liveliness(audio, config.min_variation)
     score *= alive + (1.0 - alive) * score**4
-    if score < config.min_score:
+    if score < config.min_score * (config.hysteresis if before else 1.0):
         return Heard(score, ())
     if config.naming == "factor" or (config.naming == "auto" and anchors.visual_logit_scale is not None):
-        return Heard(score, (_paper_concept(factorization, anchors, config, score),))
+        concepts = [_paper_concept(factorization, anchors, config, score)]
+    else:
+        concepts = _joint_concepts(heard, seen, anchors, config, score)
+    held = score >= config.min_score or concepts[0].label == before
+    return Heard(score, tuple(concepts) if held else ())
+
+
+def _joint_concepts(heard: Tensor, seen: Tensor, anchors: Anchors, config: ConceptsConfig, score: float) -> list[Concept]:
     votes = (heard + HEARD_FLOOR).log() + config.image_weight * (seen + SEEN_FLOOR).log()
     concepts = []
     for factor, word in _best_pairs(votes, heard, seen, config.max_concepts):
@@ -57,7 +66,7 @@ def name_concepts(factorization: Factorization, visual: Tokens, audio: Tokens, a
         shares[word] = shares.max()  # later concepts are named by their own word
         labels = _labels(shares, anchors.words, config.n_labels, first=word)
         concepts.append(Concept(factor, labels, score, anchors.visual[word].clone()))
-    return Heard(score, tuple(concepts))
+    return concepts
 
 
 def word_probabilities(components: Tensor, anchors: Anchors) -> Tensor:

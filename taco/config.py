@@ -124,6 +124,9 @@ class ConceptsConfig(Checked):
         -50.0, "Windows quieter than this count as silence.", unit="dBFS", minimum=-200.0, maximum=0.0, live=True
     )
     min_score: float = setting(0.5, "Sounding score below which nothing is reported.", minimum=0.0, maximum=1.0, live=True)
+    hysteresis: float = setting(
+        0.7, "Share of min_score that is enough for the word of the frame before.", minimum=0.0, maximum=1.0, live=True
+    )
     min_variation: float = setting(
         0.16,
         "Sound whose tokens vary less than this share of their length over the window counts as steady noise; 0: off.",

@@ -50,6 +50,7 @@ class TacoPipeline:
     def reset(self, seed: int = 0) -> None:
         """Forget the last frame: the next one starts cold. seed: of the random numbers of cold starts."""
         self._last: Factorization | None = None
+        self._word = ""
         self._generator = torch.Generator().manual_seed(seed)
 
     def warm_up(self, size: tuple[int, int] = (480, 640)) -> dict[str, float]:
@@ -79,7 +80,7 @@ class TacoPipeline:
             )
 
         if level < self.config.concepts.silence_dbfs:
-            self._last = None
+            self._last, self._word = None, ""
             return scene("silent")
         with _timed(times, "image"):
             features = self.backbones.image.encode(frame)
@@ -99,7 +100,8 @@ class TacoPipeline:
             )
         self._last = factorization
         with _timed(times, "name"):
-            heard = name_concepts(factorization, features.tokens, audio, self.anchors, self.config.concepts)
+            heard = name_concepts(factorization, features.tokens, audio, self.anchors, self.config.concepts, self._word)
+            self._word = heard.concepts[0].label if heard.concepts else ""
             sound_map = _sound_map(factorization, audio)
         found = {"factorization": factorization, "sound_map": sound_map}
         if not heard.concepts:

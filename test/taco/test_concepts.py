@@ -160,3 +160,16 @@ def test_the_score_weighs_what_is_in_view_against_what_is_not(cat, dog):
     weight = 1.25 * 4**0.6
     assert sounding_score(heard, seen) == pytest.approx(weight * cat / (weight * cat + dog), abs=1e-5)
     assert sounding_score(torch.tensor([0.0, 0, 1, 0]), seen) == pytest.approx(1.0)
+
+
+def test_hysteresis_keeps_the_word_of_the_frame_before_and_no_other():
+    factorization, visual, audio = scene()
+    score = name_concepts(factorization, visual, audio, anchors(), ConceptsConfig(min_score=0.0)).score
+    word = name_concepts(factorization, visual, audio, anchors(), ConceptsConfig(min_score=0.0)).concepts[0].label
+    strict = ConceptsConfig(min_score=min(1.0, 1.2 * score), hysteresis=0.7)
+    assert name_concepts(factorization, visual, audio, anchors(), strict).concepts == ()
+    assert name_concepts(factorization, visual, audio, anchors(), strict, before=word).concepts[0].label == word
+    other = next(w for w in anchors().words if w != word)
+    assert name_concepts(factorization, visual, audio, anchors(), strict, before=other).concepts == ()
+    off = ConceptsConfig(min_score=min(1.0, 1.2 * score), hysteresis=1.0)
+    assert name_concepts(factorization, visual, audio, anchors(), off, before=word).concepts == ()
