@@ -31,6 +31,13 @@ setup(
         "tqdm>=4.60",
         "soundfile>=0.12",
     ],
-    extras_require={"bags": ["rosbags>=0.10", "rosbags-image>=0.10"], "viewer": ["rerun-sdk>=0.22"], "ray": ["ray>=2.30"]},
+    extras_require={
+        "paper": ["torchvision>=0.19", "open_clip_torch>=2.30", "transformers>=4.57"],
+        "microphone": ["sounddevice>=0.4.6"],
+        "birdnet": ["ai-edge-litert>=2.0"],  # its weights are for non-commercial use only
+        "bags": ["rosbags>=0.10", "rosbags-image>=0.10"],
+        "viewer": ["rerun-sdk>=0.22"],
+        "ray": ["ray>=2.30"],
+    },
     entry_points={"console_scripts": ["taco = taco.cli:main"]},
 )
