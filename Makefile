@@ -15,7 +15,8 @@ demo: setup ## see and hear it: the real graph on scenes of real photographs and
 
 test: setup lint ## every test, and the linter (BIRDNET=1 adds the optional extra's)
 	@tools/setup_audio.sh
-	@$(PY) -m pytest -n 2 --dist loadgroup
+	@$(PY) -m pytest -n 2 -m "not live"
+	@$(PY) -m pytest -m live
 
 lint: setup ## ruff: rules and format
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .

@@ -44,6 +44,8 @@ class TacoPipeline:
 
     def set_config(self, config: TacoConfig) -> None:
         """Use other live settings (thresholds) from the next frame on; models stay as they are."""
+        if config.concepts != self.config.concepts:
+            self._word = ""  # a new threshold holds at once, for the word of the frame before too
         self.config = config
         self.segmenter.config = config.segmentation
 

@@ -89,7 +89,7 @@ def main(args=None) -> int:
     listener = Listener()
     listener.listen(options.limit_s)
     result = summary(listener.answers, listener.found)
-    result["diagnostics"] = listener.diagnostics
+    result["diagnostics"] = dict(listener.diagnostics)  # as they are now: a restart forgets the times
     stopped = listener.transition_s(Transition.TRANSITION_DEACTIVATE)
     started = listener.transition_s(Transition.TRANSITION_ACTIVATE)
     result["deactivate_to_activate_s"] = stopped + started if min(stopped, started) >= 0 else float("nan")

@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread a process; tests of the running graph go one after the other, in one worker."""
+"""Shared by all tests: one thread a process; tests of the running graph are marked, so that they can have the machine for themselves."""
 
 import os
 
@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):
-    """Processes that run in real time share two cores: with `-n 2` they stay in one worker."""
+    """Processes that run in real time share two cores: `make test` runs them after the others, one after the other."""
     for item in items:
         if "taco_ros" in item.path.parts or item.path.name == "test_demo.py":
-            item.add_marker(pytest.mark.xdist_group("live"))
+            item.add_marker(pytest.mark.live)

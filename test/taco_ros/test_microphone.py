@@ -107,8 +107,9 @@ def test_what_is_played_comes_back(virtual, start, robot):
 
     stamps = np.array([stamp_to_ns(chunk.header.stamp) for chunk in chunks])
     assert {(chunk.sample_rate, chunk.channels, len(chunk.samples)) for chunk in chunks} == {(RATE, 1, 800)}
-    steps = np.diff(stamps[len(stamps) // 2 :]) / NS  # while it starts the server delivers in bursts
-    assert abs(np.median(steps) - 0.05) < 0.005 and np.mean(np.abs(steps - 0.05) < 0.01) > 0.8
+    later = stamps[len(stamps) // 2 :]  # while it starts the server delivers in bursts, and on a busy machine later too
+    assert abs(np.median(np.diff(later)) / NS - 0.05) < 0.005 and (np.diff(later) > 0).all()
+    assert abs((later[-1] - later[0]) / NS - 0.05 * (len(later) - 1)) < 0.3
     assert 0 <= time.time_ns() - stamps[-1] < 2 * NS
     level, line, values = diagnostic(messages, "microphone: device")
     assert level == b"\x00" and line == "recording" and int(values["chunks"]) > 10 and values["overflows"] == "0"
