@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread a process; tests of the running graph are marked, so that they can have the machine for themselves."""
+"""Shared by all tests: one thread a process; tests of the running graph are marked, to have the machine for themselves."""
 
 import os
 

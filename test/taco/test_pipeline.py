@@ -1,0 +1,107 @@
+"""The straight line: one call a frame, the same answer from the same start, silence forgets, settings change live."""
+
+import numpy as np
+import pytest
+import torch
+
+from taco.config import TacoConfig
+from taco.errors import ConfigError
+from taco.pipeline import TacoPipeline
+from taco.types import AudioWindow, VideoFrame
+
+RATE = 16000
+TONES = {"red": 300.0, "green": 1000.0, "blue": 4000.0}
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return TacoPipeline(TacoConfig().updated({"models.image": "standin", "segmentation.refine": False}))
+
+
+def picture(stamp_ns: int = 7) -> VideoFrame:
+    """Red on the left, green on the right."""
+    rgb = np.full((96, 128, 3), 90, np.uint8)
+    rgb[30:70, 10:50] = (230, 20, 20)
+    rgb[30:70, 80:120] = (20, 230, 20)
+    return VideoFrame(rgb, stamp_ns)
+
+
+def tone(word: str, level: float = 0.3) -> AudioWindow:
+    time_s = np.arange(RATE) / RATE
+    wobble = 1 + 0.5 * np.sin(2 * np.pi * 5 * time_s)
+    return AudioWindow((level / 1.5 * wobble * np.sin(2 * np.pi * TONES[word] * time_s)).astype(np.float32), RATE, 3)
+
+
+@pytest.mark.parametrize(("word", "columns"), [("red", slice(10, 50)), ("green", slice(80, 120))])
+def test_the_sound_chooses_the_thing(pipeline, word, columns):
+    pipeline.reset()
+    scene = pipeline.process(picture(), tone(word))
+    assert scene.verdict == "sounding" and scene.objects[0].label == word
+    inside = np.zeros((96, 128), bool)
+    inside[30:70, columns] = True
+    mask = scene.objects[0].mask
+    assert (mask & inside).sum() > 0.5 * mask.sum()
+    assert (scene.stamp_ns, scene.window_start_ns, scene.window_end_ns) == (7, 3, 3 + 10**9)
+    assert {"image", "sound", "factorize", "name", "segment"} <= set(scene.stage_ms)
+    assert 0 <= scene.confidence.min() <= scene.confidence.max() <= 1 and scene.confidence.shape == (96, 128)
+
+
+def test_silence_is_empty_and_forgets(pipeline):
+    pipeline.reset()
+    assert pipeline.process(picture(), tone("red")).factorization.restart == "cold"
+    assert pipeline.process(picture(), tone("red")).factorization.restart == ""
+    silent = pipeline.process(picture(), AudioWindow(np.zeros(RATE, np.float32), RATE, 0))
+    assert (silent.verdict, silent.objects, silent.sounding_score, silent.factorization) == ("silent", (), 0.0, None)
+    assert pipeline.process(picture(), tone("red")).factorization.restart == "cold"
+
+
+def test_a_sound_without_its_thing_is_rejected(pipeline):
+    pipeline.reset()
+    rgb = np.zeros((96, 128, 3), np.uint8)
+    rgb[:, :64, 0] = rgb[:, 64:, 1] = 230  # red and green everywhere
+    scene = pipeline.process(VideoFrame(rgb, 0), tone("blue"))
+    assert scene.verdict == "rejected" and not scene.objects and scene.sounding_score < 0.5
+
+
+def test_same_start_same_answer(pipeline):
+    def run():
+        pipeline.reset()
+        return [pipeline.process(picture(), tone(word)) for word in ("red", "red", "green")]
+
+    for one, other in zip(run(), run()):
+        assert one.sounding_score == other.sounding_score
+        np.testing.assert_array_equal(one.instance_mask(), other.instance_mask())
+        assert torch.equal(one.factorization.visual_factors, other.factorization.visual_factors)
+
+
+def test_a_new_threshold_holds_at_once(pipeline):
+    pipeline.reset()
+    config = pipeline.config
+    try:
+        assert pipeline.process(picture(), tone("red")).objects
+        pipeline.set_config(config.updated({"concepts.min_score": 1.0}))
+        assert not pipeline.process(picture(), tone("red")).objects
+    finally:
+        pipeline.set_config(config)
+    assert pipeline.process(picture(), tone("red")).objects
+
+
+def test_word_bank_changes_and_a_wrong_one_is_refused(pipeline):
+    try:
+        pipeline.set_words(["green", "blue"])
+        assert pipeline.anchors.words == ("green", "blue")
+        with pytest.raises(ConfigError, match="violet"):
+            pipeline.set_words(["violet"])
+        assert pipeline.anchors.words == ("green", "blue")
+    finally:
+        pipeline.set_words([])
+    assert pipeline.anchors.words == ("red", "green", "blue")
+
+
+@pytest.mark.data
+def test_the_embedded_models_run_the_same_line():
+    pipeline = TacoPipeline(TacoConfig().updated({"models.allow_download": True}))
+    times = pipeline.warm_up()
+    assert times["image"] > 0 and len(pipeline.anchors.words) >= 7
+    scene = pipeline.process(picture(), tone("green"))
+    assert scene.size == (96, 128) and scene.verdict in ("sounding", "rejected")
