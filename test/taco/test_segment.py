@@ -2,54 +2,22 @@
 
 import json
 import os
-import signal
-import subprocess
 import sys
-import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from segment_help import NS, MadePipeline, files, lines, make_clip, make_still, tone
 
 from taco import cli, media
 from taco.commands import segment
-from taco.errors import ConfigError, MediaError
-from taco.results import Results, mask_of, record_of, run_lengths, scene_of
+from taco.errors import ConfigError
 from taco.sources import open_sources
-from taco.types import AudioChunk, SoundingObject, SoundingScene
-
-NS = 1_000_000_000
-ROOT = Path(__file__).parents[2]
-
+from taco.types import AudioChunk
 
 real_pipeline = segment.make_pipeline
-
-
-class MadePipeline:
-    """Outlines a box that walks to the right while there is sound; keeps what it was given."""
-
-    seen: list = []
-
-    def __init__(self, config):
-        self.config = config
-
-    def reset(self):
-        pass
-
-    def process(self, frame, window):
-        MadePipeline.seen.append((frame.stamp_ns, window))
-        rows, columns = frame.size
-        head = (frame.stamp_ns, frame.size, window.start_ns, window.end_ns, window.level_dbfs)
-        if window.level_dbfs < self.config.concepts.silence_dbfs:
-            return SoundingScene(*head, 0.0, "silent")
-        mask = np.zeros(frame.size, bool)
-        left = int(len(MadePipeline.seen) % (columns // 2))
-        mask[rows // 4 : rows // 2, left : left + columns // 4] = True
-        thing = SoundingObject.from_mask(mask, [("dog", 0.8), ("cat", 0.1)], 0.75)
-        return SoundingScene(*head, 0.7, "sounding", (thing,), stage_ms={"image": 1.0})
 
 
 @pytest.fixture(autouse=True)
@@ -57,32 +25,6 @@ def made(monkeypatch, tmp_path):
     monkeypatch.setattr(segment, "make_pipeline", MadePipeline)
     monkeypatch.chdir(tmp_path)
     MadePipeline.seen = []
-
-
-def tone(rate=16000, seconds=2.0):
-    return (0.3 * np.sin(2 * np.pi * 440 * np.arange(round(rate * seconds)) / rate)).astype(np.float32)[:, None]
-
-
-def make_clip(path, seconds=2.0, rate=16000, size=(48, 64)):
-    with media.VideoWriter(path, fps=10, sample_rate=rate, origin_ns=0) as writer:
-        for i in range(round(seconds * 10)):
-            writer.write(np.full((*size, 3), 4 * i, np.uint8), i * NS // 10)
-        if rate:
-            writer.write_audio(AudioChunk(tone(rate, seconds), rate, 0))
-    return path
-
-
-def make_still(folder, seconds=1.0, rate=16000):
-    Image.fromarray(np.full((48, 64, 3), 120, np.uint8)).save(folder / "image.png")
-    soundfile.write(folder / "sound.wav", tone(rate, seconds), rate)
-
-
-def lines(folder):
-    return [json.loads(line) for line in (Path(folder) / "objects.jsonl").open()]
-
-
-def files(folder):
-    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
 
 
 def test_image_and_sound(tmp_path, capsys):
@@ -263,120 +205,6 @@ def test_a_clip_cut_off_in_the_middle(tmp_path, capsys):
     assert len(lines("out")) == 20
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
-    make_clip(tmp_path / "clip.mp4")
-    assert cli.main(["segment", "clip.mp4", "-o", "whole"]) == 0
-    MadePipeline.seen = []
-    process = MadePipeline.process
-
-    def stops(self, frame, window):
-        if len(MadePipeline.seen) == 12:
-            raise KeyboardInterrupt
-        return process(self, frame, window)
-
-    monkeypatch.setattr(MadePipeline, "process", stops)
-    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 130
-    assert "goes on from there" in capsys.readouterr().err
-    assert [p.name for p in Path("out").iterdir()] == [".taco-part"]
-    monkeypatch.setattr(MadePipeline, "process", process)
-    with Path("out/.taco-part/objects.jsonl").open("a") as stream:
-        stream.write('{"frame": 12, "cut')  # as a crash in the middle of a line leaves it
-    MadePipeline.seen = MadePipeline.seen[:12]
-    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 0
-    assert len(MadePipeline.seen) == 20, "no frame was done twice"
-    drop = lambda records: [{k: v for k, v in r.items() if k != "stage_ms"} for r in records]  # noqa: E731
-    assert drop(lines("out")) == drop(lines("whole"))
-    assert files("out") == files("whole")
-
-
-def test_other_settings_do_not_go_on_from_an_old_run(tmp_path, monkeypatch):
-    make_clip(tmp_path / "clip.mp4")
-    process = MadePipeline.process
-
-    def stops(self, frame, window):
-        if len(MadePipeline.seen) == 5:
-            raise KeyboardInterrupt
-        return process(self, frame, window)
-
-    monkeypatch.setattr(MadePipeline, "process", stops)
-    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 130
-    monkeypatch.setattr(MadePipeline, "process", process)
-    MadePipeline.seen = []
-    assert cli.main(["segment", "clip.mp4", "-o", "out", "--set", "concepts.min_score=0.123"]) == 0
-    assert len(MadePipeline.seen) == 20 and len(lines("out")) == 20
-
-
-def test_a_finished_run_is_not_done_again_unless_asked(tmp_path, capsys):
-    make_clip(tmp_path / "clip.mp4")
-    for options, frames in ((), 20), ((), 20), (("--overwrite",), 40):
-        assert cli.main(["segment", "clip.mp4", "-o", "out", *options]) == 0
-        assert len(MadePipeline.seen) == frames
-    assert "was done already" in capsys.readouterr().out
-
-
-def test_a_long_run_keeps_no_masks_in_memory(tmp_path):
-    mask = np.ones((6, 8), bool)
-    thing = SoundingObject.from_mask(mask, [("dog", 0.5)], 0.75)
-    with Results(tmp_path / "out", {}) as results:
-        results.add(SoundingScene(7, (6, 8), 0, 6, -12.5, 0.5, "sounding", (thing,)))
-        assert results.records[0]["objects"] == [{"id": 1, "label": "dog", "score": 0.75}]
-        assert next(results.read())["objects"][0]["rle"] == [0, 48]
-
-
-def test_two_runs_do_not_write_the_same_folder(tmp_path):
-    with Results(tmp_path / "out", {"a": 1}), pytest.raises(MediaError, match="another run is writing here"):
-        Results(tmp_path / "out", {"a": 1}).__enter__()
-
-
-def test_killed_run_leaves_no_final_name(tmp_path):
-    make_clip(tmp_path / "clip.mp4")
-    code = """
-        import sys, time
-        sys.path[:0] = [sys.argv[1], sys.argv[1] + "/test/taco"]
-        import test_segment
-        from taco import cli
-        from taco.commands import segment
-        class Slow(test_segment.MadePipeline):
-            def process(self, frame, window):
-                time.sleep(0.2)
-                return super().process(frame, window)
-        segment.make_pipeline = Slow
-        cli.main(["segment", "clip.mp4", "-o", "out"])
-    """
-    run = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), str(ROOT)], cwd=tmp_path)
-    part = tmp_path / "out/.taco-part/objects.jsonl"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (part.exists() and part.read_text().count("\n") >= 3):
-        time.sleep(0.05)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
-    assert [p.name for p in (tmp_path / "out").iterdir()] == [".taco-part"]
-    done = part.read_text().count("\n")
-    MadePipeline.seen = []
-    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 0
-    assert done >= 3 and len(MadePipeline.seen) <= 20 - done + 1 and len(lines("out")) == 20
-
-
-def test_full_disk_is_one_line(tmp_path):
-    """A limit on the size of files stands for the full disk."""
-    make_clip(tmp_path / "clip.mp4", size=(480, 640))
-    code = """
-        import resource, sys
-        sys.path[:0] = [sys.argv[1], sys.argv[1] + "/test/taco"]
-        import test_segment
-        from taco import cli
-        from taco.commands import segment
-        segment.make_pipeline = test_segment.MadePipeline
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))
-        sys.exit(cli.main(["segment", "clip.mp4", "-o", "out"]))
-    """
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(ROOT)], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 1 and "cannot write" in run.stderr and "Traceback" not in run.stderr
-    assert [p.name for p in (tmp_path / "out").iterdir() if not p.name.startswith(".")] == []
-
-
 def test_a_hole_in_the_sound_skips_frames_and_says_why(tmp_path, monkeypatch):
     make_clip(tmp_path / "clip.mp4")
     chunks = media.chunks
@@ -388,25 +216,6 @@ def test_a_hole_in_the_sound_skips_frames_and_says_why(tmp_path, monkeypatch):
     assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 0
     skipped = [r for r in lines("out") if r["verdict"] == "skipped"]
     assert len(skipped) >= 8 and all("hole" in r["reason"] for r in skipped)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (5, 9), (48, 64)])
-def test_run_lengths_give_the_mask_back(size):
-    noise = np.random.default_rng(0)
-    for mask in (noise.random(size) < 0.5, np.zeros(size, bool), np.ones(size, bool)):
-        counts = run_lengths(mask)
-        assert sum(counts) == mask.size and (mask_of(counts, size) == mask).all()
-    assert run_lengths(np.array([[True, False], [True, True]])) == [0, 2, 1, 1], "down the columns, first the zeros"
-
-
-def test_a_record_gives_the_scene_back():
-    mask = np.zeros((6, 8), bool)
-    mask[1:3, 2:7] = True
-    thing = SoundingObject.from_mask(mask, [("dog", 0.5), ("cat", 0.25)], 0.75, id=3)
-    scene = SoundingScene(7, (6, 8), -5, 6, -12.5, 0.5, "sounding", (thing,))
-    back = scene_of(json.loads(json.dumps(record_of(scene, 0))))
-    assert (back.stamp_ns, back.size, back.window_start_ns, back.level_dbfs) == (7, (6, 8), -5, -12.5)
-    assert back.objects[0].labels == thing.labels and (back.objects[0].mask == mask).all() and back.objects[0].id == 3
 
 
 def test_names_of_sources_are_unique(tmp_path):
