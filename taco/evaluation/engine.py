@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from taco.errors import ConfigError, MissingPackageError
+from taco.errors import ConfigError, MissingPackageError, TacoError
+
+RETRIES = 3  # of an item whose worker died, so that an item that kills every worker does not run for ever
+# A cluster that we start ourselves talks to nobody: no report of its use to Ray's makers, and its ports are open to this
+# machine alone (the name of that switch is Ray's; it makes every process listen on the loopback address) and ask for a token.
+PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +35,7 @@ class Engine:
     def map(self, make: Callable[[], Callable], items: Iterable) -> Iterator[tuple]:
         """(item, result) as they get ready. make() builds a worker once per process; worker(item) gives its result.
 
-        With Ray a worker that was killed is built again and its item run again.
+        With Ray a worker that was killed is built again and its item run again, up to RETRIES times an item.
         """
         if self.name == "ray":
             yield from self._ray(make, list(items))
@@ -37,44 +45,87 @@ class Engine:
             yield item, worker(item)
 
     def _ray(self, make: Callable[[], Callable], items: list) -> Iterator[tuple]:
-        try:
-            import ray
-        except ImportError:
-            raise MissingPackageError(
-                "--engine ray: wanted the package ray, got none; run `pip install 'taco-sounding[ray]'`"
-            ) from None
+        ray = _imported(private=self.address == "local")
         started = not ray.is_initialized()
         if started:
-            try:
-                ray.init(address=None if self.address == "local" else self.address, log_to_driver=False, logging_level="warning")
-            except ConnectionError as error:
-                raise ConfigError(f"--address: wanted a running Ray cluster, got {error}; run `ray start --head`") from None
+            self._connect(ray)
+        import torch
+
         try:
-            count = self.workers or sum(1 for node in ray.nodes() if node["Alive"])
             # An actor that dies is started again, and what it was asked is asked again.
-            remote = ray.remote(max_restarts=-1, max_task_retries=-1, num_cpus=1, num_gpus=self.gpus)(_Holder)
-            holders = [remote.remote(make) for _ in range(min(count, len(items)))]
-            waiting, todo = {}, iter(range(len(items)))
-
-            def ask(holder) -> None:
-                number = next(todo, None)
-                if number is not None:
-                    waiting[holder.work.remote(items[number])] = number, holder
-
-            for holder in holders:
-                ask(holder)
-            while waiting:
+            options = {"max_restarts": -1, "max_task_retries": RETRIES, "num_cpus": 1, "num_gpus": self.gpus}
+            remote = ray.remote(**options)(_Holder)
+            holders = [remote.remote(make, torch.get_num_threads()) for _ in range(min(self._count(ray), len(items)))]
+            # A holder gets its first item when it runs: on a busy cluster some may have to wait for their place.
+            waiting = {holder.ready.remote(): (None, holder) for holder in holders}
+            todo, left = iter(range(len(items))), len(items)
+            while left:
                 (ready, *_), _ = ray.wait(list(waiting))
                 number, holder = waiting.pop(ready)
-                try:
-                    result = ray.get(ready)
-                except ray.exceptions.RayTaskError as error:
-                    raise error.cause from None
-                ask(holder)
-                yield items[number], result
+                result = _result(ray, ready, number)
+                following = next(todo, None)
+                if following is not None:
+                    waiting[holder.work.remote(items[following])] = following, holder
+                if number is not None:
+                    left -= 1
+                    yield items[number], result
         finally:
             if started:
                 ray.shutdown()
+
+    def _connect(self, ray) -> None:
+        """Join the cluster, or start one here with room for the workers."""
+        quiet = {"log_to_driver": False, "logging_level": "error"}
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        if self.address == "local":
+            ray.init(address="local", num_cpus=max(self.workers, os.cpu_count() or 1), include_dashboard=False, **quiet)
+            return
+        try:
+            _answers(self.address)
+            ray.init(address=self.address, **quiet)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise ConfigError(f"--address: wanted a running Ray cluster, got {error}; run `ray start --head`") from None
+
+    def _count(self, ray) -> int:
+        """How many workers; ConfigError where the cluster has no place for a single one."""
+        has = ray.cluster_resources()
+        if has.get("CPU", 0) < 1 or has.get("GPU", 0) < self.gpus:
+            wanted = "a CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
+            got = f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs"
+            raise ConfigError(f"--engine ray: wanted {wanted} for a worker, got a cluster of {got}")
+        return self.workers or sum(1 for node in ray.nodes() if node["Alive"])
+
+
+def _imported(private: bool):
+    if private:
+        for name, value in PRIVATE.items():
+            os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError:
+        raise MissingPackageError(
+            "--engine ray: wanted the package ray, got none; run `pip install 'taco-sounding[ray]'`"
+        ) from None
+    return ray
+
+
+def _answers(address: str) -> None:
+    """OSError where nobody listens at HOST:PORT; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=5).close()
+
+
+def _result(ray, ready, number: int | None):
+    """What a worker answered; its own error where it raised one."""
+    try:
+        return ray.get(ready)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        what = "a worker" if number is None else f"the worker of item {number + 1}"
+        reason = str(error).strip().splitlines()[-1]
+        raise TacoError(f"--engine ray: {what} died, and died again {RETRIES} times when it was run again: {reason}") from None
 
 
 def add_engine_arguments(parser) -> None:
@@ -92,11 +143,19 @@ def engine_from(args, config) -> Engine:
 
 
 class _Holder:
-    """A process of the cluster that keeps one worker."""
+    """A process of the cluster that keeps one worker, built with its first item, so that its errors are the item's."""
 
-    def __init__(self, make: Callable[[], Callable]):
-        self._worker = make()
+    def __init__(self, make: Callable[[], Callable], threads: int):
+        self._make, self._threads, self._worker = make, threads, None
+
+    def ready(self) -> None:
+        """The process runs."""
 
     def work(self, item):
         """The worker's result."""
+        if self._worker is None:
+            import torch
+
+            torch.set_num_threads(self._threads)  # as in the process that asks: sums depend on it in the last digits
+            self._worker = self._make()
         return self._worker(item)

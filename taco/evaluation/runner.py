@@ -122,12 +122,8 @@ class _Make:
     """Builds a worker; can be sent to another process."""
 
     run: Run
-    threads: int
 
     def __call__(self) -> ClipWorker:
-        import torch
-
-        torch.set_num_threads(self.threads)
         return ClipWorker(self.run)
 
 
@@ -158,9 +154,7 @@ def evaluate(
     if progress:
         progress(total - len(todo), total)
     if todo:
-        import torch
-
-        make = (lambda: ClipWorker(run, bench)) if bench else _Make(run, torch.get_num_threads())
+        make = (lambda: ClipWorker(run, bench)) if bench else _Make(run)
         for done, (item, found) in enumerate((spread or engine.Engine()).map(make, todo), 1):
             number, clip, _ = item
             kept[number] |= found

@@ -1,4 +1,6 @@
-"""Tiny made models whose answers are known: a colour for each word, a pitch for each word."""
+"""Tiny made models whose answers are known: a colour for each word, a pitch for each word; and a made data set for them."""
+
+import dataclasses
 
 import numpy as np
 import torch
@@ -6,6 +8,8 @@ import torch.nn.functional as F
 
 from taco.backbones.base import Backbones
 from taco.config import TacoConfig
+from taco.evaluation.baselines import Bench
+from taco.evaluation.datasets import Dataset, Rules, Sample
 from taco.pipeline import TacoPipeline
 from taco.segmentation.activation import ActivationSegmenter
 from taco.types import AudioWindow, ImageFeatures, Tokens, VideoFrame
@@ -15,6 +19,7 @@ RATE = 8000
 COLOURS = {"red": (220, 20, 20), "green": (20, 220, 20), "blue": (20, 20, 220)}
 PITCHES = {"red": 300.0, "green": 900.0, "blue": 2100.0}
 GRID = 8
+CONFIG = TacoConfig().updated({"factorization.n_factors": 4})
 
 
 class Eye:
@@ -85,3 +90,32 @@ def tone(word, seconds=1.0, level=0.3, seed=0):
     noise = np.random.default_rng(seed).normal(0, 0.003, len(t))
     samples = (level * np.sin(2 * np.pi * PITCHES[word] * t) if word else 0 * t) + noise
     return AudioWindow(samples.astype(np.float32), RATE, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class MadeClip:
+    id: str
+    pairs: tuple
+    group: str = ""
+
+    def load(self, window_s=1.0):
+        out = []
+        for i, (left, right, sounds) in enumerate(self.pairs):
+            frame, masks = picture(left, right)
+            truth = masks.get(sounds, np.zeros(frame.size, bool))
+            things = ((sounds, masks[sounds]),) if sounds in masks else ()
+            quiet = [mask for word, mask in masks.items() if word != sounds]
+            silent = np.any(quiet, 0) if quiet else None
+            window = tone(sounds, window_s, seed=len(self.id) + i)
+            out.append(Sample(f"{self.id}/{i}", frame, window, truth, 0, sounds, things, silent))
+        return out
+
+
+def made(n=3):
+    words = WORDS
+    clips = [MadeClip(f"clip{i}", ((words[i % 3], words[(i + 1) % 3], words[i % 3]),), "ab"[i % 2]) for i in range(n)]
+    return Dataset("made", "test", tuple(clips), Rules("threshold", temporal="causal", size=0), words)
+
+
+def bench():
+    return Bench(CONFIG, pipeline=pipeline(CONFIG))
