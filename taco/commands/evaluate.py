@@ -18,7 +18,7 @@ STAMP_METHODS = ["taco", "u", "a-fcclip", "late-fusion", "no-sound", "true-word"
 def add_arguments(parser) -> None:
     """Arguments of ``taco evaluate``."""
     from taco.cli import add_config_arguments
-    from taco.evaluation.baselines import METHODS
+    from taco.evaluation.baselines import BY_U, METHODS
     from taco.evaluation.engine import add_engine_arguments
     from taco.evaluation.robustness import AUDIO
     from taco.evaluation.runner import TEMPORAL
@@ -29,7 +29,8 @@ def add_arguments(parser) -> None:
         HELP + ".\n\n  taco evaluate stamps\n  taco evaluate stamps --audio silence noise other --html report.html\n"
         "  taco evaluate streams\n  taco evaluate s4 --data AVSBench --paper --method gradient u a-fcclip --seeds 3\n\n"
         "Clips that are done are kept: a run that was stopped goes on where it stopped. docs/evaluation.md has a command for\n"
-        f"each table of the paper.\n\nmethods:\n{methods}"
+        f"each table of the paper.\n\nmethods:\n{methods}\n"
+        f"and the activation map of the variants:\n  {', '.join(BY_U)}"
     )
     parser.add_argument("dataset", choices=("stamps", "streams", *PUBLIC), help="stamps and streams need no data set")
     parser.add_argument("--data", metavar="DIR", help="folder of the data set, in its public layout")
@@ -144,10 +145,10 @@ class _Tables:
 
     def _run(self, dataset, seeds=None, audio: str = "", wrong: bool = False):
         """wrong: the sound is of nothing in view, so that methods that are told the word have none."""
-        from taco.evaluation.baselines import METHODS
+        from taco.evaluation.baselines import method_named
         from taco.evaluation.runner import Run
 
-        methods = tuple(name for name in self.methods if not (wrong and METHODS[name].told))
+        methods = tuple(name for name in self.methods if not (wrong and method_named(name).told))
 
         variants = {f"x{n}": {"factorization.max_iterations": n} for n in self.args.iterations} or {"": {}}
         seeds = tuple(range(self.args.seeds)) if seeds is None else seeds

@@ -80,6 +80,8 @@ METHODS: dict[str, Method] = {
     "gradient": Method("the paper's solver", {"factorization.solver": "gradient"}),
     "no-temporal": Method("without the temporal term", {"factorization.temporal": "none"}),
 }
+# The same read out as ``u``: with models that segment by the word alone, a change of the factorization shows only here.
+BY_U = tuple(f"u-{name}" for name, method in METHODS.items() if method.settings)
 
 
 @dataclass(slots=True)
@@ -246,7 +248,7 @@ class Bench:
         masks = self.base.segmenter.segment(sample.frame, features, factors, concepts, anchors)
         times["segment"] = 1000.0 * (time.perf_counter() - start)
         found = (score, masks.objects, masks.confidence, None, times)
-        out = self._outcome(self.base, features, factors, concepts, *found, by_word=True)
+        out = self._outcome(self.base, features, factors, concepts, *found)
         out.label, out.words, out.factorization = anchors.words[index], concepts[0].labels, None
         return out
 
@@ -276,16 +278,12 @@ class Bench:
         sounds = torch.cat([own.audio, audio.encode_text(words).to(own.audio)])
         return replace(own, words=(*own.words, *words), visual=visual, audio=sounds)
 
-    def _outcome(
-        self, pipeline, features, factors, concepts, score, objects, confidence, sound_map, times, by_word: bool = False
-    ) -> Outcome:
-        """concepts: what the live line reports. The paper's solver and binding take k* and the nearest word instead."""
+    def _outcome(self, pipeline, features, factors, concepts, score, objects, confidence, sound_map, times) -> Outcome:
+        """concepts: what the live line reports (with the paper's models k* and its nearest word); without any, k* stands in."""
         size = features.size
         if factors is None or factors.sounding < 0:
             return Outcome(np.zeros(size, np.float32), np.zeros(size, bool), score=score, ms=times)
-        options = pipeline.config.factorization
-        papers = not by_word and (options.solver == "gradient" or options.binding == "penalty" or not concepts)
-        chosen = [factors.sounding] if papers else [concept.factor for concept in concepts]
+        chosen = [concept.factor for concept in concepts] or [factors.sounding]
         if isinstance(pipeline.segmenter, UMapSegmenter):
             heat = np.max([u_map(features, factors, factor) for factor in chosen], 0)
             winner = features.tokens.on_grid(_among(factors.visual_activations.argmax(1), chosen)).cpu().numpy()
@@ -297,7 +295,7 @@ class Bench:
             heat = confidence if confidence is not None else np.zeros(size, np.float32)
             winner = heat >= pipeline.config.segmentation.threshold
         words = nearest_words(factors.visual_factors[chosen[0]], pipeline.anchors)
-        label = words[0][0] if papers else concepts[0].label
+        label = concepts[0].label if concepts else words[0][0]
         return Outcome(heat, winner, label, score, tuple(objects), times, words, sound_map, factors, chosen[0])
 
 
@@ -325,14 +323,18 @@ class _Remembered:
 
 
 def method_named(name: str) -> Method:
-    """The method, or ConfigError that names the nearest known one."""
+    """The method, "u-" before a variant of TACO for its activation map; ConfigError names the nearest known one."""
     import difflib
 
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"--method: wanted one of {', '.join(METHODS)}, got {name!r}{hint}")
-    return METHODS[name]
+    if name in METHODS:
+        return METHODS[name]
+    if name in BY_U:
+        inner = METHODS[name.removeprefix("u-")]
+        return replace(inner, help=f"{inner.help}, read out as u", segmenter=False)
+    known = (*METHODS, *BY_U)
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"--method: wanted one of {', '.join(known)}, got {name!r}{hint}")
 
 
 def as_factors(anchors: Anchors, index: int, visual: Tokens, audio: Tokens, clamp: bool = False) -> Factorization:

@@ -8,7 +8,7 @@ import torch
 from taco.config import TacoConfig
 from taco.errors import ConfigError
 from taco.evaluation import metrics
-from taco.evaluation.baselines import METHODS, Bench, as_factors, nearest_words, resized
+from taco.evaluation.baselines import BY_U, METHODS, Bench, as_factors, method_named, nearest_words, resized, u_map
 from taco.evaluation.datasets import Sample
 
 
@@ -39,11 +39,34 @@ def test_methods_that_hear_find_the_sounding_thing(name, bench):
     assert found.map.min() >= 0 and found.map.max() <= 1 and found.winner.shape == found.map.shape
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", (*METHODS, *BY_U))
 def test_every_method_gives_a_whole_outcome(name, bench):
     (found,) = bench.run(name, [sample()], settings={"factorization.max_iterations": 20})
     assert found.map.ndim == 2 and np.isfinite(found.map).all()
     assert found.label in models.WORDS and found.ms["image"] > 0
+
+
+@pytest.mark.parametrize("name", BY_U)
+def test_a_variant_read_out_by_u_shows_the_activations_of_its_own_factor(name, bench):
+    wanted, settings = sample(sounds="blue"), {"factorization.max_iterations": 20}
+    (found,), (plain,) = (bench.run(n, [wanted], settings=settings, seed=3) for n in (name, name.removeprefix("u-")))
+    features, _ = bench.base.encode(wanted.frame, wanted.window)
+    assert torch.equal(found.factorization.visual_activations, plain.factorization.visual_activations)
+    assert np.array_equal(found.map, u_map(features, plain.factorization, found.factor)) and found.label == plain.label
+    assert found.map.shape == (models.GRID, models.GRID) != plain.map.shape
+    assert method_named(name).settings == METHODS[name.removeprefix("u-")].settings
+
+
+def test_methods_without_a_factorization_have_no_u(bench):
+    with pytest.raises(ConfigError, match="--method: wanted one of .*u-gradient"):
+        bench.run("u-late-fusion", [sample()])
+
+
+def test_the_papers_solver_reports_what_the_live_line_would(bench):
+    """With a closed vocabulary eye and ear name the factor together, whichever solver found it."""
+    wanted = sample(sounds="blue")
+    (found,) = bench.run("gradient", [wanted], settings={"factorization.max_iterations": 60})
+    assert found.label == found.objects[0].label == "blue" and found.score > 0
 
 
 def test_no_sound_does_not_hear_and_true_word_needs_no_sound(bench):
