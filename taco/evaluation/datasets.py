@@ -55,7 +55,7 @@ class Sample:
 
     class_id: pooled by it in "detection", painted with it in "semantic". word: what sounds, "" where the list does not tell.
     things: (word, (H, W) bool mask at image size) of each sounding thing, where they are known one by one; silent: the
-    union of the things in view that make no sound, where known.
+    union of the things in view that make no sound, where known; silent_words: what those are.
     """
 
     id: str
@@ -66,6 +66,12 @@ class Sample:
     word: str = ""
     things: tuple[tuple[str, np.ndarray], ...] = ()
     silent: np.ndarray | None = None
+    silent_words: tuple[str, ...] = ()
+
+    @property
+    def words_in_view(self) -> set[str]:
+        """Words of what is known to be in view, sounding or not."""
+        return {self.word, *(word for word, _ in self.things), *self.silent_words} - {""}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ LEVEL = 0.1  # RMS of made noise where the true sound is silent
 def replaced(sample: Sample, audio: str, dataset: Dataset, number: int, window_s: float) -> Sample:
     """The frame with a wrong sound, always the same one for the same frame.
 
-    silence: zeros. noise: white noise at the level of the true sound. other: the sound of another clip of the data set with
-    another word. offscreen: a recording of something that is not in view, from outside the data set (the stamps' sounds).
+    silence: zeros. noise: white noise at the level of the true sound. other: the sound of another clip of the data set, of
+    something that is not in view. offscreen: a recording of such a thing from outside the data set (the stamps' sounds).
     number: the clip's place in the data set. The truth becomes empty: nothing in view sounds.
     """
     rng = np.random.default_rng(zlib.crc32(f"{audio}/{sample.id}".encode()))
@@ -44,23 +44,25 @@ def replaced(sample: Sample, audio: str, dataset: Dataset, number: int, window_s
 
 
 def _of_another(sample: Sample, dataset: Dataset, number: int, window_s: float, rng) -> tuple[np.ndarray, int]:
-    """The window of a frame of another clip with another word (another clip where words are not told)."""
+    """The window of a frame of another clip, of something not in view (of any other clip where words are not told)."""
     others = [clip for i, clip in enumerate(dataset.clips) if i != number]
     for index in rng.permutation(len(others))[:50]:
         frames = others[index].load(window_s)
         frame = frames[int(rng.integers(len(frames)))]
-        known = {sample.word, *(word for word, _ in sample.things)} - {""}
-        told = {frame.word, *(word for word, _ in frame.things)} - {""}
-        if not known & told and np.any(frame.window.samples):
+        told = {frame.word, *(word for word, _ in frame.things)}
+        if not sample.words_in_view & told and np.any(frame.window.samples):
             return frame.window.samples, frame.window.sample_rate
-    raise MediaError(f"--audio other: wanted another clip with another word than {sample.word!r}, got none in {dataset.name}")
+    seen = ", ".join(sorted(sample.words_in_view)) or "nothing known"
+    raise MediaError(
+        f"--audio other: {sample.id} shows {seen}: wanted a clip that sounds of something else, got none in {dataset.name}"
+    )
 
 
 def _offscreen(sample: Sample, seconds: float, rng) -> tuple[np.ndarray, int]:
     from taco.evaluation.stamp_sources import catalogue
     from taco.evaluation.stamps import SOUND_RATE, excerpt
 
-    in_view = " ".join([sample.word, *(word for word, _ in sample.things)])
+    in_view = " ".join(sample.words_in_view)
     entries = [e for e in catalogue() if e.role == "sound" and ":" not in e.source and e.word not in in_view]
     entry = entries[int(rng.integers(len(entries)))]
     samples, rate = _sources().sound(entry.source, 0)

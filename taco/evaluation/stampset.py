@@ -43,11 +43,12 @@ class StampClip:
         out = []
         for number, frame in enumerate(scene.frames):
             sounding = tuple((thing.word, thing.mask) for thing in frame.things if thing.sounding)
-            quiet = [thing.mask for thing in frame.things if not thing.sounding]
+            quiet = [thing for thing in frame.things if not thing.sounding]
             word = scene.heard[0] if len(scene.heard) == 1 and sounding else ""
-            silent = np.any(quiet, 0) if quiet else None
+            silent = np.any([thing.mask for thing in quiet], 0) if quiet else None
+            unheard = tuple(thing.word for thing in quiet if thing.word)
             truth = frame.truth if number % SCORED_EVERY == 0 else None
-            out.append(Sample(f"{self.id}/{number}", frame.frame, frame.window, truth, 0, word, sounding, silent))
+            out.append(Sample(f"{self.id}/{number}", frame.frame, frame.window, truth, 0, word, sounding, silent, unheard))
         return out
 
 

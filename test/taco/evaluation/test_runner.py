@@ -188,6 +188,19 @@ def test_wrong_sounds(tmp_path):
         robustness.replaced(sample, "other", alike, 0, 1.0)
 
 
+def test_the_sound_of_another_clip_is_of_nothing_in_view():
+    data = made(4)
+    samples = [clip.load()[0] for clip in data.clips]
+    first = samples[0]
+    others = {s.word for s in samples} - {first.word}
+    assert len(others) > 1  # so that there is something to leave out
+    for silent in sorted(others):  # what stands there unheard may not be heard either: it would be right to report it
+        shown = dataclasses.replace(first, silent_words=(silent,))
+        wrong = robustness.replaced(shown, "other", data, 0, 1.0).window.samples
+        (word,) = {s.word for s in samples if np.array_equal(s.window.samples, wrong)}
+        assert word in others - {silent}
+
+
 def test_roc_and_operating_point_by_hand():
     right = [{"score": s, "area": 0.5} for s in (0.9, 0.8, 0.7, 0.6, 0.1)]
     wrong = [{"score": s, "area": a} for s, a in ((0.75, 0.4), (0.5, 0.3), (0.0, 0.2), (0.65, 0.0))]
