@@ -279,18 +279,16 @@ class _Tables:
 
     def page(self, result: dict) -> str:
         """The result as one HTML file."""
-        from taco.evaluation import report
+        from taco.evaluation import page
 
         run = self._run(self.dataset)
         row = run.rows[0]
-        best, worst = report.extremes(self.records[row][0])
+        best, worst = page.extremes(self.records[row][0])
         shown = {f"Best frames of {row}": best, f"Worst frames of {row}": worst}
-        drawn = {heading: report.pictures(run, self.bench, row, 0, chosen) for heading, chosen in shown.items()}
-        tables = {"All frames": (result["dataset"], result["rows"], result["bank"])}
-        tables |= {group: ("", rows, "") for group, rows in result["groups"].items()}
-        rocs = [(f"{audio}, {row}", rows[row]["fpr"], rows[row]["tpr"]) for audio, rows in result["wrong_sounds"].items()]
+        drawn = {heading: page.pictures(run, self.bench, row, 0, chosen) for heading, chosen in shown.items()}
         title = f"TACO on {result['dataset']} ({result['split']})"
-        return report.html_page(title, self.notes(result), tables, drawn, rocs)
+        more = {"groups": result["groups"], "wrong": result["wrong_sounds"], "shown": drawn}
+        return page.html_page(title, self.notes(result), result["dataset"], result["rows"], result["bank"], **more)
 
 
 class _Streams:
@@ -329,6 +327,6 @@ class _Streams:
 
     def page(self, result: dict) -> str:
         """The result as one HTML file."""
-        from taco.evaluation import report
+        from taco.evaluation import page
 
-        return report.html_page("TACO on streams", self.notes(result), {"All clips": ("streams", result["rows"], "")}, {})
+        return page.html_page("TACO on streams", self.notes(result), "streams", result["rows"])
