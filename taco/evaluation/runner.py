@@ -155,12 +155,18 @@ def evaluate(
         progress(total - len(todo), total)
     if todo:
         make = (lambda: ClipWorker(run, bench)) if bench else _Make(run)
-        for done, (item, found) in enumerate((spread or engine.Engine()).map(make, todo), 1):
-            number, clip, _ = item
-            kept[number] |= found
-            save_records(folder / _file_name(number, clip.id), kept[number])
-            if progress:
-                progress(total - len(todo) + done, total)
+        done = total - len(todo)
+        try:
+            for item, found in (spread or engine.Engine()).map(make, todo):
+                number, clip, _ = item
+                kept[number] |= found
+                save_records(folder / _file_name(number, clip.id), kept[number])
+                done += 1
+                if progress:
+                    progress(done, total)
+        except KeyboardInterrupt:
+            print(f"\nstopped after {done} of {total} clips; the same command goes on from there", file=sys.stderr)
+            raise
     return {
         row: {seed: [r for number in range(total) for r in kept[number][f"{row}@{seed}"]] for seed in run.seeds}
         for row in run.rows
