@@ -27,6 +27,7 @@ class Listener(Node):
         self.answers: list[tuple[float, float]] = []
         self.found = 0
         self.diagnostics: dict[str, dict[str, str]] = {}
+        self.memory_mb: list[float] = []  # of the node while it answers
         self.create_subscription(SoundingObjectArray, "taco_node/objects", self._on_objects, 50)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
@@ -38,6 +39,8 @@ class Listener(Node):
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self.diagnostics[status.name.rpartition(": ")[2]] = {pair.key: pair.value for pair in status.values}
+        if self.answers and time.monotonic() - self.answers[-1][0] < QUIET_S and "models" in self.diagnostics:
+            self.memory_mb.append(float(self.diagnostics["models"]["memory_mb"]))
 
     def listen(self, limit_s: float) -> None:
         """Until the answers have begun and ended."""
@@ -58,19 +61,32 @@ class Listener(Node):
         return time.monotonic() - start if done else -1.0
 
 
-def summary(answers: list[tuple[float, float]], found: int) -> dict:
-    """Rates and ages in ms: over all, and p95 of the first and the last third (does it grow?)."""
+def summary(answers: list[tuple[float, float]], found: int, memory_mb: list[float]) -> dict:
+    """Rates, ages in ms and the node's memory: over all, and of the first and the last third (does it grow?).
+
+    information_age_ms: mean over time, not over answers, of how old the newest answer is.
+    """
     ages = [1000.0 * age for _, age in answers]
     third = max(1, len(ages) // 3)
     span = answers[-1][0] - answers[0][0] if len(answers) > 1 else 0.0
+    steps = [(age, later - at) for (at, age), (later, _) in zip(answers, answers[1:])]
+    third_mb = max(1, len(memory_mb) // 3)
     return {
         "answers": len(ages),
         "found": found,
         "rate_hz": (len(ages) - 1) / span if span else 0.0,
         "age_p50_ms": share(ages, 0.5),
         "age_p95_ms": share(ages, 0.95),
+        "age_max_ms": max(ages, default=float("nan")),
+        "age_p50_first_third_ms": share(ages[:third], 0.5),
+        "age_p50_last_third_ms": share(ages[-third:], 0.5),
         "age_p95_first_third_ms": share(ages[:third], 0.95),
         "age_p95_last_third_ms": share(ages[-third:], 0.95),
+        "information_age_ms": 1000.0 * sum(age * gap + gap * gap / 2 for age, gap in steps) / span if span else float("nan"),
+        "memory_first_third_mb": share(memory_mb[:third_mb], 0.5),
+        "memory_last_third_mb": share(memory_mb[-third_mb:], 0.5),
+        "memory_first_mb": memory_mb[0] if memory_mb else float("nan"),
+        "memory_last_mb": memory_mb[-1] if memory_mb else float("nan"),
     }
 
 
@@ -88,7 +104,7 @@ def main(args=None) -> int:
     rclpy.init(args=args)
     listener = Listener()
     listener.listen(options.limit_s)
-    result = summary(listener.answers, listener.found)
+    result = summary(listener.answers, listener.found, listener.memory_mb)
     result["diagnostics"] = dict(listener.diagnostics)  # as they are now: a restart forgets the times
     stopped = listener.transition_s(Transition.TRANSITION_DEACTIVATE)
     started = listener.transition_s(Transition.TRANSITION_ACTIVATE)

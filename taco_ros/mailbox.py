@@ -1,4 +1,10 @@
-"""Hand-over from callbacks to the one thread that owns the models: newest image wins, nothing piles up."""
+"""Hand-over from callbacks to the one thread that owns the models: newest image wins, nothing piles up.
+
+A waiting image gives way to the next one where that is due sooner than this one has been waiting. What a robot
+acts upon is the newest answer it has, which at its oldest is an image's age when the answer came plus the time to the
+answer after it. Starting d seconds later on an image that is a seconds younger lowers this sum by a - d. So half
+an image period at most is waited, and that long only for a camera that keeps its time.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,11 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from statistics import median
+
+REMEMBERED = 9  # arrivals that tell a camera's period
+LATE_S = 0.003  # an image may come this much after it is due
+TOGETHER_S = 0.005  # so long the image of another camera, exposed at the same time, is waited for: they are encoded together
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +31,34 @@ class Pending:
     arrival_ns: int
 
 
+class Rhythm:
+    """When a camera's next image is due, by the arrivals of the last ones. Times in s of a clock that never jumps."""
+
+    def __init__(self):
+        self._arrivals: deque[float] = deque(maxlen=REMEMBERED)
+
+    def note(self, now: float) -> None:
+        """An image came."""
+        self._arrivals.append(now)
+
+    @property
+    def last(self) -> float:
+        """When the newest one came."""
+        return self._arrivals[-1]
+
+    def due_in(self, now: float) -> float | None:
+        """Seconds until the next image; None where it is overdue, or the camera does not keep its time (one slip is allowed)."""
+        if len(self._arrivals) < REMEMBERED // 2:
+            return None
+        times = list(self._arrivals)
+        periods = sorted(later - earlier for earlier, later in zip(times, times[1:]))
+        period = median(periods)
+        if periods[1] < 0.75 * period or periods[-2] > 1.25 * period:
+            return None
+        left = times[-1] + period - now
+        return max(left, 0.0) if left > -LATE_S else None
+
+
 class Mailbox:
     """One place per camera: a new image replaces the one that waits.
 
@@ -27,15 +66,19 @@ class Mailbox:
     ready one is taken, older ones count as replaced. ``replaced`` counts what was never taken.
     """
 
-    def __init__(self, hold: int = 1):
+    def __init__(self, hold: int = 1, clock=time.monotonic):
         self.condition = threading.Condition()
         self.hold = hold
         self.replaced = 0
+        self._clock = clock
         self._waiting: dict[str, deque[Pending]] = {}
+        self._rhythms: dict[str, Rhythm] = {}
+        self._patient_until: float | None = None
 
     def put(self, item: Pending) -> None:
         """Leave an image; never blocks."""
         with self.condition:
+            self._rhythms.setdefault(item.camera, Rhythm()).note(self._clock())
             places = self._waiting.setdefault(item.camera, deque())
             while len(places) >= self.hold:
                 places.popleft()
@@ -47,6 +90,7 @@ class Mailbox:
         """The newest ready image of every camera; an empty list where there is none. Never blocks."""
         taken = []
         with self.condition:
+            self._patient_until = None
             for places in self._waiting.values():
                 newest = next((i for i in range(len(places) - 1, -1, -1) if ready(places[i])), None)
                 if newest is None:
@@ -57,10 +101,31 @@ class Mailbox:
                 taken.append(places.popleft())
         return taken
 
+    def patience_s(self) -> float:
+        """How long what waits should be left, in s, for what is due sooner; 0: take it now. Ask again after an arrival."""
+        with self.condition:
+            now = self._clock()
+            if self.hold > 1 or not len(self):  # held images are far older than what waiting could save
+                return 0.0
+            wanted = max((self._worth_waiting_s(camera, now) for camera in self._rhythms), default=0.0)
+            if wanted and self._patient_until is None:
+                self._patient_until = now + wanted
+            return max(0.0, min(wanted, self._patient_until - now)) if wanted else 0.0
+
+    def _worth_waiting_s(self, camera: str, now: float) -> float:
+        rhythm = self._rhythms[camera]
+        due_s = rhythm.due_in(now)
+        if due_s is None:
+            return 0.0
+        limit_s = now - rhythm.last if self._waiting.get(camera) else TOGETHER_S
+        return due_s + LATE_S if due_s < limit_s else 0.0
+
     def clear(self) -> None:
         """Throw away what waits."""
         with self.condition:
             self._waiting.clear()
+            self._rhythms.clear()
+            self._patient_until = None
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
@@ -112,6 +177,9 @@ class Worker(threading.Thread):
                         condition.wait(max(early, 0.0) or 0.5)
                     elif self.mailbox.hold > 1:
                         condition.wait(0.01)  # an image waits for its sound
+                    elif patience_s := self.mailbox.patience_s():
+                        condition.wait(patience_s)
+                        continue
                 jobs, self._jobs = self._jobs, deque()
                 if self._stopping and not jobs:
                     return

@@ -124,3 +124,101 @@ def test_the_same_complaint_is_made_now_and_then():
     statistics = Statistics(lambda: now[0])
     said = [statistics.may_log("gap") for now[0] in (0.0, 1.0, 4.9, 5.1, 6.0)]
     assert said == [True, False, False, True, False] and statistics.may_log("other")
+
+
+class Camera:
+    """Puts images into a mailbox by a clock that is set by hand."""
+
+    def __init__(self, **options):
+        self.now = 100.0
+        self.box = Mailbox(clock=lambda: self.now, **options)
+
+    def plays(self, period, count, name="", jitter=()):
+        """``count`` images; all but the last are taken at once."""
+        for index in range(count):
+            self.box.take()
+            self.now += period + (jitter[index % len(jitter)] if jitter else 0.0)
+            self.box.put(image(int(self.now * 1000), name))
+
+    def later(self, seconds):
+        self.now += seconds
+        return self.box.patience_s()
+
+
+def test_a_waiting_image_gives_way_to_the_next_where_that_is_due_sooner():
+    camera = Camera()
+    camera.plays(0.1, 10)
+    assert camera.later(0.0) == 0  # just come: taken at once
+    assert camera.later(0.03) == 0  # the next one is 70 ms away
+    assert camera.later(0.04) == pytest.approx(0.03, abs=0.004)  # ... 30 ms away: fresher by 70
+    camera.now += 0.03
+    camera.box.put(image(1))
+    assert camera.box.patience_s() == 0 and camera.box.replaced == 1
+
+
+def test_nobody_waits_for_an_image_that_is_late_or_unsteady():
+    camera = Camera()
+    camera.plays(0.1, 10)
+    assert camera.later(0.09) > 0 and camera.later(0.02) == 0 and camera.later(1.0) == 0  # late, then lost
+    camera = Camera()
+    camera.plays(0.1, 12, jitter=(0.0, 0.05, -0.06))
+    assert camera.later(0.09) == 0
+    camera = Camera()
+    camera.plays(0.1, 3)
+    assert camera.later(0.09) == 0  # too few to tell
+    camera = Camera(hold=5)
+    camera.plays(0.1, 10)
+    assert camera.later(0.09) == 0  # waits for its sound already
+
+
+def test_one_slip_does_not_unsettle_a_steady_camera():
+    camera = Camera()
+    camera.plays(0.1, 6)
+    camera.plays(0.2, 1)
+    camera.plays(0.1, 2)
+    assert camera.later(0.08) > 0
+
+
+def test_cameras_that_expose_together_are_taken_together():
+    camera = Camera()
+    for _ in range(10):
+        camera.plays(0.097, 1, "front")
+        camera.plays(0.003, 1, "rear")
+    camera.box.take()
+    camera.now += 0.097
+    camera.box.put(image(1, "front"))
+    assert 0 < camera.box.patience_s() < 0.01  # the other one comes in 3 ms
+    camera.now += 0.003
+    camera.box.put(image(1, "rear"))
+    assert camera.box.patience_s() == 0 and len(camera.box.take()) == 2
+
+
+def test_waiting_has_an_end_however_many_cameras_there_are():
+    camera = Camera()
+    for _ in range(10):
+        for name in "abcd":
+            camera.plays(0.025, 1, name)
+    start, waited = camera.now, 0
+    while (wait := camera.later(0.0)) > 0 and waited < 100:
+        camera.now += wait
+        waited += 1
+        camera.box.put(image(1, "abcd"[waited % 4]))
+    assert camera.now - start < 0.06
+
+
+def test_the_thread_waits_for_the_fresher_image(worker):
+    done = []
+
+    def process(batch):
+        done.append(batch[0].stamp_ns)
+        time.sleep(0.17)  # 70 ms after the image before next came
+
+    thread = worker(process=process)
+    start = time.monotonic()
+    for index in range(1, 16):
+        time.sleep(max(0.0, start + 0.1 * index - time.monotonic()))
+        thread.mailbox.put(image(index))
+    wait_until(lambda: done and done[-1] == 15, 5)
+    settled = done[4:-1]  # the rhythm is known by then, and the last image has none after it
+    # taken at once, images of 70, 40 and 10 ms age would alternate: 6 8 9 11 13 14; now only those that just came
+    assert len(settled) > 2 and {later - earlier for earlier, later in zip(settled, settled[1:])} == {2}, done
