@@ -13,7 +13,10 @@ from taco.types import AudioWindow, ImageFeatures, Tokens, VideoFrame
 
 @runtime_checkable
 class ImageEncoder(Protocol):
-    """A frozen image model whose tokens live in the same space as its word vectors."""
+    """A frozen image model whose tokens live in the same space as its word vectors.
+
+    ``encode_batch(frames) -> list[ImageFeatures]``, one pass for several images, is optional: see ``encode_images``.
+    """
 
     name: str
 
@@ -22,6 +25,13 @@ class ImageEncoder(Protocol):
 
     def encode_text(self, words: Sequence[str]) -> Tensor:
         """(M, C_v) vectors of the words; ConfigError names words that a closed vocabulary lacks."""
+
+
+def encode_images(encoder: ImageEncoder, frames: Sequence[VideoFrame]) -> list[ImageFeatures]:
+    """The features of several images, in their order: in one pass where the encoder has ``encode_batch``, else one by one."""
+    if len(frames) > 1 and hasattr(encoder, "encode_batch"):
+        return encoder.encode_batch(frames)
+    return [encoder.encode(frame) for frame in frames]
 
 
 @runtime_checkable

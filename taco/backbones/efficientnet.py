@@ -140,18 +140,33 @@ class EfficientNetEncoder:
 
     def encode(self, frame: VideoFrame) -> ImageFeatures:
         """Tokens (h/32 * w/32, 1280) in [0, 6]; pyramid "res2" (stride 4) to "res5" (stride 32)."""
-        height, width = frame.size
-        scale = self.image_size / (height * width) ** 0.5
-        size = tuple(max(1, round(side * scale / 32)) * 32 for side in (height, width))
-        device = self.network._fc.weight.device
-        with torch.inference_mode():
-            pixels = torch.from_numpy(np.ascontiguousarray(frame.rgb)).to(device).permute(2, 0, 1)[None]
-            pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)  # on bytes: 3 x faster
-            pixels = ((pixels.float() - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
-            stages = self.network(pixels)
-        top = stages["res5"].cpu()  # what follows is small, and meets the sound's tokens on the CPU
-        tokens = Tokens(top[0].flatten(1).T.contiguous(), tuple(top.shape[-2:]))
-        return ImageFeatures(tokens, stages, size, size)
+        return self.encode_batch([frame])[0]
+
+    def encode_batch(self, frames: Sequence[VideoFrame]) -> list[ImageFeatures]:
+        """Several images, those of one shape in one pass; the same as one by one up to rounding."""
+        sizes = [self._input_size(frame) for frame in frames]
+        out: dict[int, ImageFeatures] = {}
+        for size in dict.fromkeys(sizes):
+            chosen = [index for index, own in enumerate(sizes) if own == size]
+            with torch.inference_mode():
+                pixels = torch.cat([self._pixels(frames[index], size) for index in chosen])
+                pixels = ((pixels.float() - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
+                stages = self.network(pixels)
+            top = stages["res5"].cpu()  # what follows is small, and meets the sound's tokens on the CPU
+            for row, index in enumerate(chosen):
+                tokens = Tokens(top[row].flatten(1).T.contiguous(), tuple(top.shape[-2:]))
+                own = {name: values[row : row + 1] for name, values in stages.items()}
+                out[index] = ImageFeatures(tokens, own, size, size)
+        return [out[index] for index in range(len(frames))]
+
+    def _input_size(self, frame: VideoFrame) -> tuple[int, int]:
+        scale = self.image_size / (frame.size[0] * frame.size[1]) ** 0.5
+        return tuple(max(1, round(side * scale / 32)) * 32 for side in frame.size)
+
+    def _pixels(self, frame: VideoFrame, size: tuple[int, int]) -> Tensor:
+        """(1, 3, h, w) uint8 on the network's device; resized as bytes, which is 3 x faster."""
+        pixels = torch.from_numpy(np.ascontiguousarray(frame.rgb)).to(self.network._fc.weight.device).permute(2, 0, 1)[None]
+        return F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
 
     def encode_text(self, words: Sequence[str]) -> Tensor:
         """(M, 1280): for each word the mean of its classes' weights, less the mean of all classes."""

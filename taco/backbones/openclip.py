@@ -136,14 +136,21 @@ class OpenCLIPImageEncoder:
 
     def encode(self, frame: VideoFrame) -> ImageFeatures:
         """Visual tokens (N, 768), not normalised, and the maps "res2" to "res5" of the padded image."""
+        return self.encode_batch([frame])[0]
+
+    def encode_batch(self, frames: Sequence[VideoFrame]) -> list[ImageFeatures]:
+        """Several images, of any shapes, in one pass; the same as one by one up to rounding."""
         with torch.inference_mode():
-            images = self.preprocess(frame)
+            images = torch.cat([self.preprocess(frame) for frame in frames])
             pyramid = self.pyramid(images)
             dense = pyramid["res5"]
-            tokens = self.project_dense(dense.flatten(2).transpose(1, 2))[0]
+            tokens = self.project_dense(dense.flatten(2).transpose(1, 2))
         tokens = tokens.clone()  # outside inference mode: a solver may differentiate through it
-        size = (self.image_size, self.image_size)
-        return ImageFeatures(Tokens(tokens, tuple(dense.shape[-2:])), pyramid, tuple(images.shape[-2:]), size)
+        grid, padded, size = tuple(dense.shape[-2:]), tuple(images.shape[-2:]), (self.image_size, self.image_size)
+        return [
+            ImageFeatures(Tokens(own, grid), {name: maps[row : row + 1] for name, maps in pyramid.items()}, padded, size)
+            for row, own in enumerate(tokens)
+        ]
 
     @torch.inference_mode()
     def pyramid(self, images: Tensor) -> dict[str, Tensor]:

@@ -52,14 +52,22 @@ class StandinImageEncoder:
 
     def encode(self, frame: VideoFrame) -> ImageFeatures:
         """Block means of the picture; takes at least the chosen time."""
+        return self.encode_batch([frame])[0]
+
+    def encode_batch(self, frames: Sequence[VideoFrame]) -> list[ImageFeatures]:
+        """All of them in the time of one, as a GPU does."""
         end = time.perf_counter() + self._seconds
+        features = [self._features(frame) for frame in frames]
+        time.sleep(max(0.0, end - time.perf_counter()))
+        return features
+
+    def _features(self, frame: VideoFrame) -> ImageFeatures:
         rows = np.linspace(0, frame.size[0] - 1, GRID[0] * 2, dtype=int)
         columns = np.linspace(0, frame.size[1] - 1, GRID[1] * 2, dtype=int)
         small = frame.rgb[rows][:, columns].reshape(GRID[0], 2, GRID[1], 2, 3).mean((1, 3), dtype=np.float32) / 255.0
         strength = np.clip(small - 0.5 * (small.sum(-1, keepdims=True) - small), 0, None)  # grey has none of a colour
         values = 8.0 * torch.from_numpy(strength.reshape(-1, 3)).repeat_interleave(WIDTH, 1) / WIDTH**0.5
         texture = 0.02 * torch.rand(values.shape, generator=torch.Generator().manual_seed(0))
-        time.sleep(max(0.0, end - time.perf_counter()))
         return ImageFeatures(Tokens(values + texture, GRID), {}, GRID, frame.size)
 
     def encode_text(self, words: Sequence[str]) -> Tensor:

@@ -1,0 +1,141 @@
+"""Several images in one pass: the same as one by one, whatever their shapes; one that fails loses no other."""
+
+import numpy as np
+import pytest
+import synthetic_weights as synthetic
+import torch
+
+from taco.backbones import standin
+from taco.backbones.base import Backbones, ImageEncoder, encode_images
+from taco.backbones.efficientnet import EfficientNetEncoder, EfficientNetLite0
+from taco.backbones.openclip import OpenCLIPImageEncoder
+from taco.backbones.together import EncodedTogether
+from taco.types import AudioWindow, VideoFrame
+
+SIZES = ((96, 128), (128, 96), (96, 128), (60, 200))
+
+
+def pictures(sizes=SIZES):
+    """Stripes and blocks, a different lot for every frame; stamped with their number."""
+    rng = np.random.default_rng(0)
+    blocks = [rng.integers(0, 256, (4, 4, 3), np.uint8).repeat(50, 0).repeat(50, 1) for _ in sizes]
+    return [VideoFrame(np.resize(rgb, (*size, 3)), number) for number, (rgb, size) in enumerate(zip(blocks, sizes))]
+
+
+def efficientnet():
+    torch.manual_seed(0)
+    network = EfficientNetLite0()
+    for module in network.modules():  # so that the features tell pictures apart
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5)
+        if isinstance(module, torch.nn.Conv2d):
+            module.weight.data.normal_(0, 2.0 / module.weight[0].numel() ** 0.5)
+    return EfficientNetEncoder(network, {"thing": [1]}, image_size=96)
+
+
+ENCODERS = {
+    "efficientnet": efficientnet,
+    "openclip": lambda: OpenCLIPImageEncoder(*synthetic.tiny_clip(), name=synthetic.TINY_NAME, image_size=synthetic.TINY_SIDE),
+    "standin": standin.StandinImageEncoder,
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_batch_is_one_by_one(name):
+    encoder, frames = ENCODERS[name](), pictures()
+    assert isinstance(encoder, ImageEncoder)
+    together = encoder.encode_batch(frames)
+    assert len(together) == len(frames)
+    for frame, found in zip(frames, together):
+        alone = encoder.encode(frame)
+        assert (found.tokens.grid, found.size, found.padded_size) == (alone.tokens.grid, alone.size, alone.padded_size)
+        scale = float(alone.tokens.values.abs().max())
+        assert scale > 0.01 and alone.tokens.values.std() > 0.001
+        torch.testing.assert_close(found.tokens.values, alone.tokens.values, rtol=1e-4, atol=1e-4 * scale)
+        assert set(found.pyramid) == set(alone.pyramid)
+        for level, values in alone.pyramid.items():
+            torch.testing.assert_close(found.pyramid[level], values, rtol=1e-4, atol=1e-4 * float(values.abs().max()))
+    differ = (together[0].tokens.values - together[2].tokens.values).abs().max()
+    assert differ > 0.01 * together[0].tokens.values.abs().max()  # rows are not mixed up: the two pictures of one shape differ
+
+
+def test_one_pass_takes_the_time_of_one():
+    encoder, frames = standin.StandinImageEncoder(50.0), pictures()
+    window = silence()
+    together = EncodedTogether(Backbones(encoder, standin.StandinAudioEncoder(), standin.WORDS), frames)
+    for frame in frames:
+        together.image(frame)
+        together.sound(window)
+    assert 50 <= together.ms["image"] < 100 and "sound" in together.ms
+
+
+class Plain:
+    """An encoder without ``encode_batch``; fails on frames stamped 1."""
+
+    name = "plain"
+
+    def __init__(self):
+        self.calls = []
+
+    def encode(self, frame):
+        self.calls.append(frame.stamp_ns)
+        if frame.stamp_ns == 1:
+            raise ValueError("broken")
+        return f"features {frame.stamp_ns}"
+
+    def encode_text(self, words):
+        raise NotImplementedError
+
+
+class Batching(Plain):
+    """Another that fails as a whole where one frame is bad."""
+
+    def encode_batch(self, frames):
+        self.calls.append([frame.stamp_ns for frame in frames])
+        if any(frame.stamp_ns == 1 for frame in frames):
+            raise RuntimeError("out of memory")
+        return [f"features {frame.stamp_ns}" for frame in frames]
+
+
+def test_an_encoder_without_a_batch_takes_them_one_by_one():
+    encoder = Plain()
+    assert encode_images(encoder, pictures()[2:]) == ["features 2", "features 3"] and encoder.calls == [2, 3]
+    assert encode_images(Batching(), pictures()[2:3]) == ["features 2"]
+
+
+@pytest.mark.parametrize("kind", (Plain, Batching))
+def test_one_image_that_fails_loses_no_other(kind):
+    frames, encoder = pictures(), kind()
+    together = EncodedTogether(Backbones(encoder, None, ()), frames)
+    assert together.image(frames[0]) == "features 0"
+    with pytest.raises(ValueError, match="broken"):
+        together.image(frames[1])
+    assert [together.image(frame) for frame in frames[2:]] == ["features 2", "features 3"]
+    assert isinstance(together.problem, (ValueError, RuntimeError))
+    assert encoder.calls[-3:] == [1, 2, 3]  # the pass for all is not tried again
+
+
+def test_all_go_in_one_pass_and_only_when_asked():
+    frames, encoder = [frame for frame in pictures() if frame.stamp_ns != 1], Batching()
+    together = EncodedTogether(Backbones(encoder, None, ()), frames)
+    assert encoder.calls == []
+    assert [together.image(frame) for frame in frames] == ["features 0", "features 2", "features 3"]
+    assert encoder.calls == [[0, 2, 3]] and together.problem is None
+
+
+def silence(start_ns=0, level=0.0):
+    return AudioWindow(np.full(1600, level, np.float32), 16000, start_ns)
+
+
+def test_equal_windows_are_encoded_once():
+    class Ear:
+        calls = 0
+
+        def encode(self, window):
+            self.calls += 1
+            return self.calls
+
+    ear = Ear()
+    together = EncodedTogether(Backbones(None, ear, ()), [])
+    assert [together.sound(silence()), together.sound(silence()), together.sound(silence(level=0.1))] == [1, 1, 2]
+    assert together.sound(silence()) == 1 and ear.calls == 2
