@@ -6,6 +6,7 @@ nearest word and never says "nothing" (section 3.4); naming with both senses, an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,8 @@ from taco.types import Anchors, Concept, Factorization, Tokens
 
 HEARD_FLOOR, SEEN_FLOOR = 1e-3, 1e-2  # of probabilities, so that no single sense can veto a word for good
 BANK_WEIGHT, BANK_POWER = 1.25, 0.6  # measured with banks of 7 and 69 words
-STEADY_WIDTH = 0.003  # how softly min_variation sets in
+SHOWN = 0.15  # least product of what two factors show of the two words that might sound at once
+MARGIN = 0.2  # log-odds by which each part of the sound must prefer its own word to the other's
 OTHERS = -3.0  # log-odds of things outside the word bank against those in it, before looking
 EPS = 1e-6
 
@@ -30,43 +32,95 @@ class Heard:
     concepts: tuple[Concept, ...]
 
 
+Parts = Callable[[], tuple[Tokens, Tokens] | None]  # tokens of the sound's held and of its struck part, if it has both
+
+
 def name_concepts(
-    factorization: Factorization, visual: Tokens, audio: Tokens, anchors: Anchors, config: ConceptsConfig, before: str = ""
+    factorization: Factorization,
+    visual: Tokens,
+    audio: Tokens,
+    anchors: Anchors,
+    config: ConceptsConfig,
+    before: str = "",
+    parts: Parts | None = None,
 ) -> Heard:
     """What is heard and seen in one frame. before: the word of the frame before, for which ``hysteresis`` holds.
 
     naming "joint": sound and image both vote for every pair of factor and word, and the best pair
     wins. naming "factor" (the paper's): the sounding factor k*, called by the word nearest to it.
     "auto": the paper's where the image model is compared by cosines, as the paper's is. The score is
-    the same in both: see ``sounding_score`` and ``liveliness``.
+    the same in both: see ``sounding_score``. parts: asked only where the image shows two words, for
+    a second thing that sounds at the same time (joint naming, ``max_concepts`` 2): see ``_two_at_once``.
     """
     if factorization.sounding < 0 or not bool(torch.isfinite(audio.values).all()):
         return Heard(0.0, ())
     heard = word_probabilities(pooled_sound(audio)[None], anchors)[0]  # (M,)
     seen = image_evidence(pooled_components(factorization, visual), anchors)  # (K, M)
     score = sounding_score(heard, seen)
-    # Steady noise has to convince by far more: a long note may be steady too, but ear and eye agree on it.
-    alive = liveliness(audio, config.min_variation)
-    score *= alive + (1.0 - alive) * score**4
     if score < config.min_score * (config.hysteresis if before else 1.0):
         return Heard(score, ())
     if config.naming == "factor" or (config.naming == "auto" and anchors.visual_logit_scale is not None):
         concepts = [_paper_concept(factorization, anchors, config, score)]
     else:
-        concepts = _joint_concepts(heard, seen, anchors, config, score)
-    held = score >= config.min_score or concepts[0].label == before
-    return Heard(score, tuple(concepts) if held else ())
+        concepts = _joint_concepts(heard, seen, anchors, config, score, parts)
+    if score < config.min_score:
+        concepts = [concept for concept in concepts if concept.label == before]
+    return Heard(score, tuple(concepts))
 
 
-def _joint_concepts(heard: Tensor, seen: Tensor, anchors: Anchors, config: ConceptsConfig, score: float) -> list[Concept]:
-    votes = (heard + HEARD_FLOOR).log() + config.image_weight * (seen + SEEN_FLOOR).log()
+def _joint_concepts(
+    heard: Tensor, seen: Tensor, anchors: Anchors, config: ConceptsConfig, score: float, parts: Parts | None
+) -> list[Concept]:
+    image_votes = config.image_weight * (seen + SEEN_FLOOR).log()
+    votes = (heard + HEARD_FLOOR).log() + image_votes
+    pairs = _two_at_once(heard, seen, image_votes, anchors, parts) if parts and config.max_concepts > 1 else None
     concepts = []
-    for factor, word in _best_pairs(votes, heard, seen, config.max_concepts):
+    for factor, word in pairs or [divmod(int(votes.argmax()), votes.shape[1])]:
         shares = torch.softmax(votes[factor], 0)
-        shares[word] = shares.max()  # later concepts are named by their own word
+        shares[word] = shares.max()  # of two, one may not be its factor's best word
         labels = _labels(shares, anchors.words, config.n_labels, first=word)
         concepts.append(Concept(factor, labels, score, anchors.visual[word].clone()))
     return concepts
+
+
+def _two_at_once(
+    heard: Tensor, seen: Tensor, image_votes: Tensor, anchors: Anchors, parts: Parts
+) -> list[tuple[int, int]] | None:
+    """(factor, word) of two things that sound at once, the better heard first; None where it is one, or not told. *Ours.*
+
+    Two words are in view, the held and the struck part of the sound are named each by itself, and each
+    prefers its own word. The whole sound and the part vote for a word with equal weight, beside the image.
+    Two things that are both struck, or both held, cannot be told from one this way.
+    """
+    if not _shows_two(seen):
+        return None
+    tokens = parts()
+    if tokens is None:
+        return None
+    held, struck = ((word_probabilities(pooled_sound(part)[None], anchors)[0] + HEARD_FLOOR).log() for part in tokens)
+    whole = (heard + HEARD_FLOOR).log()
+    one, other = ((whole + part) / 2 + image_votes for part in (held, struck))
+    total = one[:, :, None, None] + other[None, None]  # (K, M, K, M): factor and word of the held, of the struck part
+    factors, words = (torch.eye(size, dtype=torch.bool, device=seen.device) for size in seen.shape)
+    total = total.masked_fill(factors[:, None, :, None] | words[None, :, None, :], -torch.inf)
+    k, a, j, b = (int(i) for i in torch.unravel_index(total.argmax(), total.shape))
+    margin = min(float(held[a] - held[b]), float(struck[b] - struck[a]))
+    if margin < MARGIN or float(seen[k, a] * seen[j, b]) < SHOWN:
+        return None
+    return sorted([(k, a), (j, b)], key=lambda pair: -float(heard[pair[1]]))
+
+
+def _shows_two(seen: Tensor) -> bool:
+    """Do two factors show two words?"""
+    if min(seen.shape) < 2:
+        return False
+    best, words = seen.max(1)  # of each factor
+    order = best.argsort(descending=True)
+    return any(
+        float(best[first] * best[second]) >= SHOWN and int(words[first]) != int(words[second])
+        for n, first in enumerate(order.tolist())
+        for second in order[n + 1 :].tolist()
+    )
 
 
 def word_probabilities(components: Tensor, anchors: Anchors) -> Tensor:
@@ -119,34 +173,6 @@ def sounding_score(heard: Tensor, seen: Tensor) -> float:
     outside = float((heard * (1.0 - seen.amax(0))).max())
     weighted = inside * BANK_WEIGHT * len(heard) ** BANK_POWER
     return weighted / max(weighted + outside, EPS)
-
-
-def liveliness(audio: Tokens, least: float) -> float:
-    """In [0, 1]: near 0 for steady noise, whose tokens vary less than ``least`` of their length over the window.
-
-    Frozen sound models name noises freely, but steadily. Features that a model gives only once a
-    window tell nothing here and are left out; with none left, or least 0, the answer is 1.
-    """
-    values = audio.on_grid(audio.values).mean(0)
-    values = values[:, (values != values[:1]).any(0)]
-    if least <= 0 or not values.numel():
-        return 1.0
-    variation = ((values - values.mean(0)).norm(dim=-1) / values.norm(dim=-1).clamp_min(EPS)).mean()
-    return float(torch.sigmoid((variation - least) / STEADY_WIDTH))
-
-
-def _best_pairs(votes: Tensor, heard: Tensor, seen: Tensor, count: int) -> list[tuple[int, int]]:
-    """(factor, word) of the best pair and of further ones: another factor, another word, half as audible, above chance."""
-    left, pairs = votes.clone(), []
-    while len(pairs) < min(count, *votes.shape):
-        factor, word = divmod(int(left.argmax()), left.shape[1])
-        if pairs:
-            clear = heard[word] >= 0.5 * heard[pairs[0][1]] and len(heard) * float(heard[word] * seen[factor, word]) > 1.0
-            if not clear:
-                break
-        pairs.append((factor, word))
-        left[factor] = left[:, word] = -torch.inf
-    return pairs
 
 
 def _paper_concept(factorization: Factorization, anchors: Anchors, config: ConceptsConfig, score: float) -> Concept:

@@ -127,11 +127,12 @@ class ConceptsConfig(Checked):
     hysteresis: float = setting(
         0.7, "Share of min_score that is enough for the word of the frame before.", minimum=0.0, maximum=1.0, live=True
     )
-    min_variation: float = setting(
-        0.16,
-        "Sound whose tokens vary less than this share of their length over the window counts as steady noise; 0: off.",
+    min_structure: float = setting(
+        0.4,
+        "Sound that departs less than this from steady noise of any colour (fans, wind) gives nothing; 0: off. "
+        "Noise stays below 0.35, instruments above 0.85; rain and waterfalls are noise.",
         minimum=0.0,
-        maximum=1.0,
+        maximum=2.0,
         live=True,
     )
     naming: str = setting(
@@ -144,7 +145,13 @@ class ConceptsConfig(Checked):
     image_weight: float = setting(
         1.0, "Weight of the image's vote for a word beside the sound's.", minimum=0.0, maximum=100.0, live=True
     )
-    max_concepts: int = setting(1, "Sounding things reported at once at most.", minimum=1, maximum=16, live=True)
+    max_concepts: int = setting(
+        2,
+        "Sounding things reported at once at most; two are told apart where one is struck, the other held.",
+        minimum=1,
+        maximum=2,
+        live=True,
+    )
     n_labels: int = setting(5, "Words reported for an object.", minimum=1, maximum=100, live=True)
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from taco import draw
-from taco.concepts import name_concepts, word_probabilities
+from taco.concepts import word_probabilities
 from taco.types import AudioWindow, SoundingScene, VideoFrame, WordScore
 
 WORDS = 10
@@ -58,7 +58,7 @@ def explain(pipeline, frame: VideoFrame, window: AudioWindow) -> Explanation:
         return Explanation(frame, window, scene, (), -1, -1)
     features, audio = pipeline.encode(frame, window)
     visual, anchors = features.tokens, pipeline.anchors
-    heard = name_concepts(found, visual, audio, anchors, pipeline.config.concepts)
+    heard = pipeline.name(window, features, audio, found)
     components_v = found.visual_activations.T @ visual.values.clamp_min(0) / len(visual.values)
     components_a = found.audio_activations.T @ audio.values.clamp_min(0) / len(audio.values)
     cosines = F.normalize(found.visual_factors, dim=-1) @ F.normalize(anchors.visual, dim=-1).T

@@ -11,11 +11,13 @@ import torch
 
 from taco.backbones import build_anchors, load_backbones
 from taco.backbones.base import Backbones
-from taco.concepts import name_concepts
+from taco.backbones.together import EncodedTogether
+from taco.concepts import Heard, name_concepts
 from taco.config import TacoConfig
 from taco.factorization import factorize
 from taco.segmentation import load_segmenter
 from taco.segmentation.base import Segmenter
+from taco.spectral import sound_parts, structure
 from taco.types import AudioWindow, Factorization, ImageFeatures, SoundingScene, Tokens, VideoFrame
 
 
@@ -60,7 +62,8 @@ class TacoPipeline:
         noise = np.random.default_rng(0)
         frame = VideoFrame(noise.integers(0, 255, (*size, 3), np.uint8), 0)
         rate = 16000
-        samples = noise.normal(0, 0.1, round(self.config.audio.window_s * rate)).astype(np.float32).clip(-1, 1)
+        time_s = np.arange(round(self.config.audio.window_s * rate)) / rate
+        samples = (0.3 * np.sin(2 * np.pi * 440 * time_s) * np.exp(-8 * (time_s % 0.25))).astype(np.float32)
         scene = self.process(frame, AudioWindow(samples, rate, 0))
         self.reset()
         return dict(scene.stage_ms)
@@ -70,9 +73,23 @@ class TacoPipeline:
         """Image features and audio tokens, one pass of each frozen model."""
         return self.backbones.image.encode(frame), self.backbones.audio.encode(window)
 
+    def name(
+        self, window: AudioWindow, features: ImageFeatures, audio: Tokens, factorization: Factorization, before: str = ""
+    ) -> Heard:
+        """What is heard and seen, for factors found elsewhere too. before: the word of the frame before. Remembers nothing."""
+
+        def parts():
+            found = sound_parts(window)
+            return found and tuple(self.backbones.audio.encode(part) for part in found)
+
+        return name_concepts(factorization, features.tokens, audio, self.anchors, self.config.concepts, before, parts)
+
     @torch.inference_mode()
-    def process(self, frame: VideoFrame, window: AudioWindow) -> SoundingScene:
-        """What is heard and seen in one frame; the next frame starts from it (warm start, temporal term)."""
+    def process(self, frame: VideoFrame, window: AudioWindow, together: EncodedTogether | None = None) -> SoundingScene:
+        """What is heard and seen in one frame; the next frame starts from it (warm start, temporal term).
+
+        together: a pass that this frame shares with those of other pipelines with the same models (several cameras).
+        """
         times: dict[str, float] = {}
         level = window.level_dbfs
 
@@ -84,10 +101,13 @@ class TacoPipeline:
         if level < self.config.concepts.silence_dbfs:
             self._last, self._word = None, ""
             return scene("silent")
+        if structure(window) < self.config.concepts.min_structure:
+            self._last, self._word = None, ""
+            return scene("rejected")
         with _timed(times, "image"):
-            features = self.backbones.image.encode(frame)
+            features = together.image(frame) if together else self.backbones.image.encode(frame)
         with _timed(times, "sound"):
-            audio = self.backbones.audio.encode(window)
+            audio = together.sound(window) if together else self.backbones.audio.encode(window)
         with _timed(times, "factorize"):
             factorization = factorize(
                 features.tokens.values,
@@ -102,7 +122,7 @@ class TacoPipeline:
             )
         self._last = factorization
         with _timed(times, "name"):
-            heard = name_concepts(factorization, features.tokens, audio, self.anchors, self.config.concepts, self._word)
+            heard = self.name(window, features, audio, factorization, self._word)
             self._word = heard.concepts[0].label if heard.concepts else ""
             sound_map = _sound_map(factorization, audio)
         found = {"factorization": factorization, "sound_map": sound_map}

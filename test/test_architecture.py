@@ -18,6 +18,7 @@ FLOORS = {
     "taco.config": 1,
     "taco.audio": 2,
     "taco.packages": 2,
+    "taco.spectral": 3,
     "taco.weights": 3,
     "taco.factorization": 3,
     "taco.concepts": 4,

@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from taco.concepts import name_concepts, word_probabilities
+from taco.concepts import word_probabilities
 from taco.config import SegmentationConfig, TacoConfig
 from taco.errors import ConfigError
 from taco.evaluation.datasets import Sample
 from taco.factorization import factorize
 from taco.pipeline import TacoPipeline
 from taco.segmentation.base import Segmentation
+from taco.spectral import structure
 from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, Tokens
 
 # Of the image's evidence against the sound's log-probability in late fusion, for unscaled tokens: the best of
@@ -29,7 +30,7 @@ from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingO
 FUSION_WEIGHT = 0.1
 FUSION_FLOOR = 1e-3  # added to the sound's probabilities there
 # Rejection is judged afterwards from the score, so that one run gives every operating point.
-NEVER_REJECT = {"concepts.min_score": 0.0, "concepts.silence_dbfs": -200.0}
+NEVER_REJECT = {"concepts.min_score": 0.0, "concepts.silence_dbfs": -200.0, "concepts.min_structure": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +201,9 @@ class Bench:
         scene = pipeline.process(sample.frame, sample.window)
         features, audio = pipeline.encode(sample.frame, sample.window)
         times = dict(scene.stage_ms) | {"image": self._image.ms(sample.frame), "sound": self._sound.ms(sample.window)}
-        factors, concepts = scene.factorization, ()
-        if factors is not None:
-            concepts = name_concepts(factors, features.tokens, audio, pipeline.anchors, pipeline.config.concepts).concepts
-        found = (scene.sounding_score, scene.objects, scene.confidence, scene.sound_map)
+        factors = scene.factorization
+        concepts = () if factors is None else pipeline.name(sample.window, features, audio, factors).concepts
+        found = (self._score(sample, scene.sounding_score), scene.objects, scene.confidence, scene.sound_map)
         return self._outcome(pipeline, features, factors, concepts, *found, times)
 
     @torch.inference_mode()
@@ -223,10 +223,16 @@ class Bench:
         out = []
         for sample, (features, audio), factors in zip(samples, pairs, results):
             times = {"image": self._image.ms(sample.frame), "sound": self._sound.ms(sample.window), "factorize": each}
-            heard = name_concepts(factors, features.tokens, audio, pipeline.anchors, pipeline.config.concepts)
+            heard = pipeline.name(sample.window, features, audio, factors)
             masks = _segment(pipeline, sample, features, factors, heard.concepts)
             sound = audio.on_grid(factors.audio_activations[:, factors.sounding]).float().cpu().numpy()
-            found = (heard.concepts, heard.score, masks.objects, masks.confidence, sound if factors.sounding >= 0 else None)
+            found = (
+                heard.concepts,
+                self._score(sample, heard.score),
+                masks.objects,
+                masks.confidence,
+                sound if factors.sounding >= 0 else None,
+            )
             out.append(self._outcome(pipeline, features, factors, *found, times))
         return out
 
@@ -253,6 +259,10 @@ class Bench:
         return out
 
     # --- pieces
+
+    def _score(self, sample: Sample, score: float) -> float:
+        """As the live line judges it: sound that is but noise scores 0."""
+        return score if structure(sample.window) >= self.config.concepts.min_structure else 0.0
 
     def _variant(self, changes: Mapping[str, object], segmenter: bool) -> TacoPipeline:
         key = (tuple(sorted(changes.items())), segmenter)

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from taco.concepts import (
     image_evidence,
-    liveliness,
     name_concepts,
     pooled_components,
     pooled_sound,
@@ -76,23 +75,6 @@ def test_a_sound_that_says_nothing_stays_in_the_middle():
     assert 0.4 < named(sound=dict.fromkeys(WORDS, 0.5)).score < 0.8
 
 
-def test_steady_sound_has_to_convince_by_far_more():
-    vague, sure = {"cat": 0.5, "dog": 0.5}, {"cat": 1.0}
-    assert named(sound=vague).score > 0.6 and named(sound=sure, hiss=0.05).score > 0.9  # a long note
-    assert named(sound=vague, hiss=0.05).score < 0.3 and not named(sound=vague, hiss=0.05).concepts  # a hiss
-    assert named(sound=vague, hiss=0.05, config=ConceptsConfig(min_variation=0.0)).score > 0.6
-
-
-@pytest.mark.parametrize(("swing", "alive"), [(0.0, True), (0.05, False), (0.5, True)])
-def test_liveliness_looks_only_at_what_moves(swing, alive):
-    values = torch.ones(STEPS, 8)
-    values[:, :4] += swing * torch.tensor([1.0, -1, 1, -1, 1])[:, None]
-    got = liveliness(Tokens(values, (1, STEPS)), 0.165)
-    assert got > 0.99 if alive else got < 0.01  # features given once a window (all, where nothing moves) do not count
-    more = torch.cat([values, torch.full((STEPS, 50), 3.0)], 1)
-    assert liveliness(Tokens(more, (1, STEPS)), 0.165) == pytest.approx(got, abs=1e-5)
-
-
 def test_no_sounding_factor_and_broken_sound_give_nothing():
     factorization, visual, audio = scene()
     silent = dataclasses.replace(factorization, sounding=-1)
@@ -102,12 +84,50 @@ def test_no_sounding_factor_and_broken_sound_give_nothing():
     assert name_concepts(silent, visual, audio, anchors(), ConceptsConfig()).concepts == ()
 
 
-def test_two_sounds_give_two_things_only_where_asked():
-    both = {"cat": 0.7, "drum": 0.68}
-    assert [c.label for c in named(sound=both, config=ConceptsConfig(max_concepts=2)).concepts] == ["cat", "drum"]
-    assert [c.factor for c in named(sound=both, config=ConceptsConfig(max_concepts=2)).concepts] == [0, 1]
-    assert len(named(sound=both).concepts) == 1
-    assert len(named(sound={"cat": 1.0}, config=ConceptsConfig(max_concepts=3)).concepts) == 1  # the drum is silent
+def parts(held, struck):
+    """Tokens of the held and of the struck part of a sound, each with its words by weight; counts how often it is asked."""
+
+    def found():
+        found.asked += 1
+        return tuple(scene(sound=words)[2] for words in (held, struck))
+
+    found.asked = 0
+    return found
+
+
+def two(held, struck, shown=("cat", "drum"), sound=None, config=None, before=""):
+    found = parts(held, struck)
+    heard = name_concepts(
+        *scene(shown, sound or {"cat": 0.7, "drum": 0.7}), anchors(), config or ConceptsConfig(), before, parts=found
+    )
+    return [(c.label, c.factor) for c in heard.concepts], found.asked
+
+
+def test_two_things_sound_where_each_part_of_the_sound_prefers_its_own():
+    assert two({"cat": 1.0}, {"drum": 1.0}, sound={"cat": 0.7, "drum": 0.65}) == ([("cat", 0), ("drum", 1)], 1)
+    assert two({"drum": 1.0}, {"cat": 1.0}, sound={"cat": 0.65, "drum": 0.7}) == ([("drum", 1), ("cat", 0)], 1)
+    one = ConceptsConfig(max_concepts=1)
+    assert two({"cat": 1.0}, {"drum": 1.0}, sound={"cat": 0.7, "drum": 0.65}, config=one) == ([("cat", 0)], 0)
+
+
+def test_one_thing_sounds_where_both_parts_prefer_it_or_one_cannot_tell():
+    alone = {"cat": 0.7, "drum": 0.65}
+    assert two({"cat": 1.0}, {"cat": 0.7, "drum": 0.6}, sound=alone)[0] == [("cat", 0)]
+    assert two({"drum": 0.61, "cat": 0.6}, {"drum": 1.0}, sound=alone)[0] == [("cat", 0)]  # prefers a cat by too little
+    none = name_concepts(*scene(sound=alone), anchors(), ConceptsConfig(), parts=lambda: None)
+    assert [c.label for c in none.concepts] == ["cat"]
+
+
+def test_a_second_thing_must_be_in_view():
+    assert two({"cat": 1.0}, {"drum": 1.0}, shown=("cat", "cat")) == ([("cat", 0)], 0)  # costs nothing where one is in view
+    assert two({"cat": 1.0}, {"dog": 1.0}, sound={"cat": 0.8, "dog": 0.4})[0] == [("cat", 0)]
+
+
+def test_a_frame_below_the_threshold_keeps_only_the_word_of_the_frame_before():
+    sound = {"cat": 0.7, "drum": 0.65}
+    score = name_concepts(*scene(sound=sound), anchors(), ConceptsConfig(min_score=0.0)).score
+    strict = ConceptsConfig(min_score=min(1.0, 1.2 * score), hysteresis=0.7)
+    assert two({"cat": 1.0}, {"drum": 1.0}, sound=sound, config=strict, before="drum")[0] == [("drum", 1)]
 
 
 def test_the_papers_naming_is_the_sounding_factors_nearest_word():

@@ -11,6 +11,7 @@ from PIL import Image
 
 from taco import cli, media
 from taco.commands import explain as command
+from taco.concepts import name_concepts
 from taco.config import TacoConfig
 from taco.explain import MEL_BANDS, bars, explain, figure, sound_picture, spectrogram
 from taco.types import Anchors, AudioWindow, Factorization, ImageFeatures, SoundingObject, SoundingScene, Tokens, VideoFrame
@@ -46,6 +47,9 @@ class MadePipeline:
         mask[:12, :16] = True
         thing = SoundingObject.from_mask(mask, [("dog", 0.9)], 0.8)
         return SoundingScene(*head, 0.8, "sounding", (thing,), factorization=found)
+
+    def name(self, window, features, audio, factorization):
+        return name_concepts(factorization, features.tokens, audio, self.anchors, self.config.concepts)
 
     def encode(self, frame, window):
         return ImageFeatures(Tokens(self.visual, (4, 4)), {}, (64, 64), (64, 64)), Tokens(self.audio, (1, 10))
