@@ -32,6 +32,7 @@ BLOCKS = (
     + [(5, 1, 6, 192)] * 3
     + [(3, 1, 6, 320)]
 )
+FINE_BLOCKS = 5  # so many blocks work at strides 2 to 8
 FEATURES = 1280
 
 
@@ -80,14 +81,25 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The stages "res2" (stride 4), "res3" (8), "res4" (16) and the head "res5" (32)."""
-        stages = {}
-        x = F.relu6(self._bn0(self._conv_stem(x)))
-        for index, block in enumerate(self._blocks):
+        # A CPU's cache holds the wide fine maps of one image, not of several: all at once they take 1.4 to 1.8 times as long.
+        fine = [self._fine(image) for image in (x.split(1) if len(x) > 1 and x.device.type == "cpu" else (x,))]
+        stages = {name: torch.cat([maps[name] for maps in fine]) for name in fine[0]} if len(fine) > 1 else fine[0]
+        x = stages["res3"]
+        for index, block in enumerate(self._blocks[FINE_BLOCKS:], FINE_BLOCKS):
             x = block(x)
-            if index in (2, 4, 10):
-                stages[{2: "res2", 4: "res3", 10: "res4"}[index]] = x
+            if index == 10:
+                stages["res4"] = x
         stages["res5"] = F.relu6(self._bn1(self._conv_head(x)))
         return stages
+
+    def _fine(self, x: Tensor) -> dict[str, Tensor]:
+        x = F.relu6(self._bn0(self._conv_stem(x)))
+        stages = {}
+        for index, block in enumerate(self._blocks[:FINE_BLOCKS]):
+            x = block(x)
+            if index == 2:
+                stages["res2"] = x
+        return stages | {"res3": x}
 
 
 @torch.no_grad()
