@@ -63,6 +63,37 @@ def test_a_sound_without_its_thing_is_rejected(pipeline):
     assert scene.verdict == "rejected" and not scene.objects and scene.sounding_score < 0.5
 
 
+def test_steady_noise_is_rejected_before_any_model_runs(pipeline):
+    pipeline.reset()
+    assert pipeline.process(picture(), tone("red")).factorization.restart == "cold"
+    noise = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
+    scene = pipeline.process(picture(), AudioWindow(noise, RATE, 0))
+    assert (scene.verdict, scene.objects, scene.sounding_score, scene.stage_ms) == ("rejected", (), 0.0, {})
+    assert pipeline.process(picture(), tone("red")).factorization.restart == "cold"  # forgotten, as in silence
+    pipeline.set_config(pipeline.config.updated({"concepts.min_structure": 0.0}))
+    assert pipeline.process(picture(), AudioWindow(noise, RATE, 0)).factorization is not None
+    pipeline.set_config(pipeline.config.updated({"concepts.min_structure": 0.4}))
+
+
+def test_a_held_and_a_struck_sound_outline_two_things(pipeline):
+    time_s = np.arange(RATE) / RATE
+    struck = np.sin(2 * np.pi * TONES["green"] * time_s) * np.exp(-(time_s % 0.125) / 0.006)
+    held = np.sin(2 * np.pi * TONES["red"] * time_s) * np.sqrt(2 * np.mean(struck**2))
+
+    def found(samples, **settings):
+        pipeline.reset()
+        pipeline.set_config(pipeline.config.updated(settings))
+        scene = pipeline.process(picture(), AudioWindow((0.4 * samples).astype(np.float32), RATE, 3))
+        return {thing.label: thing.mask for thing in scene.objects}
+
+    both = found(held + struck)
+    assert set(both) == {"red", "green"} and not (both["red"] & both["green"]).any()
+    assert both["red"][:, :64].sum() == both["red"].sum() and both["green"][:, 64:].sum() == both["green"].sum()
+    assert set(found(held)) == {"red"} and set(found(struck)) == {"green"}
+    assert len(found(held + struck, **{"concepts.max_concepts": 1})) == 1
+    found(held, **{"concepts.max_concepts": 2})
+
+
 def test_same_start_same_answer(pipeline):
     def run():
         pipeline.reset()
