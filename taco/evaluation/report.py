@@ -69,6 +69,8 @@ HEADINGS = {
     "flips": ("flips", "changes of the word in 100 frames"),
     "delay_s": ("delay s", "from a change of sound until the mask follows, s"),
     "followed": ("follow", "changes of sound that the mask follows, %"),
+    "u_iou": ("U IoU", "mask IoU of the activations of the sounding factor at half their range, no segmenter, %"),
+    "u_stability": ("U stable", "IoU of consecutive ones, %"),
     "ms": ("ms", "model time a frame, ms (shared encodings counted in full)"),
 }
 HIDDEN = {"threshold", "mean_iou"}

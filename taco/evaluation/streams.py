@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from taco.evaluation import metrics
-from taco.evaluation.baselines import Bench, Outcome, resized
+from taco.evaluation.baselines import Bench, Outcome, resized, u_map
 from taco.evaluation.datasets import Sample
 from taco.evaluation.stamp_sources import catalogue
 from taco.evaluation.stamps import FRAME_RATE, SOUND_RATE, excerpt
@@ -80,7 +80,8 @@ def stream_figures(
 
     iou: mask IoU at threshold 0.5, %. stability: IoU of consecutive masks, % (moving camera). flips: changes of the word in 100
     frames while one thing sounds. delay_s: from the change until the mask covers the new thing more than the old, clips that
-    never follow counted with all their time. followed: share that do, %. ms: model time a frame.
+    never follow counted with all their time. followed: share that do, %. ms: model time a frame. u_iou, u_stability: of the
+    activations at half their range instead of the masks, for models that segment by the word alone.
     """
     words = tuple(words)
     clips = [StampClip("motion", split, seed, words) for seed in range(count)]
@@ -92,9 +93,9 @@ def stream_figures(
             progress(done, len(clips))
         samples = clip.load(window_s)
         for mode in modes:
-            kept[mode].append((clip, samples, run_mode(bench, mode, samples, zlib.crc32(clip.id.encode()))))
+            outcomes = run_mode(bench, mode, samples, zlib.crc32(clip.id.encode()))
+            kept[mode].append(_measured(clip, samples, outcomes, [_u_mask(bench, *pair) for pair in zip(samples, outcomes)]))
         bench.forget()
-        kept = {mode: [_measured(*item) if len(item) == 3 else item for item in items] for mode, items in kept.items()}
     if progress:
         progress(len(clips), len(clips))
     return {mode: _means(items) for mode, items in kept.items()}
@@ -123,15 +124,25 @@ def delay(masks: Sequence[np.ndarray], new: np.ndarray, old: np.ndarray, change:
     return None
 
 
-def _measured(clip, samples: Sequence[Sample], outcomes: Sequence[Outcome]) -> dict[str, float]:
+def _u_mask(bench: Bench, sample: Sample, outcome: Outcome) -> np.ndarray:
+    """(H, W) bool: where the outcome's factor is active."""
+    if outcome.factorization is None or outcome.factor < 0:
+        return np.zeros(sample.frame.size, bool)
+    features, _ = bench.base.encode(sample.frame, sample.window)  # remembered
+    return resized(u_map(features, outcome.factorization, outcome.factor), sample.frame.size, "bilinear") > 0.5
+
+
+def _measured(clip, samples: Sequence[Sample], outcomes: Sequence[Outcome], u_masks: Sequence[np.ndarray]) -> dict[str, float]:
     masks = [resized(o.map, s.frame.size, "bilinear") > 0.5 for o, s in zip(outcomes, samples)]
     labels = [o.label for o in outcomes]
-    scored = [(m, s.truth) for m, s in zip(masks, samples) if s.truth is not None]
-    out = {"iou": 100 * float(np.mean([metrics.mask_iou(m, t) for m, t in scored]))}
+    out = {}
+    for name, shown in (("iou", masks), ("u_iou", u_masks)):
+        scored = [metrics.mask_iou(m, s.truth) for m, s in zip(shown, samples) if s.truth is not None]
+        out[name] = 100 * float(np.mean(scored))
     out["ms"] = float(np.mean([sum(o.ms.values()) for o in outcomes]))
     if not _is_switch(clip):
         stability, out["flips"] = steadiness(masks, labels)
-        return out | {"stability": 100 * stability}
+        return out | {"stability": 100 * stability, "u_stability": 100 * steadiness(u_masks, labels)[0]}
     frames = delay(masks, samples[-1].truth, samples[-1].silent, clip.change)
     out["followed"] = 100.0 * (frames is not None)
     return out | {"delay_s": (AFTER_S * FRAME_RATE if frames is None else frames) / FRAME_RATE}
@@ -142,5 +153,5 @@ def _is_switch(clip) -> bool:
 
 
 def _means(items: Sequence[dict[str, float]]) -> dict[str, float]:
-    names = ("iou", "stability", "flips", "delay_s", "followed", "ms")
+    names = ("iou", "stability", "flips", "delay_s", "followed", "u_iou", "u_stability", "ms")
     return {name: float(np.mean([item[name] for item in items if name in item])) for name in names}

@@ -279,8 +279,14 @@ def test_modes_of_a_stream():
     restarts = {mode: [o.factorization.restart for o in streams.run_mode(bench, mode, samples)] for mode in streams.MODES}
     assert set(restarts["cold"]) == {"cold"} and restarts["warm"][1:4] == ["", "", ""]
     assert restarts["warm, no term"][1:4] == ["", "", ""]
-    figures = streams._measured(clip, samples, streams.run_mode(bench, "warm", samples))
+    outcomes = streams.run_mode(bench, "warm", samples)
+    u_masks = [streams._u_mask(bench, *pair) for pair in zip(samples, outcomes)]
+    figures = streams._measured(clip, samples, outcomes, u_masks)
     assert figures["iou"] > 40 and figures["stability"] > 40 and figures["ms"] > 0
+    activations = outcomes[0].factorization.visual_activations[:, outcomes[0].factor]
+    share = (activations > activations.aminmax().max / 2).float().mean()  # they start near 0
+    assert u_masks[0].shape == (64, 64) and abs(u_masks[0].mean() - float(share)) < 0.1
+    assert figures["u_iou"] > 30 and figures["u_stability"] > 30
 
 
 # --- composed scenes from made cut-outs and sounds
@@ -376,5 +382,6 @@ def test_streams_from_end_to_end(made_models, monkeypatch, tmp_path, capsys):
     assert (
         warm["followed"] == 100 and warm["delay_s"] <= 0.2 and warm["stability"] > 80 and warm["flips"] == 0 and warm["iou"] > 50
     )
+    assert warm["u_iou"] > 50 and warm["u_stability"] > 80
     Whole().feed(page.read_text())
     assert "4/4 clips, done" in err
