@@ -122,7 +122,7 @@ class TacoNode(LifecycleNode):
         self._outputs = {name: Outputs(self, name) for name in names}
         transport, group = self.config.node.image_transport, self._input_group
         self._images = [ImageInput(self, name, transport, self._on_image, group, self.warn) for name in names]
-        self._sound = AudioInput(self, self.config.audio.type, self._on_audio, group, self.warn)
+        self._sound = AudioInput(self, self.config.audio, self._on_audio, group, self.warn)
         images = ", ".join(image.topic for image in self._images)
         self.get_logger().info(
             f"configured in {time.monotonic() - start:.1f} s: {self.processor.models}; {len(self.processor.words)} words; "
@@ -267,7 +267,11 @@ class TacoNode(LifecycleNode):
             if outputs is None:
                 continue
             before = time.perf_counter()
-            outputs.publish(result)
+            try:
+                outputs.publish(result)
+            except Exception as error:  # the other cameras' answers wait behind this one
+                self._worker_failed(error)
+                continue
             done = time.perf_counter()
             age_s = (self.now_ns() - result.scene.stamp_ns) / NS
             self.statistics.sample("stage.publish", 1000.0 * (done - before))

@@ -6,16 +6,19 @@ import ctypes
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from taco.audio import AudioBuffer
+from taco.backbones.base import encode_images
+from taco.backbones.together import EncodedTogether
 from taco.config import TacoConfig
 from taco.errors import AudioGapError, TacoError
 from taco.pipeline import TacoPipeline
 from taco.tracking import Track, Tracker
-from taco.types import SoundingScene
+from taco.types import AudioWindow, SoundingScene, VideoFrame
 from taco_ros.conversions import NS, MessageError, image_to_frame, restore_scene, restored
 from taco_ros.mailbox import Pending
 from taco_ros.statistics import Statistics
@@ -56,7 +59,11 @@ class Processor:
     def warm_up(self) -> float:
         """Run a made frame through the models; milliseconds it took."""
         start = time.perf_counter()
-        next(iter(self.pipelines.values())).warm_up()
+        first = next(iter(self.pipelines.values()))
+        first.warm_up()
+        blank = [VideoFrame(np.zeros((480, 640, 3), np.uint8), 0) for _ in self.pipelines]
+        if len(blank) > 1:  # what all cameras together take, takes them a first time too
+            encode_images(first.backbones.image, blank)
         return 1000.0 * (time.perf_counter() - start)
 
     @property
@@ -113,15 +120,41 @@ class Processor:
         return heard or self._now_ns() - item.arrival_ns > half_ns + LATE_SOUND_NS
 
     def process(self, batch: Sequence[Pending]) -> Iterator[Result]:
-        """The scenes of the waiting images, each as soon as it is done; unusable images are dropped and counted."""
+        """The scenes of the waiting images, each as soon as it is done; unusable images are dropped and counted.
+
+        Images of several cameras go through the image model together; equal windows (equal stamps) are encoded once.
+        """
+        inputs, windows = [], {}
         for item in batch:
-            try:
+            with self._dropped_if_unusable():
                 self._check_time(item)
-                yield self._process(item)
-            except (MessageError, AudioGapError) as error:
-                self._warn(error.reason, str(error))
-            except TacoError as error:
-                self._warn("failed", str(error))
+                inputs.append((item, *self._convert(item, windows)))
+        together = None
+        if len(inputs) > 1:
+            together = EncodedTogether(self.pipelines[batch[0].camera].backbones, [frame for _, frame, *_ in inputs])
+        for item, frame, window, converted_ms in inputs:
+            result = None
+            with self._dropped_if_unusable():
+                result = self._process(item, frame, window, converted_ms, together)
+            if result is not None:
+                yield result
+        for model, ms in together.ms.items() if together else ():  # of the whole pass, not of the camera that was first
+            self._statistics.sample(f"stage.{model}", ms)
+        if together and together.problem:
+            line = " ".join(str(together.problem).split())
+            self._warn("not_together", f"images had to be encoded one by one: {type(together.problem).__name__}: {line}")
+
+    @contextmanager
+    def _dropped_if_unusable(self):
+        """One camera's fault must not cost the other cameras their images."""
+        try:
+            yield
+        except (MessageError, AudioGapError) as error:
+            self._warn(error.reason, str(error))
+        except TacoError as error:
+            self._warn("failed", str(error))
+        except Exception as error:
+            self._warn("failed", f"processing failed: {type(error).__name__}: {' '.join(str(error).split())}")
 
     def _check_time(self, item: Pending) -> None:
         if item.stamp_ns <= 0:
@@ -147,17 +180,23 @@ class Processor:
                 "is the camera's clock right? (bag replay: use_sim_time)",
             )
 
-    def _process(self, item: Pending) -> Result:
-        node = self.config.node
+    def _convert(self, item: Pending, windows: dict[int, AudioWindow]) -> tuple[VideoFrame, AudioWindow, float]:
+        """Image, sound and the milliseconds it took. windows: by stamp, for images that were taken at the same moment."""
         start = time.perf_counter()
-        frame = image_to_frame(item.message, node.rotation, node.mirror)
-        window = self.audio.window(frame.stamp_ns)
-        converted_ms = 1000.0 * (time.perf_counter() - start)
-        scene = self.pipelines[item.camera].process(frame, window)
+        frame = image_to_frame(item.message, self.config.node.rotation, self.config.node.mirror)
+        window = windows.get(frame.stamp_ns) or windows.setdefault(frame.stamp_ns, self.audio.window(frame.stamp_ns))
+        return frame, window, 1000.0 * (time.perf_counter() - start)
+
+    def _process(
+        self, item: Pending, frame: VideoFrame, window: AudioWindow, converted_ms: float, together: EncodedTogether | None
+    ) -> Result:
+        node = self.config.node
+        scene = self.pipelines[item.camera].process(frame, window, together)
         tracker = self._trackers[item.camera]
         scene = restore_scene(tracker.update(scene), node.rotation, node.mirror)
         for stage, ms in {"convert": converted_ms, **scene.stage_ms}.items():
-            self._statistics.sample(f"stage.{stage}", ms)
+            if not (together and stage in together.ms):
+                self._statistics.sample(f"stage.{stage}", ms)
         if scene.factorization is not None:
             self._statistics.sample("iterations", scene.factorization.iterations)
         self._statistics.count(scene.verdict)
