@@ -33,7 +33,7 @@ class AudioConfig(Checked):
     type: str = setting(
         "auto",
         "Message type of the audio topic; auto finds it from the topic at run time.",
-        choices=("auto", "taco", "audio_common", "audio_common_mgonzs13"),
+        choices=("auto", "taco", "audio_common", "audio_common_unstamped", "audio_common_mgonzs13"),
     )
     stamp_reference: str = setting(
         "start", "What the stamp of a chunk tells: its start, its end, or use the arrival.", choices=("start", "end", "arrival")

@@ -90,13 +90,15 @@ class ImageInput(Subscription):
 
 
 class AudioInput:
-    """The sound topic ``audio``, of one of three types, named by audio.type or found from the topic when it appears.
+    """The sound topic ``audio``, of one of four types, named by audio.type or found from the topic when it appears.
 
-    callback(message, kind, info) for every message; info is the newest AudioInfo of ros-drivers or None.
+    callback(message, kind, info) for every message; info is the newest AudioInfo of ros-drivers or None. A type that
+    cannot be used with these settings is told in one line: at once where audio.type names it, else when it appears.
     """
 
-    def __init__(self, node, kind: str, callback, group, warn):
-        self._node, self._callback, self._group, self._warn = node, callback, group, warn
+    def __init__(self, node, config, callback, group, warn):
+        kind = config.type
+        self._node, self._config, self._callback, self._group, self._warn = node, config, callback, group, warn
         self.topic = node.resolve_topic_name("audio")
         self._wanted = kind
         self.kind = "" if kind == "auto" else kind
@@ -105,6 +107,7 @@ class AudioInput:
         self._refused: set[str] = set()
         if self.kind:
             sounds.message_class(self.kind)  # a missing package is told at configure
+            sounds.check_stamps(self.kind, config)
 
     @property
     def active(self) -> bool:
@@ -125,7 +128,7 @@ class AudioInput:
         if not self.kind:
             return
         self._subscribe(sounds.message_class(self.kind), self.topic, AUDIO_DEPTH, self._on_audio)
-        if self.kind == "audio_common":
+        if self.kind in ("audio_common", "audio_common_unstamped"):
             from audio_common_msgs.msg import AudioInfo
 
             self._subscribe(AudioInfo, self._node.resolve_topic_name("audio_info"), 1, self._on_info)
@@ -155,12 +158,12 @@ class AudioInput:
             if name in types:
                 try:
                     sounds.message_class(kind)
+                    sounds.check_stamps(kind, self._config)
                 except MessageError as error:
                     self._warn(error.reason, str(error))
                     continue
                 return kind
         for name in types - self._refused - set(sounds.KINDS):
             self._refused.add(name)
-            hint = "; use its stamped topic (audio_stamped)" if name == "audio_common_msgs/msg/AudioData" else ""
-            self._warn("audio_type", f"sound: wanted one of {', '.join(sounds.KINDS)} on {self.topic}, got {name}{hint}")
+            self._warn("audio_type", f"sound: wanted one of {', '.join(sounds.KINDS)} on {self.topic}, got {name}")
         return ""

@@ -1,4 +1,4 @@
-"""Sound messages of three packages as AudioChunk: ours, audio_common_msgs of ros-drivers and of mgonzs13."""
+"""Sound messages of three packages as AudioChunk: ours, audio_common_msgs of ros-drivers (stamped or not) and of mgonzs13."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ KINDS = {
     "taco_ros/msg/AudioChunk": "taco",
     "audio_common_msgs/msg/AudioDataStamped": "audio_common",
     "audio_common_msgs/msg/AudioStamped": "audio_common_mgonzs13",
+    "audio_common_msgs/msg/AudioData": "audio_common_unstamped",  # both packages have it; only that of ros-drivers is published
 }
+CLASSES = {kind: name.rpartition("/")[2] for name, kind in KINDS.items()}
 MP3_HELP = "audio_capture sends mp3 by default: start it with `format:=wave` (raw S16LE)"
 # Names of raw PCM in AudioInfo.sample_format (those of GStreamer): numpy type, full scale, zero level.
 PCM = {
@@ -22,6 +24,10 @@ PCM = {
     "U8": ("u1", 128.0, 128.0),
     "S16LE": ("<i2", 32768.0, 0.0),
     "S16BE": (">i2", 32768.0, 0.0),
+    "S24LE": ("packed", 8388608.0, 0.0),
+    "S24BE": ("packed", 8388608.0, 0.0),
+    "S24_32LE": ("<i4", 8388608.0, 0.0),  # 24 bits in the lower three bytes of four
+    "S24_32BE": (">i4", 8388608.0, 0.0),
     "S32LE": ("<i4", 2147483648.0, 0.0),
     "S32BE": (">i4", 2147483648.0, 0.0),
     "F32LE": ("<f4", 1.0, 0.0),
@@ -45,14 +51,25 @@ def message_class(kind: str):
         import audio_common_msgs.msg as package
     except ImportError:
         raise MessageError("audio_type", f"audio.type {kind}: wanted the package audio_common_msgs, got none") from None
-    name = "AudioDataStamped" if kind == "audio_common" else "AudioStamped"
-    if not hasattr(package, name):
+    name = CLASSES[kind]
+    found = getattr(package, name, None)
+    if found is None or (kind == "audio_common_unstamped" and "data" not in found.get_fields_and_field_types()):
         raise MessageError(
             "audio_type",
             f"audio.type {kind}: wanted audio_common_msgs/msg/{name}, but the audio_common_msgs installed is "
             "the other package of that name; use the one that the microphone's node was built with",
         )
-    return getattr(package, name)
+    return found
+
+
+def check_stamps(kind: str, config) -> None:
+    """MessageError where the messages of this kind carry no stamp and the settings expect one."""
+    if kind == "audio_common_unstamped" and config.stamp_reference != "arrival":
+        raise MessageError(
+            "audio_stamp",
+            "sound: audio_common_msgs/msg/AudioData carries no stamp; next: set audio.stamp_reference to arrival "
+            "(or use the stamped topic, audio_stamped)",
+        )
 
 
 def to_chunk(message, kind: str, config, info=None, arrival_ns: int = 0):
@@ -68,11 +85,16 @@ def to_chunk(message, kind: str, config, info=None, arrival_ns: int = 0):
         samples, rate = _interleaved(np.frombuffer(message.samples, np.float32), message.channels), message.sample_rate
     elif kind == "audio_common":
         samples, rate = _raw_pcm(message.audio.data, config, info)
+    elif kind == "audio_common_unstamped":
+        check_stamps(kind, config)
+        samples, rate = _raw_pcm(message.data, config, info)
     else:
         samples, rate = _portaudio(message.audio)
     if not 1000 <= rate <= 768_000:
         raise MessageError("audio_format", f"sound: wanted a sample rate of 1000 to 768000 Hz, got {rate}")
-    return AudioChunk(samples, int(rate), _first_sample_ns(message.header, len(samples), rate, config, arrival_ns))
+    return AudioChunk(
+        samples, int(rate), _first_sample_ns(getattr(message, "header", None), len(samples), rate, config, arrival_ns)
+    )
 
 
 def _first_sample_ns(header, count: int, rate: int, config, arrival_ns: int) -> int:
@@ -107,9 +129,24 @@ def _raw_pcm(data, config, info) -> tuple[np.ndarray, int]:
     if name.upper() not in PCM:
         raise MessageError("audio_format", f"sound: wanted one of {', '.join(PCM)}, got sample_format {name!r}")
     dtype, scale, zero = PCM[name.upper()]
-    if len(raw) % np.dtype(dtype).itemsize:
+    size = 3 if dtype == "packed" else np.dtype(dtype).itemsize
+    if len(raw) % size:
         raise MessageError("audio_size", f"sound: wanted whole {name} samples, got {len(raw)} bytes")
-    return _interleaved((raw.view(dtype).astype(np.float32) - zero) / scale, channels), rate
+    if dtype == "packed":
+        values = _packed_24(raw, name.upper().endswith("BE"))
+    else:
+        values = raw.view(dtype)
+        if "_32" in name.upper():  # what is in the fourth byte is not told: the sign comes from the third
+            values = (values.astype(np.int32) << 8) >> 8
+    return _interleaved((values.astype(np.float32) - zero) / scale, channels), rate
+
+
+def _packed_24(raw: np.ndarray, big_endian: bool) -> np.ndarray:
+    """Three bytes a sample -> int32."""
+    three = raw.reshape(-1, 3)[:, ::-1] if big_endian else raw.reshape(-1, 3)
+    padded = np.zeros((len(three), 4), np.uint8)
+    padded[:, 1:] = three
+    return padded.view("<i4")[:, 0] >> 8
 
 
 def _looks_like_mp3(raw: np.ndarray) -> bool:

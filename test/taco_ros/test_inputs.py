@@ -23,15 +23,39 @@ TWINS = {
 }
 
 
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("kind", (*TWINS, "drivers-s24"))
 @pytest.mark.timeout(240)
-def test_sound_of_others_is_found_by_its_type(name, start, robot):
+def test_sound_of_others_is_found_by_its_type(kind, start, robot):
+    name = kind.partition("-")[0]
     environment = built("audio_common_msgs", name, TWINS[name])
     robot._play_sound = lambda chunk_s: None  # this robot's own microphone stays off
     robot.node.destroy_publisher(robot.audio)
     script = ROOT / "test" / "taco_ros" / "twin_publisher.py"
-    start(script, name, environment=environment, interpreter=sys.executable)
+    start(script, kind, environment=environment, interpreter=sys.executable)
     start("taco_node", *parameters(models__image="standin:5"), environment=environment)
+    wait_until(robot.image.get_subscription_count, 30, "the node")
+    robot.play()
+    message = robot.wait_objects("red", 30)
+    assert -15 < message.level < -10
+
+
+@pytest.mark.timeout(240)
+def test_sound_without_stamps_is_refused_with_the_setting_that_takes_it(start, robot):
+    environment = built("audio_common_msgs", "drivers", TWINS["drivers"])
+    robot._play_sound = lambda chunk_s: None
+    robot.node.destroy_publisher(robot.audio)
+    script = ROOT / "test" / "taco_ros" / "twin_publisher.py"
+    start(script, "drivers-unstamped", environment=environment, interpreter=sys.executable)
+    node = start("taco_node", *parameters(models__image="standin:5"), environment=environment)
+    node.wait_log("AudioData carries no stamp; next: set audio.stamp_reference to arrival")
+    assert node.log.count("[WARN]") < 5 and "Traceback" not in node.log
+    assert node.stop() == 0
+    given = parameters(models__image="standin:5", audio__type="audio_common_unstamped")
+    node = start("taco_node", *given, environment=environment)
+    node.wait_log("configure failed: sound: audio_common_msgs/msg/AudioData carries no stamp; next: set audio.stamp_reference")
+    assert node.stop() == 0
+    given = parameters(models__image="standin:5", audio__stamp_reference="arrival")
+    start("taco_node", *given, environment=environment)
     wait_until(robot.image.get_subscription_count, 30, "the node")
     robot.play()
     message = robot.wait_objects("red", 30)

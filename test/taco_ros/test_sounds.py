@@ -50,6 +50,33 @@ def test_raw_pcm_of_ros_drivers(form, dtype, scale, zero):
     assert chunk.sample_rate == 8000 and np.allclose(chunk.samples[:, 0], WAVE, atol=1e-6)
 
 
+@pytest.mark.parametrize("form", ("S24LE", "S24BE", "S24_32LE", "S24_32BE", "s24le"))
+@pytest.mark.parametrize("fourth_byte", ("sign", "zero"))
+def test_24_bits_packed_and_in_four_bytes(form, fourth_byte):
+    """Written byte by byte, by hand; whether the unused byte carries the sign is up to the driver."""
+    values = [0, 1, -1, 2**23 - 1, -(2**23), 4660, -4660]
+    order = "big" if form.upper().endswith("BE") else "little"
+    raw = b""
+    for value in values:
+        if "_32" not in form:
+            raw += value.to_bytes(3, order, signed=True)
+        elif fourth_byte == "sign":
+            raw += value.to_bytes(4, order, signed=True)
+        else:
+            raw += (value % 2**24).to_bytes(4, order)
+    chunk = to_chunk(drivers(raw), "audio_common", AudioConfig(), info(form=form))
+    assert chunk.samples[:, 0].tolist() == [value / 2**23 for value in values]
+
+
+def test_raw_pcm_without_stamp_wants_the_arrival():
+    message = Fields(data=array.array("B", (WAVE * 32768).astype("<i2").tobytes()))
+    with pytest.raises(MessageError, match="set audio.stamp_reference to arrival") as caught:
+        to_chunk(message, "audio_common_unstamped", AudioConfig())
+    assert caught.value.reason == "audio_stamp"
+    chunk = to_chunk(message, "audio_common_unstamped", AudioConfig(stamp_reference="arrival"), info(), arrival_ns=50 * NS)
+    assert chunk.stamp_ns == 50 * NS - 60_000_000 and np.allclose(chunk.samples[:, 0], WAVE, atol=1e-6)
+
+
 def test_raw_pcm_without_info_uses_the_settings():
     message = drivers((WAVE * 32768).astype("<i2").tobytes())
     chunk = to_chunk(message, "audio_common", AudioConfig(sample_rate=44100, channels=2))
@@ -107,6 +134,11 @@ def test_bad_sound_names_its_fault(changes, reason):
 def test_arrival_needs_no_stamp():
     message = chunk_message(np.zeros((800, 1), np.float32), 16000, 0)
     assert to_chunk(message, "taco", AudioConfig(stamp_reference="arrival"), arrival_ns=NS).stamp_ns == round(0.95 * NS)
+
+
+def test_half_a_sample_of_24_bits_is_refused():
+    with pytest.raises(MessageError, match="whole S24LE samples, got 8 bytes"):
+        to_chunk(drivers(b"\0" * 8), "audio_common", AudioConfig(), info(form="S24LE"))
 
 
 @pytest.mark.parametrize("message, reason", ((drivers(b"\0" * 3), "audio_size"), (portaudio(4), "audio_format")))
