@@ -19,7 +19,8 @@ from taco.types import Anchors, Concept, Factorization, Tokens
 HEARD_FLOOR, SEEN_FLOOR = 1e-3, 1e-2  # of probabilities, so that no single sense can veto a word for good
 BANK_WEIGHT, BANK_POWER = 1.25, 0.6  # measured with banks of 7 and 69 words
 SHOWN = 0.15  # least product of what two factors show of the two words that might sound at once
-MARGIN = 0.2  # log-odds by which each part of the sound must prefer its own word to the other's
+MARGIN = 0.3  # log-odds by which each part of the sound must prefer its own word to the other's,
+MARGIN_PER_DB, EVEN_DB = 0.15, -6.0  # ... by so much more for every dB that it is weaker than this against the whole
 OTHERS = -3.0  # log-odds of things outside the word bank against those in it, before looking
 EPS = 1e-6
 
@@ -32,7 +33,15 @@ class Heard:
     concepts: tuple[Concept, ...]
 
 
-Parts = Callable[[], tuple[Tokens, Tokens] | None]  # tokens of the sound's held and of its struck part, if it has both
+@dataclass(frozen=True, slots=True)
+class SoundPart:
+    """Tokens of the held or of the struck part of a sound. level_db: its level against the whole's, <= about 0."""
+
+    tokens: Tokens
+    level_db: float
+
+
+Parts = Callable[[], tuple[SoundPart, SoundPart] | None]  # the held and the struck part of the sound, if it has both
 
 
 def name_concepts(
@@ -89,23 +98,24 @@ def _two_at_once(
     """(factor, word) of two things that sound at once, the better heard first; None where it is one, or not told. *Ours.*
 
     Two words are in view, the held and the struck part of the sound are named each by itself, and each
-    prefers its own word. The whole sound and the part vote for a word with equal weight, beside the image.
+    prefers its own word, a weak part by more. Whole sound and part vote with equal weight, beside the image.
     Two things that are both struck, or both held, cannot be told from one this way.
     """
-    if not _shows_two(seen):
+    found = parts() if _shows_two(seen) else None
+    if found is None:
         return None
-    tokens = parts()
-    if tokens is None:
-        return None
-    held, struck = ((word_probabilities(pooled_sound(part)[None], anchors)[0] + HEARD_FLOOR).log() for part in tokens)
     whole = (heard + HEARD_FLOOR).log()
+    held, struck = ((word_probabilities(pooled_sound(part.tokens)[None], anchors)[0] + HEARD_FLOOR).log() for part in found)
     one, other = ((whole + part) / 2 + image_votes for part in (held, struck))
     total = one[:, :, None, None] + other[None, None]  # (K, M, K, M): factor and word of the held, of the struck part
     factors, words = (torch.eye(size, dtype=torch.bool, device=seen.device) for size in seen.shape)
     total = total.masked_fill(factors[:, None, :, None] | words[None, :, None, :], -torch.inf)
     k, a, j, b = (int(i) for i in torch.unravel_index(total.argmax(), total.shape))
-    margin = min(float(held[a] - held[b]), float(struck[b] - struck[a]))
-    if margin < MARGIN or float(seen[k, a] * seen[j, b]) < SHOWN:
+    margins = [
+        odds + MARGIN_PER_DB * (part.level_db - EVEN_DB)
+        for odds, part in zip((float(held[a] - held[b]), float(struck[b] - struck[a])), found)
+    ]
+    if min(margins) < MARGIN or float(seen[k, a] * seen[j, b]) < SHOWN:
         return None
     return sorted([(k, a), (j, b)], key=lambda pair: -float(heard[pair[1]]))
 

@@ -12,7 +12,7 @@ import torch
 from taco.backbones import build_anchors, load_backbones
 from taco.backbones.base import Backbones
 from taco.backbones.together import EncodedTogether
-from taco.concepts import Heard, name_concepts
+from taco.concepts import Heard, SoundPart, name_concepts
 from taco.config import TacoConfig
 from taco.factorization import factorize
 from taco.segmentation import load_segmenter
@@ -79,8 +79,9 @@ class TacoPipeline:
         """What is heard and seen, for factors found elsewhere too. before: the word of the frame before. Remembers nothing."""
 
         def parts():
-            found = sound_parts(window)
-            return found and tuple(self.backbones.audio.encode(part) for part in found)
+            found, level = sound_parts(window), window.level_dbfs
+            encode = self.backbones.audio.encode
+            return found and tuple(SoundPart(encode(part), part.level_dbfs - level) for part in found)
 
         return name_concepts(factorization, features.tokens, audio, self.anchors, self.config.concepts, before, parts)
 

@@ -15,7 +15,7 @@ RATE = 16000  # Hz at which noise is judged
 FRAME_S = 0.032  # of the spectra that noise is judged by
 PART_FRAME_S = 0.064  # of the spectra that are taken apart
 STRETCH, BAND = 17, 17  # spectra, and frequencies, over which a part is smoothed: 0.27 s and 250 Hz
-LEAST_DB = -12.0  # a part this much weaker than the whole is a trace, not a sound of its own
+LEAST_DB = -16.0  # a part this much weaker than the whole is a trace, not a sound of its own
 FLOOR = 1e-12
 EXPONENTIAL = -0.5772  # mean of the logarithm of an exponential variable of mean 1: minus Euler's constant
 
@@ -45,7 +45,7 @@ def sound_parts(window: AudioWindow) -> tuple[AudioWindow, AudioWindow] | None:
     """The held (harmonic) and the struck (percussive) part, which add up to the window; None where it has but one of them.
 
     A held sound is smooth along time, a struck one along frequency (Ono et al. 2008; Fitzgerald 2010): each bin is
-    shared out by the squares of its running geometric means in the two directions. A part counts down to 12 dB below the whole.
+    shared out by the squares of its running geometric means in the two directions. A part counts down to 16 dB below the whole.
     """
     size = round(PART_FRAME_S * window.sample_rate / 4) * 4
     if len(window.samples) < 2 * size:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from taco.concepts import (
+    SoundPart,
     image_evidence,
     name_concepts,
     pooled_components,
@@ -84,19 +85,19 @@ def test_no_sounding_factor_and_broken_sound_give_nothing():
     assert name_concepts(silent, visual, audio, anchors(), ConceptsConfig()).concepts == ()
 
 
-def parts(held, struck):
-    """Tokens of the held and of the struck part of a sound, each with its words by weight; counts how often it is asked."""
+def parts(held, struck, levels):
+    """The held and the struck part of a sound, each with its words by weight and its level; counts how often it is asked."""
 
     def found():
         found.asked += 1
-        return tuple(scene(sound=words)[2] for words in (held, struck))
+        return tuple(SoundPart(scene(sound=words)[2], level) for words, level in zip((held, struck), levels))
 
     found.asked = 0
     return found
 
 
-def two(held, struck, shown=("cat", "drum"), sound=None, config=None, before=""):
-    found = parts(held, struck)
+def two(held, struck, shown=("cat", "drum"), sound=None, config=None, before="", levels=(-3.0, -3.0)):
+    found = parts(held, struck, levels)
     heard = name_concepts(
         *scene(shown, sound or {"cat": 0.7, "drum": 0.7}), anchors(), config or ConceptsConfig(), before, parts=found
     )
@@ -113,9 +114,20 @@ def test_two_things_sound_where_each_part_of_the_sound_prefers_its_own():
 def test_one_thing_sounds_where_both_parts_prefer_it_or_one_cannot_tell():
     alone = {"cat": 0.7, "drum": 0.65}
     assert two({"cat": 1.0}, {"cat": 0.7, "drum": 0.6}, sound=alone)[0] == [("cat", 0)]
-    assert two({"drum": 0.61, "cat": 0.6}, {"drum": 1.0}, sound=alone)[0] == [("cat", 0)]  # prefers a cat by too little
+    assert two({"drum": 0.65, "cat": 0.6}, {"drum": 1.0}, sound=alone)[0] == [("cat", 0)]
     none = name_concepts(*scene(sound=alone), anchors(), ConceptsConfig(), parts=lambda: None)
     assert [c.label for c in none.concepts] == ["cat"]
+
+
+def test_a_weak_part_has_to_prefer_its_word_by_more():
+    sound = {"cat": 0.7, "drum": 0.65}
+    for part in (0, 1):
+        level = [-3.0, -3.0]
+        held, struck = ({"cat": 0.8, "drum": 0.72}, {"drum": 1.0}) if part == 0 else ({"cat": 1.0}, {"drum": 0.8, "cat": 0.72})
+        assert len(two(held, struck, sound=sound, levels=level)[0]) == 2
+        level[part] = -14.0
+        assert len(two(held, struck, sound=sound, levels=level)[0]) == 1
+        assert len(two({"cat": 1.0}, {"drum": 1.0}, sound=sound, levels=level)[0]) == 2
 
 
 def test_a_second_thing_must_be_in_view():
