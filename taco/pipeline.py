@@ -74,14 +74,23 @@ class TacoPipeline:
         return self.backbones.image.encode(frame), self.backbones.audio.encode(window)
 
     def name(
-        self, window: AudioWindow, features: ImageFeatures, audio: Tokens, factorization: Factorization, before: str = ""
+        self,
+        window: AudioWindow,
+        features: ImageFeatures,
+        audio: Tokens,
+        factorization: Factorization,
+        before: str = "",
+        hear=None,
     ) -> Heard:
-        """What is heard and seen, for factors found elsewhere too. before: the word of the frame before. Remembers nothing."""
+        """What is heard and seen, for factors found elsewhere too. Remembers nothing.
+
+        before: the word of the frame before. hear: encodes the window's parts; None takes the sound model.
+        """
+        hear = hear or self.backbones.audio.encode
 
         def parts():
             found, level = sound_parts(window), window.level_dbfs
-            encode = self.backbones.audio.encode
-            return found and tuple(SoundPart(encode(part), part.level_dbfs - level) for part in found)
+            return found and tuple(SoundPart(hear(part), part.level_dbfs - level) for part in found)
 
         return name_concepts(factorization, features.tokens, audio, self.anchors, self.config.concepts, before, parts)
 
@@ -107,8 +116,9 @@ class TacoPipeline:
             return scene("rejected")
         with _timed(times, "image"):
             features = together.image(frame) if together else self.backbones.image.encode(frame)
+        hear = together.sound if together else self.backbones.audio.encode
         with _timed(times, "sound"):
-            audio = together.sound(window) if together else self.backbones.audio.encode(window)
+            audio = hear(window)
         with _timed(times, "factorize"):
             factorization = factorize(
                 features.tokens.values,
@@ -123,7 +133,7 @@ class TacoPipeline:
             )
         self._last = factorization
         with _timed(times, "name"):
-            heard = self.name(window, features, audio, factorization, self._word)
+            heard = self.name(window, features, audio, factorization, self._word, hear)
             self._word = heard.concepts[0].label if heard.concepts else ""
             sound_map = _sound_map(factorization, audio)
         found = {"factorization": factorization, "sound_map": sound_map}
