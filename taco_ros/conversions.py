@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import array
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from sensor_msgs.msg import Image, RegionOfInterest
 
+from taco.tracking import Track
 from taco.types import SoundingObject, SoundingScene, VideoFrame
 from taco_ros.msg import SoundingObject as SoundingObjectMsg
-from taco_ros.msg import SoundingObjectArray
+from taco_ros.msg import SoundingObjectArray, SoundingTrack, SoundingTrackArray
 from taco_ros.stamps import NS, MessageError, ns_to_stamp, stamp_to_ns  # noqa: F401 (for those who convert)
 
 
@@ -127,6 +128,15 @@ def scene_message(scene: SoundingScene, header, places: Mapping[int, object] | N
         sounding_score=float(scene.sounding_score),
         objects=[object_message(thing, header, places.get(thing.id)) for thing in scene.objects],
     )
+
+
+def tracks_message(tracks: Iterable[Track], header) -> SoundingTrackArray:
+    """The tracks after an image, under its header."""
+    told = [
+        SoundingTrack(id=track.id, label=track.label, state=track.state, age=track.age_s, silent_for=track.silent_s)
+        for track in tracks
+    ]
+    return SoundingTrackArray(header=header, tracks=told)
 
 
 def scene_from_message(message: SoundingObjectArray, size: tuple[int, int]) -> SoundingScene:

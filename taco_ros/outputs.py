@@ -9,7 +9,7 @@ from sensor_msgs.msg import Image
 
 from taco_ros import conversions
 from taco_ros.executors import InputGroup
-from taco_ros.msg import SoundingObjectArray
+from taco_ros.msg import SoundingObjectArray, SoundingTrackArray
 from taco_ros.processor import Result
 from taco_ros.qos import LATCHED, output_qos
 from taco_ros.targets import Targets
@@ -26,6 +26,7 @@ class Outputs:
         self._node = node
         self._publishers = []
         self.objects = self._create(SoundingObjectArray, prefix + "objects", 5)
+        self.tracks = self._create(SoundingTrackArray, prefix + "tracks", 5)
         self.mask = self._create(Image, prefix + "mask", 2)
         self.confidence = self._create(Image, prefix + "confidence", 2)
         self.overlay = self._create(Image, prefix + "overlay", 2)
@@ -61,6 +62,8 @@ class Outputs:
         scene, header = result.scene, result.header
         places = self.targets.publish(result)
         self.objects.publish(conversions.scene_message(scene, header, places))
+        if self.tracks.get_subscription_count():
+            self.tracks.publish(conversions.tracks_message(result.tracks, header))
         if self.mask.get_subscription_count():
             self.mask.publish(conversions.mask_message(scene, header))
         if self.confidence.get_subscription_count():

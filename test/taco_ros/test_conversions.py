@@ -8,6 +8,7 @@ import pytest
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from taco.tracking import Track
 from taco.types import SoundingObject, SoundingScene
 from taco_ros import images
 from taco_ros.conversions import (
@@ -24,6 +25,7 @@ from taco_ros.conversions import (
     scene_from_message,
     scene_message,
     stamp_to_ns,
+    tracks_message,
 )
 
 RNG = np.random.default_rng(0)
@@ -242,3 +244,15 @@ def test_image_message_takes_any_array():
     pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)[:, ::-1]
     message = image_message(pixels, "rgb8", HEADER)
     assert message.step == 9 and np.array_equal(np.frombuffer(message.data, np.uint8).reshape(2, 3, 3), pixels)
+
+
+def test_tracks_under_the_header_of_their_image():
+    """Seen from 1 s to 3 s, told at 3.5 s."""
+    thing = SoundingObject.from_mask(np.ones((2, 2), bool), (("drum", 0.9),), 0.5, 7)
+    track = Track(7, "fading", 1_000_000_000, 3_000_000_000, 3_500_000_000, thing, np.zeros((1, 1)), None)
+    header = Header(stamp=ns_to_stamp(3_500_000_000), frame_id="camera")
+    message = tracks_message([track], header)
+    (told,) = message.tracks
+    assert message.header == header and (told.id, told.label, told.state) == (7, "drum", "fading")
+    assert (told.age, told.silent_for) == (2.5, 0.5)
+    assert not tracks_message((), header).tracks

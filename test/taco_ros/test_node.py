@@ -13,7 +13,7 @@ from std_msgs.msg import Float64
 from std_srvs.srv import SetBool, Trigger
 
 from taco_ros.conversions import stamp_to_ns
-from taco_ros.msg import SoundingObjectArray
+from taco_ros.msg import SoundingObjectArray, SoundingTrackArray
 from taco_ros.srv import SetWords
 
 pytestmark = pytest.mark.ros
@@ -75,6 +75,32 @@ def test_outputs_carry_the_images_header(playing):
     assert set(np.unique(pixels)) == {0, identity} and pixels[200, 150] == identity and pixels[300, 500] == 0
     values = np.frombuffer(confidence.data, np.float32)
     assert values.min() >= 0 and 0.5 < values.max() <= 1
+
+
+def test_tracks_tell_age_and_state_through_silence(playing):
+    messages = playing.listen(SoundingTrackArray, "taco_node/tracks")
+    identity = playing.wait_objects("red").objects[0].id
+
+    def seen(state):
+        """(track, stamp) of the thing in its newest message with this state."""
+        for message in reversed(messages):
+            for track in message.tracks:
+                if track.id == identity and track.state == state:
+                    return track, stamp_to_ns(message.header.stamp)
+        return None
+
+    first, at = wait_until(lambda: seen("sounding"), 10, "a track")
+    assert (first.label, first.silent_for) == ("red", 0.0) and at in set(playing.sent)
+    wait_until(lambda: seen("sounding")[1] > at, 10, "more")
+    second, later = seen("sounding")
+    assert second.age - first.age == pytest.approx((later - at) / NS, abs=1e-3)
+    playing.tone = 0
+    fading, _ = wait_until(lambda: seen("fading"), 10, "a fading track")
+    assert 0 < fading.silent_for < 1.0 and fading.age > second.age
+    lost, at = wait_until(lambda: seen("lost"), 10, "a lost track")
+    assert lost.silent_for >= 1.0
+    wait_until(lambda: stamp_to_ns(messages[-1].header.stamp) > at, 10, "the next message")
+    assert all(track.id != identity for track in messages[-1].tracks)
 
 
 def test_diagnostics_tell_of_everything(playing):
