@@ -206,19 +206,26 @@ def test_waiting_has_an_end_however_many_cameras_there_are():
     assert camera.now - start < 0.06
 
 
-def test_the_thread_waits_for_the_fresher_image(worker):
-    done = []
-
-    def process(batch):
-        done.append(batch[0].stamp_ns)
-        time.sleep(0.17)  # 70 ms after the image before next came
-
-    thread = worker(process=process)
+def processed(thread, done):
+    """Image numbers that a 170 ms job takes from a 10 Hz camera, once the camera's rhythm is known, without the last."""
     start = time.monotonic()
     for index in range(1, 16):
         time.sleep(max(0.0, start + 0.1 * index - time.monotonic()))
         thread.mailbox.put(image(index))
     wait_until(lambda: done and done[-1] == 15, 5)
-    settled = done[4:-1]  # the rhythm is known by then, and the last image has none after it
-    # taken at once, images of 70, 40 and 10 ms age would alternate: 6 8 9 11 13 14; now only those that just came
-    assert len(settled) > 2 and {later - earlier for earlier, later in zip(settled, settled[1:])} == {2}, done
+    return done[4:-1]
+
+
+def test_the_thread_waits_for_the_fresher_image(worker):
+    """Taken at once, images of 70, 40 and 10 ms age alternate (6 8 9 11 13 14); now only those that just came are taken."""
+    for _ in range(3):  # a machine that is too busy to keep 10 Hz tells nothing
+        done = []
+
+        def process(batch, done=done):
+            done.append(batch[0].stamp_ns)
+            time.sleep(0.17)
+
+        numbers = processed(worker(process=process), done)
+        if len(numbers) > 2 and {later - earlier for earlier, later in zip(numbers, numbers[1:])} == {2}:
+            return
+    raise AssertionError(f"three times it took {done}")
