@@ -101,7 +101,7 @@ def run(args) -> int:
         folder = folder.absolute() if engine.name == "ray" else folder
         jobs.append((number, source, folder, f"[{number}/{len(sources)}] " if len(sources) > 1 else ""))
     found = {}
-    for job, summary in engine.map(_Maker(args, config, every), jobs):
+    for job, summary in engine.map(_Maker(args, config, every, _threads() if engine.name == "ray" else 0), jobs):
         found[job[0]] = summary
         if "error" in summary:
             print(f"taco: {summary['error']}", file=sys.stderr)
@@ -114,6 +114,12 @@ def run(args) -> int:
     if failed:
         raise MediaError(f"{len(failed)} of {len(summaries)} inputs failed; the same command tries them again")
     return 0
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
 
 
 def parse_every(text: str) -> tuple[int, int]:
@@ -151,13 +157,18 @@ WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class _Maker:
-    """Builds a worker for one process; can be sent to another."""
+    """Builds a worker for one process; can be sent to another, to compute with as many threads, 0 for torch's own choice."""
 
     args: argparse.Namespace
     config: object
     every: tuple[int, int]
+    threads: int
 
     def __call__(self):
+        if self.threads:
+            import torch
+
+            torch.set_num_threads(self.threads)
         work = _Work(self.args, self.config, self.every)
 
         def segment(job) -> dict:

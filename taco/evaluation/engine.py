@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from taco.errors import ConfigError, MissingPackageError, TacoError
@@ -20,13 +20,14 @@ PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": 
 class Engine:
     """name: "local" or "ray". address: of the cluster ("auto": the one this machine belongs to; "local": a new one here).
 
-    workers: how many processes hold a set of models, 0 one for each node; gpus: GPUs of each.
+    workers: how many processes hold a set of models, 0 one for each node, or GPU where they take one. gpus: GPUs of each,
+    None one where the cluster has any (Ray hides the GPUs of a machine from workers that ask for none).
     """
 
     name: str = "local"
     address: str = "auto"
     workers: int = 0
-    gpus: float = 0.0
+    gpus: float | None = 0.0
 
     def __post_init__(self):
         if self.name not in ("local", "ray"):
@@ -49,13 +50,12 @@ class Engine:
         started = not ray.is_initialized()
         if started:
             self._connect(ray)
-        import torch
-
         try:
             # An actor that dies is started again, and what it was asked is asked again.
-            options = {"max_restarts": -1, "max_task_retries": RETRIES, "num_cpus": 1, "num_gpus": self.gpus}
+            count, gpus = self.places(ray.cluster_resources(), sum(1 for node in ray.nodes() if node["Alive"]))
+            options = {"max_restarts": -1, "max_task_retries": RETRIES, "num_cpus": 1, "num_gpus": gpus}
             remote = ray.remote(**options)(_Holder)
-            holders = [remote.remote(make, torch.get_num_threads()) for _ in range(min(self._count(ray), len(items)))]
+            holders = [remote.remote(make) for _ in range(min(count, len(items)))]
             # A holder gets its first item when it runs: on a busy cluster some may have to wait for their place.
             waiting = {holder.ready.remote(): (None, holder) for holder in holders}
             todo, left = iter(range(len(items))), len(items)
@@ -86,14 +86,14 @@ class Engine:
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise ConfigError(f"--address: wanted a running Ray cluster, got {error}; run `ray start --head`") from None
 
-    def _count(self, ray) -> int:
-        """How many workers; ConfigError where the cluster has no place for a single one."""
-        has = ray.cluster_resources()
-        if has.get("CPU", 0) < 1 or has.get("GPU", 0) < self.gpus:
-            wanted = "a CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
-            got = f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs"
-            raise ConfigError(f"--engine ray: wanted {wanted} for a worker, got a cluster of {got}")
-        return self.workers or sum(1 for node in ray.nodes() if node["Alive"])
+    def places(self, has: Mapping[str, float], nodes: int) -> tuple[int, float]:
+        """(workers, GPUs of each) on a cluster that has so many "CPU" and "GPU"; ConfigError where it has no place for one."""
+        cpus, total = has.get("CPU", 0.0), has.get("GPU", 0.0)
+        gpus = float(total >= 1) if self.gpus is None else self.gpus
+        if cpus < 1 or total < gpus:
+            wanted = "a CPU" + (f" and {gpus:g} GPU" if gpus else "")
+            raise ConfigError(f"--engine ray: wanted {wanted} for a worker, got a cluster of {cpus:g} CPUs and {total:g} GPUs")
+        return self.workers or (int(total // gpus) if gpus else nodes), gpus
 
 
 def _imported(private: bool):
@@ -121,7 +121,7 @@ def _result(ray, ready, number: int | None):
     try:
         return ray.get(ready)
     except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
+        raise (error.cause or error) from None
     except ray.exceptions.RayError as error:
         what = "a worker" if number is None else f"the worker of item {number + 1}"
         reason = str(error).strip().splitlines()[-1]
@@ -132,30 +132,29 @@ def add_engine_arguments(parser) -> None:
     """``--engine``, ``--address`` and ``--workers``."""
     parser.add_argument("--engine", default="local", metavar="E", help="local, or ray: spread the work over a Ray cluster")
     parser.add_argument("--address", default="auto", help="of the Ray cluster; local starts one on this machine")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes on the cluster (default: one a node)")
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes on the cluster (default: one a node or GPU)"
+    )
 
 
 def engine_from(args, config) -> Engine:
-    """The engine of ``add_engine_arguments``; each worker takes a GPU where the models run on one."""
+    """The engine of ``add_engine_arguments``; each worker takes a GPU where the models run, or may run, on one."""
     if args.workers < 0:
         raise ConfigError(f"--workers: wanted 0 or more, got {args.workers}")
-    return Engine(args.engine, args.address, args.workers, float(str(config.models.device).startswith("cuda")))
+    device = str(config.models.device)
+    return Engine(args.engine, args.address, args.workers, None if device == "auto" else float(device.startswith("cuda")))
 
 
 class _Holder:
     """A process of the cluster that keeps one worker, built with its first item, so that its errors are the item's."""
 
-    def __init__(self, make: Callable[[], Callable], threads: int):
-        self._make, self._threads, self._worker = make, threads, None
+    def __init__(self, make: Callable[[], Callable]):
+        self._make, self._worker = make, None
 
     def ready(self) -> None:
         """The process runs."""
 
     def work(self, item):
         """The worker's result."""
-        if self._worker is None:
-            import torch
-
-            torch.set_num_threads(self._threads)  # as in the process that asks: sums depend on it in the last digits
-            self._worker = self._make()
+        self._worker = self._worker or self._make()
         return self._worker(item)

@@ -119,11 +119,15 @@ def clip_outcomes(run: Run, bench: Bench, number: int, row: str, seed: int) -> t
 
 @dataclass(frozen=True, slots=True)
 class _Make:
-    """Builds a worker; can be sent to another process."""
+    """Builds a worker; can be sent to another process. threads: as many as there, since sums depend on it in the last digits."""
 
     run: Run
+    threads: int
 
     def __call__(self) -> ClipWorker:
+        import torch
+
+        torch.set_num_threads(self.threads)
         return ClipWorker(self.run)
 
 
@@ -154,7 +158,9 @@ def evaluate(
     if progress:
         progress(total - len(todo), total)
     if todo:
-        make = (lambda: ClipWorker(run, bench)) if bench else _Make(run)
+        import torch
+
+        make = (lambda: ClipWorker(run, bench)) if bench else _Make(run, torch.get_num_threads())
         done = total - len(todo)
         try:
             for item, found in (spread or engine.Engine()).map(make, todo):

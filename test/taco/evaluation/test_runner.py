@@ -1,5 +1,6 @@
 """A run: records kept and resumed, seeds, figures, wrong sounds."""
 
+import argparse
 import dataclasses
 import io
 import sys
@@ -13,7 +14,7 @@ from taco.errors import ConfigError, MediaError, MissingPackageError
 from taco.evaluation import datasets, robustness, runner, scores
 from taco.evaluation.baselines import Bench, Outcome
 from taco.evaluation.datasets import Dataset, Rules, Sample
-from taco.evaluation.engine import Engine
+from taco.evaluation.engine import Engine, engine_from
 from taco.types import SoundingObject
 
 
@@ -231,3 +232,25 @@ def test_engine_names_are_checked(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
     with pytest.raises(MissingPackageError, match="pip install 'taco-sounding\\[ray\\]'"):
         list(Engine("ray").map(lambda: str, [1]))
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "has", "wanted"),
+    [
+        ("auto", 0, {"CPU": 8.0}, (3, 0.0)),
+        ("auto", 0, {"CPU": 8.0, "GPU": 2.0}, (2, 1.0)),  # a worker without a GPU of its own would not see any
+        ("cuda", 0, {"CPU": 8.0, "GPU": 2.0}, (2, 1.0)),
+        ("cuda", 5, {"CPU": 8.0, "GPU": 2.0}, (5, 1.0)),
+        ("cpu", 0, {"CPU": 8.0, "GPU": 2.0}, (3, 0.0)),
+        ("cuda", 0, {"CPU": 8.0}, "wanted a CPU and 1 GPU for a worker, got a cluster of 8 CPUs and 0 GPUs"),
+        ("cpu", 0, {}, "wanted a CPU for a worker"),
+    ],
+)
+def test_places_on_a_cluster_of_three_nodes(device, workers, has, wanted):
+    args = argparse.Namespace(engine="ray", address="auto", workers=workers)
+    engine = engine_from(args, CONFIG.updated({"models.device": device}))
+    if isinstance(wanted, str):
+        with pytest.raises(ConfigError, match=wanted):
+            engine.places(has, nodes=3)
+    else:
+        assert engine.places(has, nodes=3) == wanted
