@@ -37,8 +37,12 @@ class Statistics:
 
     def sample(self, name: str, value: float = 0.0) -> None:
         """Note a value, or just that something happened now."""
+        now = self._clock()
         with self._lock:
-            self._samples[name].append((self._clock(), value))
+            entries = self._samples[name]
+            entries.append((now, value))
+            while entries[0][0] < now - WINDOW_S:  # so that a day's work takes no more memory than ten seconds'
+                entries.popleft()
 
     def _recent(self, name: str) -> list[tuple[float, float]]:
         since = self._clock() - WINDOW_S

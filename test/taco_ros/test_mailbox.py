@@ -113,6 +113,7 @@ def test_statistics_over_a_window():
     assert statistics.rate("image") == pytest.approx(10) and len(statistics.values("image")) <= 101
     assert statistics.percentile("image", 0.5) == 5 and statistics.percentile("image", 0.95) == 9
     assert statistics.percentile("none", 0.5) is None and statistics.rate("none") == 0 and statistics.silence_s("none") is None
+    assert len(statistics._samples["image"]) <= 101  # what is older is not kept
     now[0] += 3
     assert statistics.silence_s("image") == pytest.approx(3)
     statistics.forget()
