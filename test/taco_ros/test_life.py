@@ -102,11 +102,11 @@ def test_lazy_subscribes_only_while_somebody_listens(start, tmp_path, domain):
         time.sleep(0.5)
         assert robot.image.get_subscription_count() == 0
         listener = robot.node.create_subscription(SoundingObjectArray, "taco_node/objects", robot._on_objects, 10)
-        robot.wait_matched(10)
+        robot.wait_matched()
         robot.play()
         robot.wait_objects("red")
         robot.node.destroy_subscription(listener)
-        wait_until(lambda: robot.image.get_subscription_count() == 0, 10, "unsubscribed")
+        wait_until(lambda: robot.image.get_subscription_count() == 0, 30, "unsubscribed")
     finally:
         robot.close()
 
