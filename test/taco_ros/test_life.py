@@ -143,11 +143,11 @@ def test_simulated_time_and_loops(start, domain):
 
         for speed in (1.0, 4.0, 2.0):
             count = len(robot.received)
-            bag(3.0, speed)
+            bag(max(3.0, 1.5 * speed), speed)  # 1.5 s of real time at least: a busy machine answers few images
             wait_until(lambda count=count: len(robot.received) >= count + 5, 5, f"answers at speed {speed}")
         stamps = [stamp_to_ns(message.header.stamp) for message in robot.received]
         assert sum(later < earlier for earlier, later in zip(stamps, stamps[1:])) == 2  # three rounds
-        assert max(stamps) < 9 * NS and robot.received[-1].objects[0].label == "red"
+        assert max(stamps) < 11 * NS and robot.received[-1].objects[0].label == "red"
         # at the turn of a loop an image may overtake the clock; within a round none is old
         assert "time jumped back" in node.log and node.log.count("[too_old") <= 2
     finally:
