@@ -1,5 +1,6 @@
 """The demo tells the truth: its scores on known answers, its truth against its pictures, its failures."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -70,6 +71,12 @@ def test_summary_of_known_answers():
         "offscreen_empty": 1.0,
     }
     assert demo_score.summary([])["on_sounding"] is None
+
+
+def test_an_answer_that_heard_what_was_before_is_not_judged():
+    just = dataclasses.replace(moment(-1), steady_s=1.1)
+    assert just.heard_late(0.1 - 1e-9).settled and not just.heard_late(0.2).settled
+    assert not dataclasses.replace(just, settled=False).heard_late(0.0).settled
 
 
 @pytest.mark.data

@@ -175,7 +175,9 @@ def answers_of(recorded: dict, moments: list) -> list[tuple]:
     for stamp, jpeg in sorted(recorded["images"].items()):
         index = round((stamp - first) * demo_show.FPS / NS)
         if index < len(moments):
-            out.append((moments[index], results.get(stamp), jpeg))
+            result = results.get(stamp)
+            moment = moments[index].heard_late(result["sound_lag_ns"] / NS) if result else moments[index]
+            out.append((moment, result, jpeg))
     return out
 
 

@@ -69,6 +69,7 @@ class Recorder:
         self.results.append(
             {
                 "stamp_ns": stamp_ns(msg.header.stamp),
+                "sound_lag_ns": stamp_ns(msg.header.stamp) - stamp_ns(msg.audio_window_end),
                 "age_ms": age_ms,
                 "level_dbfs": msg.level,
                 "sounding_score": msg.sounding_score,

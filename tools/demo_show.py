@@ -5,7 +5,8 @@ Nothing here knows what the method answers: the truth is where each thing was pu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -111,7 +112,8 @@ class Moment:
     """The truth about one frame. masks: (H, W) bool of each thing, as visible; full_areas: px of each when wholly in view.
     sounding: index of the sounding thing, -1 silence, -2 out of view.
 
-    settled: the last second of sound has one source (or silence) only, so that one answer is right.
+    settled: the last second of sound has one source (or silence) only, so that one answer is right. steady_s: for how
+    long it has been so; an answer whose sound lagged behind its image may have heard what was before.
     """
 
     scene: int
@@ -121,6 +123,11 @@ class Moment:
     words: tuple[str, ...]
     sounding: int
     settled: bool
+    steady_s: float = math.inf
+
+    def heard_late(self, lag_s: float) -> Moment:
+        """The truth about an answer whose sound ended this long before the image."""
+        return replace(self, settled=self.settled and self.steady_s - lag_s >= 1.0)
 
 
 def voice(sources: StampSources, name: str, count: int) -> np.ndarray:
@@ -183,6 +190,7 @@ def make(sources: StampSources, video: Path, show: tuple[Scene, ...], progress=l
                         tuple(thing.word for thing in scene.things),
                         source if isinstance(source, int) else -1 if source is None else -2,
                         seconds - scene.sounds[turn][0] >= 1.0,
+                        seconds - scene.sounds[turn][0],
                     )
                 )
                 writer.write(np.ascontiguousarray(wide[:, x : x + SIZE[1]]), moments[-1].stamp_ns)
