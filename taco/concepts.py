@@ -122,15 +122,8 @@ def _two_at_once(
 
 def _shows_two(seen: Tensor) -> bool:
     """Do two factors show two words?"""
-    if min(seen.shape) < 2:
-        return False
     best, words = seen.max(1)  # of each factor
-    order = best.argsort(descending=True)
-    return any(
-        float(best[first] * best[second]) >= SHOWN and int(words[first]) != int(words[second])
-        for n, first in enumerate(order.tolist())
-        for second in order[n + 1 :].tolist()
-    )
+    return bool(((best[:, None] * best >= SHOWN) & (words[:, None] != words)).any())
 
 
 def word_probabilities(components: Tensor, anchors: Anchors) -> Tensor:

@@ -1,5 +1,7 @@
 """Every method through the same pipeline, on made models whose right answer is known."""
 
+import dataclasses
+
 import evaluation_models as models
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from taco.errors import ConfigError
 from taco.evaluation import metrics
 from taco.evaluation.baselines import BY_U, METHODS, Bench, as_factors, method_named, nearest_words, resized, u_map
 from taco.evaluation.datasets import Sample
+from taco.types import AudioWindow
 
 
 def sample(left="red", right="blue", sounds="blue", told=None):
@@ -67,6 +70,16 @@ def test_the_papers_solver_reports_what_the_live_line_would(bench):
     wanted = sample(sounds="blue")
     (found,) = bench.run("gradient", [wanted], settings={"factorization.max_iterations": 60})
     assert found.label == found.objects[0].label == "blue" and found.score > 0
+
+
+@pytest.mark.parametrize("temporal", ["none", "joint"])
+def test_noise_scores_nothing_as_in_the_live_line_and_is_mapped_all_the_same(temporal, bench):
+    wanted = sample(sounds="blue")
+    noise = np.random.default_rng(0).normal(0, 0.1, wanted.window.sample_rate).astype(np.float32)
+    noisy = dataclasses.replace(wanted, window=AudioWindow(noise, wanted.window.sample_rate, wanted.window.start_ns))
+    clear, deaf = (bench.run("taco", [one] * 2, temporal=temporal)[0] for one in (wanted, noisy))
+    assert clear.score > 0 and deaf.score == 0.0
+    assert deaf.factorization is not None and deaf.map.any()  # data sets hold rain and engines: maps are judged without the gate
 
 
 def test_no_sound_does_not_hear_and_true_word_needs_no_sound(bench):
