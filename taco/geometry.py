@@ -281,18 +281,15 @@ def facing(direction: np.ndarray, up: np.ndarray) -> tuple[float, float, float, 
         side = np.cross(np.roll(up, 1), x)
     y = side / np.linalg.norm(side)
     m = np.stack([x, y, np.cross(x, y)], 1)
-    w = math.sqrt(max(0.0, 1 + m[0, 0] + m[1, 1] + m[2, 2])) / 2
-    parts = [
-        math.sqrt(max(0.0, 1 + s)) / 2
-        for s in (m[0, 0] - m[1, 1] - m[2, 2], m[1, 1] - m[0, 0] - m[2, 2], m[2, 2] - m[0, 0] - m[1, 1])
-    ]
-    signs = (m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1])
-    if w > 1e-6:
-        return (*(math.copysign(p, s) for p, s in zip(parts, signs)), w)
-    # A half turn: the signs of x, y, z follow from the off-diagonal sums, relative to the largest one.
-    largest = int(np.argmax(parts))
-    own = [p if i == largest else math.copysign(p, m[largest, i] + m[i, largest]) for i, p in enumerate(parts)]
-    return (*own, 0.0)
+    # The products q_i q_j; the row of the greatest component gives the others without loss of digits, half turns included.
+    products = np.empty((4, 4))
+    products[:3, :3] = (m + m.T) / 4
+    products[3, :3] = products[:3, 3] = np.array([m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]]) / 4
+    trace = np.trace(m)
+    np.fill_diagonal(products, (1 + 2 * np.append(np.diag(m), trace) - trace) / 4)
+    greatest = int(np.argmax(np.diag(products)))
+    q = products[greatest] / math.sqrt(products[greatest, greatest])
+    return tuple(float(part) for part in (q if q[3] >= 0 else -q))
 
 
 def _inner(depth: np.ndarray, mask: np.ndarray) -> np.ndarray:
