@@ -14,6 +14,7 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
 
 from taco_ros.msg import SoundingObjectArray
+from taco_ros.session import ros_session
 from taco_ros.stamps import NS, stamp_to_ns
 
 QUIET_S = 2.0  # so long after the last answer the stream has ended
@@ -101,17 +102,17 @@ def main(args=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m taco_ros.bench")
     parser.add_argument("--limit-s", type=float, default=120.0)
     options = parser.parse_args(rclpy.utilities.remove_ros_args(sys.argv if args is None else args)[1:])
-    rclpy.init(args=args)
-    listener = Listener()
-    listener.listen(options.limit_s)
-    result = summary(listener.answers, listener.found, listener.memory_mb)
-    result["diagnostics"] = dict(listener.diagnostics)  # as they are now: a restart forgets the times
-    stopped = listener.transition_s(Transition.TRANSITION_DEACTIVATE)
-    started = listener.transition_s(Transition.TRANSITION_ACTIVATE)
-    result["deactivate_to_activate_s"] = stopped + started if min(stopped, started) >= 0 else float("nan")
-    print(json.dumps(result))
-    rclpy.shutdown()
-    return 0 if listener.answers else 1
+    with ros_session(args):
+        listener = Listener()
+        listener.listen(options.limit_s)
+        result = summary(listener.answers, listener.found, listener.memory_mb)
+        result["diagnostics"] = dict(listener.diagnostics)  # as they are now: a restart forgets the times
+        stopped = listener.transition_s(Transition.TRANSITION_DEACTIVATE)
+        started = listener.transition_s(Transition.TRANSITION_ACTIVATE)
+        result["deactivate_to_activate_s"] = stopped + started if min(stopped, started) >= 0 else float("nan")
+        print(json.dumps(result))
+        return 0 if listener.answers else 1
+    return 1  # told to stop
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class _OtherExecutor(MultiThreadedExecutor):
 
 
 def spin(node, on_error, threads: int = 4) -> None:
-    """Run the node until ROS is shut down or ctrl-C. on_error: told of an exception in a callback; the node goes on."""
+    """Run the node until ROS is shut down. on_error: told of an exception in a callback; the node goes on."""
     inputs, others = _InputExecutor(node), _OtherExecutor(threads, context=node.context)
     others.add_node(node)
     stopping = threading.Event()
@@ -65,7 +65,7 @@ def _once(executor, timeout_s: float, on_error) -> bool:
     """One round; False when it is time to end."""
     try:
         executor.spin_once(timeout_sec=timeout_s)
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         return False
     except Exception as error:  # a callback's fault must not end a day's work
         if not executor.context.ok():

@@ -10,7 +10,6 @@ import time
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
@@ -21,6 +20,7 @@ from taco_ros.capture import Capture, device_list, refresh_devices, sounddevice
 from taco_ros.msg import AudioChunk
 from taco_ros.parameters import Parameters
 from taco_ros.qos import output_qos
+from taco_ros.session import ros_session
 from taco_ros.sounds import chunk_message
 from taco_ros.statistics import Statistics
 
@@ -148,16 +148,13 @@ def main(args=None) -> int:
         if "--list" in own:
             print_devices("--json" in own)
             return 0
-        rclpy.init(args=args)
-        node = MicrophoneNode()
+        with ros_session(args):
+            node = MicrophoneNode()
+            try:
+                rclpy.spin(node)
+            finally:
+                node.close()
     except TacoError as error:
         print(f"microphone: {' '.join(str(error).removeprefix('microphone: ').split())}", file=sys.stderr)
         return 1
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.close()
-        rclpy.try_shutdown()
     return 0

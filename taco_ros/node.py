@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold
@@ -28,6 +27,7 @@ from taco_ros.mailbox import Pending, Worker
 from taco_ros.outputs import Outputs
 from taco_ros.parameters import Parameters
 from taco_ros.services import Services
+from taco_ros.session import ros_session
 from taco_ros.statistics import Statistics
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -374,13 +374,12 @@ class TacoNode(LifecycleNode):
 
 def main(args=None) -> int:
     """Run the node until it is stopped."""
-    rclpy.init(args=args if args is not None else sys.argv)
-    node = TacoNode()
     sys.setswitchinterval(0.001)  # a callback waits this long at most for the models' thread to let go of the interpreter
-    try:
-        spin(node, lambda error: node.warn("callback", f"callback failed: {type(error).__name__}: {error}"))
-    finally:
-        node.close()
-        node.destroy_node()
-        rclpy.try_shutdown()
+    with ros_session(args):
+        node = TacoNode()
+        try:
+            spin(node, lambda error: node.warn("callback", f"callback failed: {type(error).__name__}: {error}"))
+        finally:
+            node.close()
+            node.destroy_node()
     return 0

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -19,6 +18,7 @@ from taco.errors import TacoError
 from taco_ros.conversions import NS, image_message, ns_to_stamp, packed, stamp_to_ns
 from taco_ros.msg import AudioChunk
 from taco_ros.player_sources import Event, bag_events, file_events, is_bag
+from taco_ros.session import ros_session
 from taco_ros.sounds import chunk_message
 
 CLOCK_STEP_S = 0.01
@@ -177,18 +177,14 @@ def main(args=None) -> int:
             file=sys.stderr,
         )
         return 2
-    rclpy.init(args=args)
-    try:
-        player = Player(options)
-        if options.wait:
-            player.wait(options.wait)
-        player.play()
-        time.sleep(0.3)  # what is on its way still leaves
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 0
-    except (TacoError, OSError) as error:
-        print(f"player: {' '.join(str(error).removeprefix('player: ').split())}", file=sys.stderr)
-        return 1
-    finally:
-        rclpy.try_shutdown()
+    with ros_session(args):
+        try:
+            player = Player(options)
+            if options.wait:
+                player.wait(options.wait)
+            player.play()
+            time.sleep(0.3)  # what is on its way still leaves
+        except (TacoError, OSError) as error:
+            print(f"player: {' '.join(str(error).removeprefix('player: ').split())}", file=sys.stderr)
+            return 1
     return 0

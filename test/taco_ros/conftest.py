@@ -1,4 +1,5 @@
 import os
+import signal
 
 import pytest
 from ros_help import ROOT, Process, Robot, parameters, reserved_domain
@@ -15,6 +16,14 @@ def middleware(tmp_path_factory):
         "ROS_LOG_DIR": str(tmp_path_factory.mktemp("ros_log")),
     }
     os.environ.pop("RMW_IMPLEMENTATION", None)
+
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A program that runs in this process leaves ctrl-C to ROS; pytest wants it back."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture
