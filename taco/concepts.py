@@ -6,8 +6,9 @@ nearest word and never says "nothing" (section 3.4); naming with both senses, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +28,20 @@ EPS = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """score: in [0, 1], how sure we are that something in view is heard. concepts: best first; empty below ``min_score``."""
+    """score: in [0, 1], how sure we are that something in view is heard. concepts: best first; empty below ``min_score``.
+
+    sound: (M,) probabilities of the words, averaged over frames; parts: of the held and of the struck part, where asked for.
+    """
 
     score: float
     concepts: tuple[Concept, ...]
+    sound: Tensor | None = field(default=None, repr=False, compare=False)
+    parts: tuple[Tensor, Tensor] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of what sounds."""
+        return tuple(concept.label for concept in self.concepts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +61,14 @@ def name_concepts(
     audio: Tokens,
     anchors: Anchors,
     config: ConceptsConfig,
-    before: str = "",
+    before: Heard | None = None,
+    elapsed_s: float = math.inf,
     parts: Parts | None = None,
 ) -> Heard:
-    """What is heard and seen in one frame. before: the word of the frame before, for which ``hysteresis`` holds.
+    """What is heard and seen in one frame. before: what was in the frame before, ``elapsed_s`` seconds ago.
 
+    The sound's probabilities are averaged over frames (``memory_s``), another word must beat those of the
+    frame before by ``switch_margin`` log-odds (joint naming), and to those ``hysteresis`` applies.
     naming "joint": sound and image both vote for every pair of factor and word, and the best pair
     wins. naming "factor" (the paper's): the sounding factor k*, called by the word nearest to it.
     "auto": the paper's where the image model is compared by cosines, as the paper's is. The score is
@@ -63,61 +77,85 @@ def name_concepts(
     """
     if factorization.sounding < 0 or not bool(torch.isfinite(audio.values).all()):
         return Heard(0.0, ())
-    heard = word_probabilities(pooled_sound(audio)[None], anchors)[0]  # (M,)
+    before = before or Heard(0.0, ())
+    past = math.exp(-elapsed_s / config.memory_s) if config.memory_s and elapsed_s > 0 else 0.0  # its share of the average
+
+    def hear(tokens: Tokens, then: Tensor | None) -> Tensor:
+        now = word_probabilities(pooled_sound(tokens)[None], anchors)[0]
+        return now if then is None else now + past * (then - now)
+
+    heard = hear(audio, before.sound)  # (M,)
     seen = image_evidence(pooled_components(factorization, visual), anchors)  # (K, M)
     score = sounding_score(heard, seen)
-    if score < config.min_score * (config.hysteresis if before else 1.0):
-        return Heard(score, ())
+    if score < config.min_score * (config.hysteresis if before.concepts else 1.0):
+        return Heard(score, (), heard)
+    halves = None
     if config.naming == "factor" or (config.naming == "auto" and anchors.visual_logit_scale is not None):
         concepts = [_paper_concept(factorization, anchors, config, score)]
     else:
-        concepts = _joint_concepts(heard, seen, anchors, config, score, parts)
+        votes = _Votes(heard, seen, anchors.words, config, before.words)
+        found = parts() if parts and config.max_concepts > 1 and _shows_two(seen) else None
+        if found:
+            halves = tuple(hear(part.tokens, then) for part, then in zip(found, before.parts or (None, None)))
+        pairs = votes.two(*halves, *(part.level_db for part in found)) if halves else None
+        concepts = [_concept(votes, pair, anchors, score) for pair in pairs or [votes.one()]]
     if score < config.min_score:
-        concepts = [concept for concept in concepts if concept.label == before]
-    return Heard(score, tuple(concepts))
+        concepts = [concept for concept in concepts if concept.label in before.words]
+    return Heard(score, tuple(concepts), heard, halves)
 
 
-def _joint_concepts(
-    heard: Tensor, seen: Tensor, anchors: Anchors, config: ConceptsConfig, score: float, parts: Parts | None
-) -> list[Concept]:
-    image_votes = config.image_weight * (seen + SEEN_FLOOR).log()
-    votes = (heard + HEARD_FLOOR).log() + image_votes
-    pairs = _two_at_once(heard, seen, image_votes, anchors, parts) if parts and config.max_concepts > 1 else None
-    concepts = []
-    for factor, word in pairs or [divmod(int(votes.argmax()), votes.shape[1])]:
-        shares = torch.softmax(votes[factor], 0)
-        shares[word] = shares.max()  # of two, one may not be its factor's best word
-        labels = _labels(shares, anchors.words, config.n_labels, first=word)
-        concepts.append(Concept(factor, labels, score, anchors.visual[word].clone()))
-    return concepts
+class _Votes:
+    """Sound and image vote for every pair of factor and word.
 
-
-def _two_at_once(
-    heard: Tensor, seen: Tensor, image_votes: Tensor, anchors: Anchors, parts: Parts
-) -> list[tuple[int, int]] | None:
-    """(factor, word) of two things that sound at once, the better heard first; None where it is one, or not told. *Ours.*
-
-    Two words are in view, the held and the struck part of the sound are named each by itself, and each
-    prefers its own word, a weak part by more. Whole sound and part vote with equal weight, beside the image.
-    Two things that are both struck, or both held, cannot be told from one this way.
+    heard: (M,) probabilities. seen: (K, M). before: the words of the frame before, which others must beat by a margin.
     """
-    found = parts() if _shows_two(seen) else None
-    if found is None:
-        return None
-    whole = (heard + HEARD_FLOOR).log()
-    held, struck = ((word_probabilities(pooled_sound(part.tokens)[None], anchors)[0] + HEARD_FLOOR).log() for part in found)
-    one, other = ((whole + part) / 2 + image_votes for part in (held, struck))
-    total = one[:, :, None, None] + other[None, None]  # (K, M, K, M): factor and word of the held, of the struck part
-    factors, words = (torch.eye(size, dtype=torch.bool, device=seen.device) for size in seen.shape)
-    total = total.masked_fill(factors[:, None, :, None] | words[None, :, None, :], -torch.inf)
-    k, a, j, b = (int(i) for i in torch.unravel_index(total.argmax(), total.shape))
-    margins = [
-        odds + MARGIN_PER_DB * (part.level_db - EVEN_DB)
-        for odds, part in zip((float(held[a] - held[b]), float(struck[b] - struck[a])), found)
-    ]
-    if min(margins) < MARGIN or float(seen[k, a] * seen[j, b]) < SHOWN:
-        return None
-    return sorted([(k, a), (j, b)], key=lambda pair: -float(heard[pair[1]]))
+
+    def __init__(self, heard: Tensor, seen: Tensor, words: tuple[str, ...], config: ConceptsConfig, before: tuple[str, ...]):
+        self.heard, self.seen, self.n_labels = heard, seen, config.n_labels
+        self.before = {words.index(word) for word in before}
+        self.margin = config.switch_margin
+        self.image = config.image_weight * (seen + SEEN_FLOOR).log()
+        self.whole = (heard + HEARD_FLOOR).log()
+
+    def one(self) -> tuple[int, int]:
+        """(factor, word) with the most votes."""
+        votes = self.whole + self.image
+        votes[:, list(self.before)] += self.margin
+        return divmod(int(votes.argmax()), votes.shape[1])
+
+    def shares(self, factor: int, word: int) -> Tensor:
+        """(M,) probabilities of the words for a factor that is called ``word``."""
+        shares = torch.softmax((self.whole + self.image)[factor], 0)
+        shares[word] = shares.max()  # of two, one may not be its factor's best word
+        return shares
+
+    def two(self, held: Tensor, struck: Tensor, held_db: float, struck_db: float) -> list[tuple[int, int]] | None:
+        """(factor, word) of two things that sound at once, the better heard first; None where it is one, or not told. *Ours.*
+
+        Two words are in view, the held and the struck part of the sound, (M,) probabilities each, are named each by itself,
+        and each prefers its own word, a weak part by more. Whole sound and part vote with equal weight, beside the image.
+        Two things that are both struck, or both held, cannot be told from one this way.
+        """
+        held, struck = (held + HEARD_FLOOR).log(), (struck + HEARD_FLOOR).log()
+        one, other = ((self.whole + part) / 2 + self.image for part in (held, struck))
+        total = one[:, :, None, None] + other[None, None]  # (K, M, K, M): factor and word of the held, of the struck part
+        factors, words = (torch.eye(size, dtype=torch.bool, device=total.device) for size in self.seen.shape)
+        total = total.masked_fill(factors[:, None, :, None] | words[None, :, None, :], -torch.inf)
+        k, a, j, b = (int(i) for i in torch.unravel_index(total.argmax(), total.shape))
+        odds = [
+            float(held[a] - held[b]) + MARGIN_PER_DB * (held_db - EVEN_DB),
+            float(struck[b] - struck[a]) + MARGIN_PER_DB * (struck_db - EVEN_DB),
+        ]
+        wanted = MARGIN + (0.0 if not self.before else -self.margin if self.before == {a, b} else self.margin)
+        if min(odds) < wanted or float(self.seen[k, a] * self.seen[j, b]) < SHOWN:
+            return None
+        return sorted([(k, a), (j, b)], key=lambda pair: -float(self.heard[pair[1]]))
+
+
+def _concept(votes: _Votes, pair: tuple[int, int], anchors: Anchors, score: float) -> Concept:
+    factor, word = pair
+    labels = _labels(votes.shares(factor, word), anchors.words, votes.n_labels, first=word)
+    return Concept(factor, labels, score, anchors.visual[word].clone())
 
 
 def _shows_two(seen: Tensor) -> bool:

@@ -127,6 +127,17 @@ class ConceptsConfig(Checked):
     hysteresis: float = setting(
         0.7, "Share of min_score that is enough for the word of the frame before.", minimum=0.0, maximum=1.0, live=True
     )
+    memory_s: float = setting(
+        0.25,
+        "What is heard is averaged over frames with this time constant; 0 hears every frame by itself.",
+        unit="s",
+        minimum=0.0,
+        maximum=5.0,
+        live=True,
+    )
+    switch_margin: float = setting(
+        0.4, "Log-odds by which another word must beat the words of the frame before.", minimum=0.0, maximum=5.0, live=True
+    )
     min_structure: float = setting(
         0.4,
         "Sound that departs less than this from steady noise of any colour (fans, wind) gives nothing; 0: off. "

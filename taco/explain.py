@@ -58,7 +58,6 @@ def explain(pipeline, frame: VideoFrame, window: AudioWindow) -> Explanation:
         return Explanation(frame, window, scene, (), -1, -1)
     features, audio = pipeline.encode(frame, window)
     visual, anchors = features.tokens, pipeline.anchors
-    heard = pipeline.name(window, features, audio, found)
     components_v = found.visual_activations.T @ visual.values.clamp_min(0) / len(visual.values)
     components_a = found.audio_activations.T @ audio.values.clamp_min(0) / len(audio.values)
     cosines = F.normalize(found.visual_factors, dim=-1) @ F.normalize(anchors.visual, dim=-1).T
@@ -76,7 +75,7 @@ def explain(pipeline, frame: VideoFrame, window: AudioWindow) -> Explanation:
         )
         for k in range(len(cosines))
     )
-    named = heard.concepts[0].factor if heard.concepts else -1
+    named = pipeline.heard.concepts[0].factor if pipeline.heard.concepts else -1
     return Explanation(frame, window, scene, factors, found.sounding, named)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from taco.types import AudioWindow, Factorization, ImageFeatures, SoundingScene,
 class TacoPipeline:
     """Frozen models, a word bank and the memory of the last frame. Use it from one thread.
 
+    heard: what the last frame was named by; None after silence and steady noise, and before the first.
     config: every setting. backbones, segmenter: given ones are used instead of the configured ones.
     Raises WeightsError, DeviceError, ConfigError or MissingPackageError where the configured models cannot run.
     """
@@ -47,14 +49,15 @@ class TacoPipeline:
     def set_config(self, config: TacoConfig) -> None:
         """Use other live settings (thresholds) from the next frame on; models stay as they are."""
         if config.concepts != self.config.concepts:
-            self._word = ""  # a new threshold holds at once, for the word of the frame before too
+            self.heard = None  # a new threshold holds at once, for the words of the frame before too
         self.config = config
         self.segmenter.config = config.segmentation
 
     def reset(self, seed: int = 0) -> None:
         """Forget the last frame: the next one starts cold. seed: of the random numbers of cold starts."""
         self._last: Factorization | None = None
-        self._word = ""
+        self.heard: Heard | None = None
+        self._heard_ns = 0
         self._generator = torch.Generator().manual_seed(seed)
 
     def warm_up(self, size: tuple[int, int] = (480, 640)) -> dict[str, float]:
@@ -79,12 +82,13 @@ class TacoPipeline:
         features: ImageFeatures,
         audio: Tokens,
         factorization: Factorization,
-        before: str = "",
+        before: Heard | None = None,
+        elapsed_s: float = math.inf,
         hear=None,
     ) -> Heard:
         """What is heard and seen, for factors found elsewhere too. Remembers nothing.
 
-        before: the word of the frame before. hear: encodes the window's parts; None takes the sound model.
+        before: what was heard ``elapsed_s`` seconds ago. hear: encodes the window's parts; None takes the sound model.
         """
         hear = hear or self.backbones.audio.encode
 
@@ -92,7 +96,8 @@ class TacoPipeline:
             found, level = sound_parts(window), window.level_dbfs
             return found and tuple(SoundPart(hear(part), part.level_dbfs - level) for part in found)
 
-        return name_concepts(factorization, features.tokens, audio, self.anchors, self.config.concepts, before, parts)
+        concepts = self.config.concepts
+        return name_concepts(factorization, features.tokens, audio, self.anchors, concepts, before, elapsed_s, parts)
 
     @torch.inference_mode()
     def process(self, frame: VideoFrame, window: AudioWindow, together: EncodedTogether | None = None) -> SoundingScene:
@@ -109,10 +114,10 @@ class TacoPipeline:
             )
 
         if level < self.config.concepts.silence_dbfs:
-            self._last, self._word = None, ""
+            self._last = self.heard = None
             return scene("silent")
         if structure(window) < self.config.concepts.min_structure:
-            self._last, self._word = None, ""
+            self._last = self.heard = None
             return scene("rejected")
         with _timed(times, "image"):
             features = together.image(frame) if together else self.backbones.image.encode(frame)
@@ -133,8 +138,9 @@ class TacoPipeline:
             )
         self._last = factorization
         with _timed(times, "name"):
-            heard = self.name(window, features, audio, factorization, self._word, hear)
-            self._word = heard.concepts[0].label if heard.concepts else ""
+            elapsed_s = (frame.stamp_ns - self._heard_ns) / 1e9
+            heard = self.name(window, features, audio, factorization, self.heard, elapsed_s, hear)
+            self.heard, self._heard_ns = heard, frame.stamp_ns
             sound_map = _sound_map(factorization, audio)
         found = {"factorization": factorization, "sound_map": sound_map}
         if not heard.concepts:

@@ -199,10 +199,10 @@ class Bench:
 
     def _by_factors(self, pipeline: TacoPipeline, sample: Sample) -> Outcome:
         scene = pipeline.process(sample.frame, sample.window)
-        features, audio = pipeline.encode(sample.frame, sample.window)
+        features, _ = pipeline.encode(sample.frame, sample.window)  # remembered
         times = dict(scene.stage_ms) | {"image": self._image.ms(sample.frame), "sound": self._sound.ms(sample.window)}
         factors = scene.factorization
-        concepts = () if factors is None else pipeline.name(sample.window, features, audio, factors).concepts
+        concepts = pipeline.heard.concepts if pipeline.heard else ()
         found = (self._score(sample, scene.sounding_score), scene.objects, scene.confidence, scene.sound_map)
         return self._outcome(pipeline, features, factors, concepts, *found, times)
 
@@ -220,20 +220,17 @@ class Bench:
             audio_grid=pairs[0][1].grid,
         )
         each = 1000.0 * (time.perf_counter() - start) / len(samples)
-        out = []
+        out, heard, then_ns = [], None, 0
         for sample, (features, audio), factors in zip(samples, pairs, results):
             times = {"image": self._image.ms(sample.frame), "sound": self._sound.ms(sample.window), "factorize": each}
-            heard = pipeline.name(sample.window, features, audio, factors)
+            elapsed_s = (sample.frame.stamp_ns - then_ns) / 1e9
+            heard = pipeline.name(sample.window, features, audio, factors, heard, elapsed_s)
+            then_ns = sample.frame.stamp_ns
             masks = _segment(pipeline, sample, features, factors, heard.concepts)
             sound = audio.on_grid(factors.audio_activations[:, factors.sounding]).float().cpu().numpy()
-            found = (
-                heard.concepts,
-                self._score(sample, heard.score),
-                masks.objects,
-                masks.confidence,
-                sound if factors.sounding >= 0 else None,
-            )
-            out.append(self._outcome(pipeline, features, factors, *found, times))
+            sound = sound if factors.sounding >= 0 else None
+            found = (self._score(sample, heard.score), masks.objects, masks.confidence, sound)
+            out.append(self._outcome(pipeline, features, factors, heard.concepts, *found, times))
         return out
 
     @torch.inference_mode()

@@ -1,6 +1,7 @@
 """Naming on made tokens whose right answer is known: one-hot things, one-hot sounds."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -96,12 +97,15 @@ def parts(held, struck, levels):
     return found
 
 
-def two(held, struck, shown=("cat", "drum"), sound=None, config=None, before="", levels=(-3.0, -3.0)):
+def both(held, struck, shown=("cat", "drum"), sound=None, config=None, levels=(-3.0, -3.0), **before):
     found = parts(held, struck, levels)
-    heard = name_concepts(
-        *scene(shown, sound or {"cat": 0.7, "drum": 0.7}), anchors(), config or ConceptsConfig(), before, parts=found
-    )
-    return [(c.label, c.factor) for c in heard.concepts], found.asked
+    scene_of = scene(shown, sound or {"cat": 0.7, "drum": 0.7})
+    return name_concepts(*scene_of, anchors(), config or ConceptsConfig(), parts=found, **before), found.asked
+
+
+def two(*args, **kwargs):
+    heard, asked = both(*args, **kwargs)
+    return [(c.label, c.factor) for c in heard.concepts], asked
 
 
 def test_two_things_sound_where_each_part_of_the_sound_prefers_its_own():
@@ -139,7 +143,7 @@ def test_a_frame_below_the_threshold_keeps_only_the_word_of_the_frame_before():
     sound = {"cat": 0.7, "drum": 0.65}
     score = name_concepts(*scene(sound=sound), anchors(), ConceptsConfig(min_score=0.0)).score
     strict = ConceptsConfig(min_score=min(1.0, 1.2 * score), hysteresis=0.7)
-    assert two({"cat": 1.0}, {"drum": 1.0}, sound=sound, config=strict, before="drum")[0] == [("drum", 1)]
+    assert two({"cat": 1.0}, {"drum": 1.0}, sound=sound, config=strict, before=named(sound={"drum": 1.0}))[0] == [("drum", 1)]
 
 
 def test_the_papers_naming_is_the_sounding_factors_nearest_word():
@@ -200,8 +204,56 @@ def test_hysteresis_keeps_the_word_of_the_frame_before_and_no_other():
     word = name_concepts(factorization, visual, audio, anchors(), ConceptsConfig(min_score=0.0)).concepts[0].label
     strict = ConceptsConfig(min_score=min(1.0, 1.2 * score), hysteresis=0.7)
     assert name_concepts(factorization, visual, audio, anchors(), strict).concepts == ()
-    assert name_concepts(factorization, visual, audio, anchors(), strict, before=word).concepts[0].label == word
-    other = next(w for w in anchors().words if w != word)
-    assert name_concepts(factorization, visual, audio, anchors(), strict, before=other).concepts == ()
+    before = named(sound={word: 1.0})
+    assert name_concepts(factorization, visual, audio, anchors(), strict, before).words == before.words == (word,)
+    other = named(sound={"drum": 1.0})
+    assert name_concepts(factorization, visual, audio, anchors(), strict, other).concepts == () != other.concepts
     off = ConceptsConfig(min_score=min(1.0, 1.2 * score), hysteresis=1.0)
-    assert name_concepts(factorization, visual, audio, anchors(), off, before=word).concepts == ()
+    assert name_concepts(factorization, visual, audio, anchors(), off, before).concepts == ()
+
+
+def test_what_is_heard_is_averaged_over_the_time_that_has_passed():
+    config = ConceptsConfig(memory_s=0.5, switch_margin=0.0)
+    then = named(sound={"cat": 1.0}, config=config)
+    alone = named(sound={"drum": 1.0}, config=config)
+    for elapsed_s, share in ((0.05, math.exp(-0.1)), (0.5, math.exp(-1)), (5.0, math.exp(-10)), (math.inf, 0.0)):
+        now = name_concepts(*scene(sound={"drum": 1.0}), anchors(), config, then, elapsed_s)
+        assert torch.allclose(now.sound, share * then.sound + (1 - share) * alone.sound, atol=1e-6)
+        assert now.words == (("cat",) if share > 0.5 else ("drum",))
+    off = ConceptsConfig(memory_s=0.0, switch_margin=0.0)
+    assert torch.equal(name_concepts(*scene(sound={"drum": 1.0}), anchors(), off, then, 0.05).sound, alone.sound)
+    for elapsed_s in (0.0, -1.0):  # time that stands still, or jumps back, is no time to average over
+        assert torch.equal(name_concepts(*scene(sound={"drum": 1.0}), anchors(), config, then, elapsed_s).sound, alone.sound)
+
+
+def test_another_word_must_beat_the_one_of_the_frame_before_by_a_margin():
+    sound = {"cat": 0.7, "drum": 0.71}
+    assert named(sound=sound).words == ("drum",)  # by a hair
+    then = named(sound={"cat": 1.0})
+    for margin, word in ((0.0, "drum"), (0.4, "cat")):
+        config = ConceptsConfig(switch_margin=margin)
+        assert name_concepts(*scene(sound=sound), anchors(), config, then).words == (word,)
+        assert name_concepts(*scene(sound={"drum": 1.0}), anchors(), config, then).words == ("drum",)
+
+
+def test_a_second_thing_comes_and_goes_by_a_margin():
+    """A part that is as undecided as it may be: two after two, one after one."""
+    sound = {"cat": 0.7, "drum": 0.65}
+    unsure = ({"cat": 0.7, "drum": 0.66}, {"drum": 1.0})
+    one, pair = named(sound=sound), both({"cat": 1.0}, {"drum": 1.0}, sound=sound)[0]
+    assert (one.words, pair.words) == (("cat",), ("cat", "drum"))
+    free, wide = ConceptsConfig(switch_margin=0.0), ConceptsConfig(switch_margin=2.0)
+    assert both(*unsure, sound=sound, config=wide, before=one)[0].words == ("cat",)
+    assert both(*unsure, sound=sound, config=wide, before=pair)[0].words == ("cat", "drum")
+    assert both(*unsure, sound=sound, config=free, before=one)[0].words == both(*unsure, sound=sound, config=free)[0].words
+    assert both({"cat": 1.0}, {"drum": 1.0}, sound=sound, before=one)[0].words == ("cat", "drum")  # no doubt
+
+
+def test_the_parts_are_averaged_too():
+    sound, config = {"cat": 0.7, "drum": 0.65}, ConceptsConfig(memory_s=0.5, switch_margin=0.0)
+    pair = both({"cat": 1.0}, {"drum": 1.0}, sound=sound, config=config)[0]
+    single = both({"cat": 1.0}, {"cat": 1.0}, sound=sound, config=config)[0]
+    assert single.words == ("cat",)
+    soon, late = (both({"cat": 1.0}, {"cat": 1.0}, sound=sound, config=config, before=pair, elapsed_s=s)[0] for s in (0.1, 5.0))
+    assert (soon.words, late.words) == (("cat", "drum"), ("cat",))
+    assert torch.allclose(late.parts[1], single.parts[1], atol=1e-4)

@@ -43,13 +43,12 @@ class MadePipeline:
         v = torch.zeros(2, 6)
         v[0, 0], v[1, 1] = 5.0, 3.0
         found = Factorization(u_v, v, u_a, v.clone(), 0)
+        features, audio = self.encode(frame, window)
+        self.heard = name_concepts(found, features.tokens, audio, self.anchors, self.config.concepts)
         mask = np.zeros(frame.size, bool)
         mask[:12, :16] = True
         thing = SoundingObject.from_mask(mask, [("dog", 0.9)], 0.8)
         return SoundingScene(*head, 0.8, "sounding", (thing,), factorization=found)
-
-    def name(self, window, features, audio, factorization):
-        return name_concepts(factorization, features.tokens, audio, self.anchors, self.config.concepts)
 
     def encode(self, frame, window):
         return ImageFeatures(Tokens(self.visual, (4, 4)), {}, (64, 64), (64, 64)), Tokens(self.audio, (1, 10))

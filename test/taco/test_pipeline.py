@@ -105,6 +105,29 @@ def test_same_start_same_answer(pipeline):
         assert torch.equal(one.factorization.visual_factors, other.factorization.visual_factors)
 
 
+def test_what_was_heard_counts_on_for_a_while_and_ends_with_the_sound(pipeline):
+    config = pipeline.config
+    quiet = AudioWindow(np.zeros(RATE, np.float32), RATE, 3)
+
+    def label(word, at_s):
+        frame = VideoFrame(picture().rgb, round(at_s * 1e9))
+        objects = pipeline.process(frame, quiet if word is None else tone(word)).objects
+        return objects[0].label if objects else None
+
+    try:
+        pipeline.set_config(config.updated({"concepts.memory_s": 1.0}))
+        pipeline.reset()
+        assert [label("red", 10.0), label("green", 10.1), label("green", 13.0)] == ["red", "red", "green"]
+        assert [label("red", 20.0), label(None, 20.1), label("green", 20.2)] == ["red", None, "green"]
+        assert pipeline.heard.words == ("green",)
+        pipeline.reset()
+        assert label("red", 20.3) == "red"
+        pipeline.set_config(config.updated({"concepts.memory_s": 0.0}))
+        assert [label("red", 30.0), label("green", 30.1)] == ["red", "green"]
+    finally:
+        pipeline.set_config(config)
+
+
 def test_a_new_threshold_holds_at_once(pipeline):
     pipeline.reset()
     config = pipeline.config
