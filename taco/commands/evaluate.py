@@ -310,7 +310,7 @@ class _Streams:
             "split": self.args.split,
             "clips": 2 * count,
             "rows": rows,
-            "modes": {m: MODES[m][1] for m in rows},
+            "modes": {m: MODES[m][-1] for m in rows},
         }
 
     def notes(self, result: dict) -> list[str]:

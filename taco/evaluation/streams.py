@@ -16,12 +16,14 @@ from taco.evaluation.stamps import FRAME_RATE, SOUND_RATE, excerpt
 from taco.evaluation.stampset import StampClip, stamps_of
 from taco.types import AudioWindow, VideoFrame
 
-# name -> (how the clip is solved, what it stands for)
+NO_MEMORY = {"concepts.memory_s": 0.0, "concepts.switch_margin": 0.0}
+# name -> (how the clip is solved, settings, what it stands for)
 MODES = {
-    "warm": ("causal", "each frame starts from the last, with the causal term: the live line"),
-    "warm, no term": ("unpulled", "each frame starts from the last, without the temporal term"),
-    "cold": ("none", "every frame by itself"),
-    "joint": ("joint", "the clip solved as one problem: the paper's, sees the future"),
+    "warm": ("causal", {}, "each frame starts from the last, with the causal term, words averaged over time: the live line"),
+    "warm, no term": ("causal", {"factorization.temporal_weight": 0.0}, "the same without the temporal term"),
+    "warm, no memory": ("causal", NO_MEMORY, "the same with every frame heard by itself"),
+    "cold": ("none", {}, "every frame by itself"),
+    "joint": ("joint", {}, "the clip solved as one problem: the paper's, sees the future"),
 }
 BEFORE_S, AFTER_S = 2.0, 3.0  # sound of the first thing, then of the second
 BACKGROUND = 10 ** (-50 / 20)  # RMS of the noise below the sounds
@@ -103,10 +105,8 @@ def stream_figures(
 
 def run_mode(bench: Bench, mode: str, samples: Sequence[Sample], seed: int = 0) -> list[Outcome]:
     """The outcomes of one mode."""
-    how, _ = MODES[mode]
-    if how == "unpulled":
-        return bench.run("taco", samples, seed=seed, temporal="causal", settings={"factorization.temporal_weight": 0.0})
-    return bench.run("taco", samples, seed=seed, temporal=how)
+    how, settings, _ = MODES[mode]
+    return bench.run("taco", samples, seed=seed, temporal=how, settings=settings)
 
 
 def steadiness(masks: Sequence[np.ndarray], labels: Sequence[str]) -> tuple[float, float]:

@@ -102,6 +102,7 @@ class MadeClip:
         out = []
         for i, (left, right, sounds) in enumerate(self.pairs):
             frame, masks = picture(left, right)
+            frame = dataclasses.replace(frame, stamp_ns=i * 10**8)
             truth = masks.get(sounds, np.zeros(frame.size, bool))
             things = ((sounds, masks[sounds]),) if sounds in masks else ()
             quiet = [mask for word, mask in masks.items() if word != sounds]

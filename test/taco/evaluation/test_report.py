@@ -279,6 +279,9 @@ def test_modes_of_a_stream():
     restarts = {mode: [o.factorization.restart for o in streams.run_mode(bench, mode, samples)] for mode in streams.MODES}
     assert set(restarts["cold"]) == {"cold"} and restarts["warm"][1:4] == ["", "", ""]
     assert restarts["warm, no term"][1:4] == ["", "", ""]
+    labels = {mode: [o.label for o in streams.run_mode(bench, mode, samples)] for mode in ("warm", "warm, no memory", "joint")}
+    assert labels["warm, no memory"] == ["blue"] * 4 + ["red"] * 4
+    assert labels["warm"][:5] == labels["joint"][:5] == ["blue"] * 5 and labels["warm"][-1] == labels["joint"][-1] == "red"
     outcomes = streams.run_mode(bench, "warm", samples)
     u_masks = [streams._u_mask(bench, *pair) for pair in zip(samples, outcomes)]
     figures = streams._measured(clip, samples, outcomes, u_masks)
