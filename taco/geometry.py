@@ -34,6 +34,11 @@ class Range:
     count: int
     share: float
 
+    @property
+    def distance_m(self) -> float:
+        """How far the place is from the camera."""
+        return math.hypot(*self.point)
+
 
 @dataclass(frozen=True, slots=True)
 class Camera:

@@ -151,7 +151,8 @@ def main(args=None) -> int:
         with ros_session(args):
             node = MicrophoneNode()
             try:
-                rclpy.spin(node)
+                while rclpy.ok():
+                    rclpy.spin_once(node, timeout_sec=1.0)  # Kilted's rclpy.spin may sleep through a shutdown
             finally:
                 node.close()
     except TacoError as error:

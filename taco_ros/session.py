@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from contextlib import contextmanager
 
@@ -22,7 +21,7 @@ def ros_session(args=None):
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    rclpy.init(args=sys.argv if args is None else args)
+    rclpy.init(args=args)
     try:
         yield
     except ExternalShutdownException:

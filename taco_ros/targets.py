@@ -205,7 +205,7 @@ class Targets:
             arrow.points = [_point(np.zeros(3)), _point(end)]
             arrow.scale = Vector3(x=0.02, y=0.05, z=0.08)
             text = _marker("label", thing.id, Marker.TEXT_VIEW_FACING, header, colour, config)
-            text.text = f"{thing.label} {thing.score:.2f}" + (f"  {np.linalg.norm(end):.1f} m" if found else "")
+            text.text = f"{thing.label} {thing.score:.2f}" + (f"  {found.distance_m:.1f} m" if found else "")
             text.pose.position = _point(end + UP * 0.15)
             text.scale.z = 0.12
             markers += [arrow, text]

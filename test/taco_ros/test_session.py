@@ -26,10 +26,9 @@ time.sleep(0.01)
 BODIES = {
     # leaves at the moment at which the signals' thread shuts ROS down too
     "race": """
-for turn in range(60):
+for _ in range(5000):  # one in a hundred meets it
     with ros_session([]):
         ask({number})
-        time.sleep(0.0001 * (turn % 10))
 """,
     "in a call": """
 with ros_session([]):
@@ -48,7 +47,8 @@ with ros_session([]):
 with ros_session([]):
     node = rclpy.create_node("spinner")
     threading.Timer(0.3, ask, ({number},)).start()
-    rclpy.spin(node)
+    while rclpy.ok():
+        rclpy.spin_once(node, timeout_sec=1.0)
 """,
     "cleaning up": """
 with ros_session([]):
@@ -76,7 +76,8 @@ def run(body, domain):
 def test_a_signal_ends_a_program_quietly(when, number, domain):
     done = run(BODIES[when].replace("{number}", f"signal.{number.name}"), domain)
     told = ["cleaned", "ended"] if when == "cleaning up" else ["ended"]
-    assert (done.returncode, done.stdout.split(), done.stderr) == (0, told, "")
+    complaints = [line for line in done.stderr.splitlines() if not line.startswith("[WARN]")]  # the middleware's own
+    assert (done.returncode, done.stdout.split(), complaints) == (0, told, [])
 
 
 def test_faults_of_a_program_are_not_hidden(domain):
