@@ -31,7 +31,13 @@ def figures(text):
 def test_a_run_that_was_stopped_ends_in_the_same_table(sign, status, tmp_path, capsys):
     data, out = evaluation_trees.s4(tmp_path / "s4"), tmp_path / "out"
     command = words(data, out, "standin:200")  # a second a clip, so that there is a middle
-    process = subprocess.Popen([sys.executable, "-m", "taco.cli", *command], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "taco.cli", *command],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a script's `make test &` has it ignored
+    )
     deadline = time.monotonic() + 90
     while not list(out.rglob("*.npz")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
