@@ -30,12 +30,16 @@ setup(
         "pillow>=10.1",
         "tqdm>=4.60",
         "soundfile>=0.12",
+        "onnx>=1.18",
+        "onnxruntime>=1.20",
+        "tflite>=2.10",
     ],
     extras_require={
         "paper": ["torchvision>=0.19", "open_clip_torch>=2.30", "transformers>=4.57"],
         "microphone": ["sounddevice>=0.4.6"],
         "birdnet": ["ai-edge-litert>=2.0"],  # its weights are for non-commercial use only
         "bags": ["rosbags>=0.10", "rosbags-image>=0.10"],
+        "openvino": ["openvino>=2024.6"],  # runs the same networks, faster on Intel's processors
         "viewer": ["rerun-sdk>=0.22"],
         "ray": ["ray>=2.30"],
     },

@@ -29,7 +29,7 @@ ARGUMENTS = (
     ("device", "", "Where the models run: auto, cpu or cuda:N. A GPU asked for and missing is an error."),
     ("model_dir", "", "Folder of the models' weights."),
     ("models", "", "Set of models: embedded or paper."),
-    ("word_bank", "", "Words to listen for, separated by commas, or the path of a text file with a word a line."),
+    ("word_bank", "", "Words to listen for (`taco words` lists them), separated by commas, or a text file with a word a line."),
     ("rviz", "false", "true: also start RViz with the overlay, the mask and the markers."),
     ("autostart", "true", "true: configure and activate the node at once; false: wait for a lifecycle manager."),
     ("use_sim_time", "false", "true: use /clock (simulation, `ros2 bag play --clock`)."),

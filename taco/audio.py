@@ -38,6 +38,22 @@ def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     return out[:length] if len(out) >= length else np.pad(out, (0, length - len(out)))
 
 
+def mel_bank(sample_rate: int, fft_size: int, n_mels: int) -> np.ndarray:
+    """(n_mels, fft_size // 2 + 1) triangles on Slaney's mel scale up to half the rate, each of unit area."""
+
+    def to_hz(mel):
+        return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
+
+    top = sample_rate / 2
+    top_mel = 15 + 27 * np.log(top / 1000) / np.log(6.4) if top >= 1000 else top * 3 / 200
+    edges = to_hz(np.linspace(0, top_mel, n_mels + 2))
+    slopes = edges[:, None] - np.linspace(0, top, fft_size // 2 + 1)[None]
+    widths = np.diff(edges)
+    rising, falling = -slopes[:-2] / widths[:-1, None], slopes[2:] / widths[1:, None]
+    bank = np.maximum(0, np.minimum(rising, falling))
+    return (bank * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
+
+
 class AudioBuffer:
     """The last seconds of sound; ``push`` and ``window`` may be called from different threads.
 

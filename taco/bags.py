@@ -13,7 +13,7 @@ import numpy as np
 from taco.audio import NS
 from taco.config import AudioConfig
 from taco.errors import MediaError, MissingPackageError
-from taco.types import AudioChunk, SoundingScene, VideoFrame
+from taco.types import VERDICTS, AudioChunk, SoundingScene, VideoFrame
 
 # The package's messages, as in msg/ (a test compares them).
 DEFINITIONS = {
@@ -23,8 +23,10 @@ DEFINITIONS = {
         "sensor_msgs/RegionOfInterest bounding_box\nsensor_msgs/Image mask\ngeometry_msgs/PointStamped[<=1] place\n"
     ),
     "taco_ros/msg/SoundingObjectArray": (
-        "std_msgs/Header header\nbuiltin_interfaces/Time audio_window_start\nbuiltin_interfaces/Time audio_window_end\n"
-        "float32 level\nfloat32 sounding_score\ntaco_ros/SoundingObject[] objects\n"
+        "".join(f'string {name.upper()} = "{name}"\n' for name in VERDICTS)
+        + "std_msgs/Header header\nbuiltin_interfaces/Time audio_window_start\nbuiltin_interfaces/Time audio_window_end\n"
+        "float32 level\nfloat32 sounding_score\nstring verdict\nstring[] heard\nfloat32[] heard_scores\n"
+        "taco_ros/SoundingObject[] objects\n"
     ),
 }
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -221,6 +223,9 @@ class BagWriter:
             audio_window_end=self._time(scene.window_end_ns),
             level=float(scene.level_dbfs),
             sounding_score=float(scene.sounding_score),
+            verdict=scene.verdict,
+            heard=[word for word, _ in scene.heard],
+            heard_scores=np.array([score for _, score in scene.heard], np.float32),
             objects=things,
         )
         values = np.zeros(256, np.uint8)

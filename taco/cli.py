@@ -11,7 +11,7 @@ import sys
 from taco import __version__
 from taco.errors import ConfigError, TacoError
 
-COMMANDS = ("segment", "explain", "evaluate", "bench", "weights", "config", "doctor")
+COMMANDS = ("segment", "explain", "evaluate", "bench", "weights", "words", "config", "doctor")
 
 
 def parser_for(command: str | None) -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ nearest word and never says "nothing" (section 3.4); naming with both senses, an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,28 +15,61 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from taco.config import ConceptsConfig
-from taco.types import Anchors, Concept, Factorization, Tokens
+from taco.types import Anchors, Concept, Factorization, Tokens, WordScore
 
-HEARD_FLOOR, SEEN_FLOOR = 1e-3, 1e-2  # of probabilities, so that no single sense can veto a word for good
-BANK_WEIGHT, BANK_POWER = 1.25, 0.6  # measured with banks of 7 and 69 words
-SHOWN = 0.15  # least product of what two factors show of the two words that might sound at once
-MARGIN = 0.3  # log-odds by which each part of the sound must prefer its own word to the other's,
-MARGIN_PER_DB, EVEN_DB = 0.15, -6.0  # ... by so much more for every dB that it is weaker than this against the whole
+HEARD_FLOOR, SEEN_FLOOR = 3e-3, 1e-2  # of probabilities, so that no single sense can veto a word for good
+SHOWN = 0.02  # least product of what two factors show of two words, so that it is worth to ask whether both sound
+# Of two words that might sound at once, in nats: what the factors show of both; how much one part of the sound prefers the one,
+# another the other, times APART; the log-odds that the second is heard, in the whole or in a part, times ALONE. What has less
+# than AUDIBLE of these is not asked about. TWO: constant and weight of the sum as the second's own log-odds (stamps, val).
+APART, ALONE, AUDIBLE, TWO = 0.15, 0.1, -6.0, (3.0, 3.5)
+SECOND = 0.4  # least score of what sounds beside the first, however low the threshold: a second must not be told for being last
 OTHERS = -3.0  # log-odds of things outside the word bank against those in it, before looking
+SURENESS = 0.7  # of closed-vocabulary image models: what their logits are multiplied by, for they are surer than they are right
+CROWD = 0.5  # a word that the image model knows many kinds of is that much less likely by each, as a power of their number
+SCORE = (1.39, 0.79, 0.57)  # of ``sounding_score``: constant, weight of what agrees, of what does not
+KNOWN = 0.2  # least probability at which a word counts as what is heard
+TOLD = 0.1  # ... and at which it is told as heard
 EPS = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """What the sound says of the word bank.
+
+    share: (M,) in [0, 1], of the words in all that is heard, sum <= 1. present: (M,) in [0, 1], that each is heard at all,
+    whatever else is. other: in [0, 1], the same for the likeliest sound without a word. names: how many sounds it could be.
+    """
+
+    share: Tensor
+    present: Tensor
+    other: float = 0.0
+    names: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Is what is heard most clearly a word of the bank?"""
+        return float(self.present.max()) >= max(self.other, KNOWN)
+
+    def averaged(self, before: Sound | None, past: float) -> Sound:
+        """With what was heard before, which keeps the share ``past`` in [0, 1] of the average."""
+        if before is None or past == 0:
+            return self
+        share, present = (now + past * (then - now) for now, then in ((self.share, before.share), (self.present, before.present)))
+        return Sound(share, present, self.other + past * (before.other - self.other), self.names)
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
     """score: in [0, 1], how sure we are that something in view is heard. concepts: best first; empty below ``min_score``.
 
-    sound: (M,) probabilities of the words, averaged over frames; parts: of the held and of the struck part, where asked for.
+    sound: what the ear says, averaged over frames; parts: the same of the parts of the sound, where they were asked for.
     """
 
     score: float
     concepts: tuple[Concept, ...]
-    sound: Tensor | None = field(default=None, repr=False, compare=False)
-    parts: tuple[Tensor, Tensor] | None = field(default=None, repr=False, compare=False)
+    sound: Sound | None = field(default=None, repr=False, compare=False)
+    parts: tuple[Sound, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -44,15 +77,7 @@ class Heard:
         return tuple(concept.label for concept in self.concepts)
 
 
-@dataclass(frozen=True, slots=True)
-class SoundPart:
-    """Tokens of the held or of the struck part of a sound. level_db: its level against the whole's, <= about 0."""
-
-    tokens: Tokens
-    level_db: float
-
-
-Parts = Callable[[], tuple[SoundPart, SoundPart] | None]  # the held and the struck part of the sound, if it has both
+Parts = Callable[[], Sequence[Tokens]]  # the sounds that the sound can be taken apart into; none where it cannot
 
 
 def name_concepts(
@@ -73,89 +98,123 @@ def name_concepts(
     wins. naming "factor" (the paper's): the sounding factor k*, called by the word nearest to it.
     "auto": the paper's where the image model is compared by cosines, as the paper's is. The score is
     the same in both: see ``sounding_score``. parts: asked only where the image shows two words, for
-    a second thing that sounds at the same time (joint naming, ``max_concepts`` 2): see ``_two_at_once``.
+    things that sound at the same time (joint naming, ``max_concepts`` over 1): see ``_Votes.further``.
     """
     if factorization.sounding < 0 or not bool(torch.isfinite(audio.values).all()):
         return Heard(0.0, ())
     before = before or Heard(0.0, ())
     past = math.exp(-elapsed_s / config.memory_s) if config.memory_s and elapsed_s > 0 else 0.0  # its share of the average
-
-    def hear(tokens: Tokens, then: Tensor | None) -> Tensor:
-        now = word_probabilities(pooled_sound(tokens)[None], anchors)[0]
-        return now if then is None else now + past * (then - now)
-
-    heard = hear(audio, before.sound)  # (M,)
+    sound = listen(pooled_sound(audio), anchors).averaged(before.sound, past)
     seen = image_evidence(pooled_components(factorization, visual), anchors)  # (K, M)
-    score = sounding_score(heard, seen)
+    score = sounding_score(sound.present, seen, sound.other, sound.names)
     if score < config.min_score * (config.hysteresis if before.concepts else 1.0):
-        return Heard(score, (), heard)
-    halves = None
+        return Heard(score, (), sound)
+    apart: tuple[Sound, ...] = ()
     if config.naming == "factor" or (config.naming == "auto" and anchors.visual_logit_scale is not None):
         concepts = [_paper_concept(factorization, anchors, config, score)]
     else:
-        votes = _Votes(heard, seen, anchors.words, config, before.words)
-        found = parts() if parts and config.max_concepts > 1 and _shows_two(seen) else None
-        if found:
-            halves = tuple(hear(part.tokens, then) for part, then in zip(found, before.parts or (None, None)))
-        pairs = votes.two(*halves, *(part.level_db for part in found)) if halves else None
-        concepts = [_concept(votes, pair, anchors, score) for pair in pairs or [votes.one()]]
+        votes = _Votes(sound, seen, anchors, config, before.words)
+        first = votes.one()
+        concepts = [votes.concept(*first, score)]
+        if parts and config.max_concepts > 1 and _shows_two(seen):
+            apart = _in_order([listen(pooled_sound(part), anchors) for part in parts()], before.parts, past)
+            concepts += [votes.concept(k, w, own) for k, w, own in votes.further(first, apart)]
     if score < config.min_score:
         concepts = [concept for concept in concepts if concept.label in before.words]
-    return Heard(score, tuple(concepts), heard, halves)
+    return Heard(score, tuple(concepts), sound, apart)
+
+
+def listen(component: Tensor, anchors: Anchors) -> Sound:
+    """What a pooled component (C_a,) of the sound says of the words.
+
+    Sound models that tell every sound by itself (their anchors have ``audio_others``, the last of which is "none of them")
+    give log-odds against that one; of the others a word is as present as its share.
+    """
+    logits = _sound_logits(component[None], anchors)[0]
+    count = len(anchors.words)
+    share = logits.softmax(-1)[:count]
+    if anchors.audio_others is None:
+        return Sound(share, share, names=count)
+    odds = (logits - logits[-1]).sigmoid()
+    return Sound(share, odds[:count], float(odds[count:-1].max()) if len(odds) > count + 1 else 0.0, len(odds))
+
+
+def told(sound: Sound, words: Sequence[str], count: int) -> tuple[WordScore, ...]:
+    """The ``count`` likeliest words that are heard with a probability of at least 0.1, best first."""
+    order = sound.present.argsort(descending=True)[:count].tolist()
+    return tuple((words[n], float(sound.present[n])) for n in order if sound.present[n] >= TOLD)
 
 
 class _Votes:
     """Sound and image vote for every pair of factor and word.
 
-    heard: (M,) probabilities. seen: (K, M). before: the words of the frame before, which others must beat by a margin.
+    seen: (K, M). before: the words of the frame before, which others must beat by a margin.
     """
 
-    def __init__(self, heard: Tensor, seen: Tensor, words: tuple[str, ...], config: ConceptsConfig, before: tuple[str, ...]):
-        self.heard, self.seen, self.n_labels = heard, seen, config.n_labels
-        self.before = {words.index(word) for word in before}
-        self.margin = config.switch_margin
+    def __init__(self, sound: Sound, seen: Tensor, anchors: Anchors, config: ConceptsConfig, before: tuple[str, ...]):
+        self.sound, self.seen, self.anchors, self.config = sound, seen, anchors, config
+        self.before = {anchors.words.index(word) for word in before}
         self.image = config.image_weight * (seen + SEEN_FLOOR).log()
-        self.whole = (heard + HEARD_FLOOR).log()
+        self.votes = (sound.share + HEARD_FLOOR).log() + self.image
 
     def one(self) -> tuple[int, int]:
         """(factor, word) with the most votes."""
-        votes = self.whole + self.image
-        votes[:, list(self.before)] += self.margin
+        votes = self.votes.clone()
+        votes[:, list(self.before)] += self.config.switch_margin
         return divmod(int(votes.argmax()), votes.shape[1])
 
-    def shares(self, factor: int, word: int) -> Tensor:
-        """(M,) probabilities of the words for a factor that is called ``word``."""
-        shares = torch.softmax((self.whole + self.image)[factor], 0)
-        shares[word] = shares.max()  # of two, one may not be its factor's best word
-        return shares
+    def further(self, first: tuple[int, int], apart: Sequence[Sound]) -> list[tuple[int, int, float]]:
+        """(factor, word, score) of what sounds at the same time as ``first``, best first; mostly nothing. *Ours.*
 
-    def two(self, held: Tensor, struck: Tensor, held_db: float, struck_db: float) -> list[tuple[int, int]] | None:
-        """(factor, word) of two things that sound at once, the better heard first; None where it is one, or not told. *Ours.*
-
-        Two words are in view, the held and the struck part of the sound, (M,) probabilities each, are named each by itself,
-        and each prefers its own word, a weak part by more. Whole sound and part vote with equal weight, beside the image.
-        Two things that are both struck, or both held, cannot be told from one this way.
+        Of the words that other factors show, each must be likely beside every one that is told already: by the picture first,
+        which says what may be asked about, so that the ear need not tell all its words apart; then by how much one part of the
+        sound prefers the one and another part the other, and by how well it is heard at all.
         """
-        held, struck = (held + HEARD_FLOOR).log(), (struck + HEARD_FLOOR).log()
-        one, other = ((self.whole + part) / 2 + self.image for part in (held, struck))
-        total = one[:, :, None, None] + other[None, None]  # (K, M, K, M): factor and word of the held, of the struck part
-        factors, words = (torch.eye(size, dtype=torch.bool, device=total.device) for size in self.seen.shape)
-        total = total.masked_fill(factors[:, None, :, None] | words[None, :, None, :], -torch.inf)
-        k, a, j, b = (int(i) for i in torch.unravel_index(total.argmax(), total.shape))
-        odds = [
-            float(held[a] - held[b]) + MARGIN_PER_DB * (held_db - EVEN_DB),
-            float(struck[b] - struck[a]) + MARGIN_PER_DB * (struck_db - EVEN_DB),
-        ]
-        wanted = MARGIN + (0.0 if not self.before else -self.margin if self.before == {a, b} else self.margin)
-        if min(odds) < wanted or float(self.seen[k, a] * self.seen[j, b]) < SHOWN:
-            return None
-        return sorted([(k, a), (j, b)], key=lambda pair: -float(self.heard[pair[1]]))
+        told, scores = [first], []
+        odds = _log_odds(self.sound.present)
+        parts = torch.stack([_log_odds(part.present) for part in apart]) if apart else odds[None]
+        alone = torch.maximum(odds, parts.amax(0))
+        while len(told) < self.config.max_concepts:
+            rest = self.seen.clone()
+            rest[[k for k, _ in told]] = 0.0
+            shown, factors = rest.max(0)  # (M,)
+            evidence = torch.full_like(odds, torch.inf)
+            for k, w in told:
+                prefers = parts[:, w, None] - parts  # (P, M): how much each part prefers the word that is told
+                own = torch.minimum(prefers.amax(0), (-prefers).amax(0))
+                both = (shown * self.seen[k, w]).clamp_min(EPS).log() + APART * own + ALONE * alone
+                evidence = torch.minimum(evidence, both)
+            evidence[alone < AUDIBLE] = -torch.inf
+            evidence[[w for _, w in told]] = -torch.inf
+            word = int(evidence.argmax())
+            score = 1.0 / (1.0 + math.exp(-max(-50.0, TWO[0] + TWO[1] * float(evidence[word]))))
+            least = max(self.config.min_score, SECOND) * (self.config.hysteresis if word in self.before else 1.0)
+            if score < least:
+                break
+            told.append((int(factors[word]), word))
+            scores.append(score)
+        return [(k, w, score) for (k, w), score in zip(told[1:], scores)]
+
+    def concept(self, factor: int, word: int, score: float) -> Concept:
+        """A factor by its word; further words by their votes for the factor."""
+        shares = torch.softmax(self.votes[factor], 0)
+        shares[word] = shares.max()  # of two, one may not be its factor's best word
+        labels = _labels(shares, self.anchors.words, self.config.n_labels, first=word)
+        return Concept(factor, labels, score, self.anchors.visual[word].clone())
 
 
-def _concept(votes: _Votes, pair: tuple[int, int], anchors: Anchors, score: float) -> Concept:
-    factor, word = pair
-    labels = _labels(votes.shares(factor, word), anchors.words, votes.n_labels, first=word)
-    return Concept(factor, labels, score, anchors.visual[word].clone())
+def _log_odds(probabilities: Tensor) -> Tensor:
+    return torch.logit(probabilities, eps=EPS)
+
+
+def _in_order(now: list[Sound], before: tuple[Sound, ...], past: float) -> tuple[Sound, ...]:
+    """Parts averaged with those of the frame before, each with the one that it is most alike: they come in no order."""
+    if not now or len(now) != len(before):
+        return tuple(now)
+    alike = torch.stack([F.cosine_similarity(one.present[None], torch.stack([b.present for b in before])) for one in now])
+    if len(now) == 2 and alike[0, 1] + alike[1, 0] > alike[0, 0] + alike[1, 1]:
+        now = now[::-1]
+    return tuple(one.averaged(then, past) for one, then in zip(now, before))
 
 
 def _shows_two(seen: Tensor) -> bool:
@@ -165,10 +224,18 @@ def _shows_two(seen: Tensor) -> bool:
 
 
 def word_probabilities(components: Tensor, anchors: Anchors) -> Tensor:
-    """(n, C_a) pooled audio -> (n, M) softmax(s cos(P(component), A_a)), the paper's softmax(d_a) (section 3.3)."""
+    """(n, C_a) pooled audio -> (n, M) softmax(s cos(P(component), A_a)), the paper's softmax(d_a) (section 3.3).
+
+    *Ours*: over ``audio_others`` too, where the sound model hears more than the bank has words for. A share, then: what is
+    heard beside it is taken from it.
+    """
+    return torch.softmax(_sound_logits(components, anchors), -1)[..., : len(anchors.words)]
+
+
+def _sound_logits(components: Tensor, anchors: Anchors) -> Tensor:
     projected = anchors.audio_projection(components) if anchors.audio_projection else components
-    cosines = F.normalize(projected, dim=-1) @ F.normalize(anchors.audio, dim=-1).T
-    return torch.softmax(anchors.audio_logit_scale * cosines, -1)
+    rows = anchors.audio if anchors.audio_others is None else torch.cat([anchors.audio, anchors.audio_others])
+    return anchors.audio_logit_scale * F.normalize(projected, dim=-1) @ F.normalize(rows, dim=-1).T
 
 
 def pooled_sound(audio: Tokens) -> Tensor:
@@ -187,33 +254,48 @@ def image_evidence(components: Tensor, anchors: Anchors) -> Tensor:
     """(K, C_v) -> (K, M) in [0, 1]: how likely each component shows each word rather than another or a thing outside the bank.
 
     A softmax over the words, and over ``visual_others`` where the encoder has them: of cosines times the
-    image model's own scale where it has one, else of products (closed vocabularies: they are logits).
+    image model's own scale where it has one, else of products (closed vocabularies: they are logits). Where
+    the encoder knows a word by several kinds (``visual_kinds``), the word has the sum of theirs.
     """
 
     def logits(vectors: Tensor) -> Tensor:
         if anchors.visual_logit_scale is None:
-            return components @ vectors.T
+            return SURENESS * components @ vectors.T
         return anchors.visual_logit_scale * F.normalize(components, dim=-1) @ F.normalize(vectors, dim=-1).T
 
-    found = logits(anchors.visual)
+    kinds = anchors.visual_kinds
+    if kinds is None:
+        found = logits(anchors.visual)
+    else:
+        count = len(anchors.words)
+        each = torch.bincount(kinds.words, minlength=count).clamp_min(1).log()
+        by_kind = logits(kinds.vectors) - CROWD * each[kinds.words]
+        found = torch.full((len(components), count), -torch.inf).to(by_kind)
+        top = by_kind.amax(-1, keepdim=True)
+        found = torch.zeros_like(found).index_add_(-1, kinds.words, (by_kind - top).exp()).log() + top
     if anchors.visual_others is None or not len(anchors.visual_others):
         return found.softmax(-1)
     rest = logits(anchors.visual_others).logsumexp(-1, keepdim=True) + OTHERS
     return torch.cat([found, rest], -1).softmax(-1)[:, :-1]
 
 
-def sounding_score(heard: Tensor, seen: Tensor) -> float:
-    """In [0, 1]: what is heard and in view against the best guess for something out of view.
+def sounding_score(heard: Tensor, seen: Tensor, other: float = 0.0, names: int = 0) -> float:
+    """In [0, 1]: how likely something in view is heard, for any size of the word bank.
 
-    inside = max_k sum_w heard[w] seen[k, w]: that ear and eye mean the same word, in the best factor.
-    outside = max_w heard[w] (1 - max_k seen[k, w]): the likeliest word that no factor shows. The score
-    is the odds inside : outside times 1.25 M^0.6, as a probability: of M words, the luckiest wrong one
-    stands out the more the more there are. 0.5 lets about nine of ten true frames pass (stamps, val).
+    heard: (M,) that each word sounds. seen: (K, M) that each factor shows it. other: that something without a word sounds.
+    names: how many things both senses could have meant, M where it is less.
+    inside = max_k sum_w heard[w] seen[k, w], less what chance would give: ear and eye mean the same word, in the best factor.
+    A sound or an image that says nothing of any word agrees with all of them, by chance (Cohen's kappa takes it off likewise).
+    outside = the likeliest thing heard that no factor shows: max_w heard[w] (1 - max_k seen[k, w]), or ``other``.
+    The score is a logistic function of the log-odds of inside and the logarithm of outside, fitted on the stamps' val scenes.
     """
-    inside = float((seen @ heard).max())
-    outside = float((heard * (1.0 - seen.amax(0))).max())
-    weighted = inside * BANK_WEIGHT * len(heard) ** BANK_POWER
-    return weighted / max(weighted + outside, EPS)
+    chance = heard.sum() * seen.sum(1) / max(names, len(heard), 2)
+    inside = float(((seen @ heard - chance) / (1 - chance.clamp_max(0.9))).max())
+    inside = min(max(inside, EPS), 1 - EPS)
+    outside = max(float((heard * (1.0 - seen.amax(0))).max()), other, EPS)
+    constant, agrees, differs = SCORE
+    odds = constant + agrees * math.log(inside / (1 - inside)) - differs * math.log(outside)
+    return 1.0 / (1.0 + math.exp(-max(-50.0, min(50.0, odds))))
 
 
 def _paper_concept(factorization: Factorization, anchors: Anchors, config: ConceptsConfig, score: float) -> Concept:

@@ -57,7 +57,7 @@ class ModelsConfig(Checked):
         choices=("embedded", "paper"),
     )
     image: str = setting("", "Image encoder; empty takes the set's.")
-    audio: str = setting("", "Sound encoder; empty takes the set's (embedded: musicnn; musicnn+birdnet adds animals).")
+    audio: str = setting("", "Sound encoder; empty takes the set's (embedded: yamnet; musicnn, birdnet or several joined by +).")
     segmenter: str = setting("", "Segmenter; empty takes the set's.", choices=("", "activation", "fcclip"))
     image_size: int = setting(
         0, "Side of the square that the image is resized to; 0 takes the encoder's own.", unit="px", minimum=0, maximum=2048
@@ -123,7 +123,7 @@ class ConceptsConfig(Checked):
     silence_dbfs: float = setting(
         -50.0, "Windows quieter than this count as silence.", unit="dBFS", minimum=-200.0, maximum=0.0, live=True
     )
-    min_score: float = setting(0.5, "Sounding score below which nothing is reported.", minimum=0.0, maximum=1.0, live=True)
+    min_score: float = setting(0.4, "Sounding score below which nothing is reported.", minimum=0.0, maximum=1.0, live=True)
     hysteresis: float = setting(
         0.7, "Share of min_score that is enough for the word of the frame before.", minimum=0.0, maximum=1.0, live=True
     )
@@ -139,9 +139,9 @@ class ConceptsConfig(Checked):
         0.4, "Log-odds by which another word must beat the words of the frame before.", minimum=0.0, maximum=5.0, live=True
     )
     min_structure: float = setting(
-        0.4,
-        "Sound that departs less than this from steady noise of any colour (fans, wind) gives nothing; 0: off. "
-        "Noise stays below 0.35, instruments above 0.85; rain and waterfalls are noise.",
+        0.0,
+        "Sound that departs less than this from steady noise of any colour (fans, wind) gives nothing; 0: off. For ears that "
+        "know no noises (musicnn): 0.4. Noise stays below 0.35, instruments above 0.85; fans, hair dryers and rain are noise.",
         minimum=0.0,
         maximum=2.0,
         live=True,
@@ -154,16 +154,13 @@ class ConceptsConfig(Checked):
         live=True,
     )
     image_weight: float = setting(
-        1.0, "Weight of the image's vote for a word beside the sound's.", minimum=0.0, maximum=100.0, live=True
+        1.4, "Weight of the image's vote for a word beside the sound's.", minimum=0.0, maximum=100.0, live=True
     )
-    max_concepts: int = setting(
-        2,
-        "Sounding things reported at once at most; two are told apart where one is struck, the other held.",
-        minimum=1,
-        maximum=2,
-        live=True,
-    )
+    max_concepts: int = setting(3, "Sounding things reported at once at most.", minimum=1, maximum=8, live=True)
     n_labels: int = setting(5, "Words reported for an object.", minimum=1, maximum=100, live=True)
+    n_heard: int = setting(
+        5, "Words reported at most of what is heard, in view or not, in the bank or not.", minimum=0, maximum=100, live=True
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +172,19 @@ class SegmentationConfig(Checked):
     )
     threshold: float = setting(0.5, "Confidence from which a pixel belongs to the mask.", minimum=0.0, maximum=1.0, live=True)
     min_area: float = setting(0.001, "Smallest object, as a share of the image.", minimum=0.0, maximum=1.0, live=True)
-    refine: bool = setting(True, "Fit the mask to the image's own edges.", live=True)
+    refine: str = setting(
+        "auto",
+        "Fit the mask to the thing's outline: parts (of a class-agnostic network's outline, chosen by the factors), edges (of "
+        "the image alone: cheap), none. auto: parts where the network is there, else edges.",
+        choices=("auto", "parts", "edges", "none"),
+        live=True,
+    )
+    instances: str = setting(
+        "together",
+        "Several of a kind: together in one object, or apart, an object for each.",
+        choices=("together", "apart"),
+        live=True,
+    )
     split: bool = setting(
         True,
         "FC-CLIP: give every thing inside the sounding region its own mask and label (ours; off: one, the paper's).",

@@ -12,13 +12,27 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from taco.errors import ShapeError
-from taco.types import SoundingScene, check_array
+from taco.types import SoundingScene, WordScore, check_array
 
 GOLDEN = 0.618033988749895  # steps of this turn keep the hues of neighbouring ids far apart
 SPECK = 40  # squared line widths: outlines of smaller areas are left out
 DARK = (22, 24, 29)
 LIGHT = (236, 238, 242)
-VERDICT_COLOURS = {"sounding": (72, 199, 116), "silent": (140, 146, 158), "rejected": (240, 180, 60)}
+VERDICT_COLOURS = {
+    "sounding": (72, 199, 116),
+    "silent": (140, 146, 158),
+    "unknown": (240, 180, 60),
+    "not_in_view": (240, 140, 70),
+    "no_mask": (96, 165, 250),
+}
+VERDICT_WORDS = {
+    "sounding": "outlined",
+    "silent": "silence",
+    "unknown": "none of the words listened for",
+    "not_in_view": "nothing in view fits",
+    "no_mask": "in view, no outline found",
+    "skipped": "no usable sound",
+}
 
 
 def colour_of(id: int) -> tuple[int, int, int]:
@@ -36,7 +50,8 @@ def overlay(rgb: np.ndarray, scene: SoundingScene, *, alpha: float = 0.42, strip
     """The image with every object of the scene filled, outlined and named.
 
     rgb: (H, W, 3) uint8. scene: of the same size. alpha: opacity of the fill in [0, 1].
-    strip: add the level meter and the verdict along the bottom. Returns a new (H, W, 3) uint8.
+    strip: add the level meter, what is heard and the verdict along the bottom. An object without an outline gets its
+    box in dashes. Returns a new (H, W, 3) uint8.
     ShapeError where the scene belongs to an image of another size.
     """
     check_array("overlay.rgb", rgb, 3, np.uint8, 3)
@@ -124,6 +139,9 @@ def _fill(out: np.ndarray, mask: np.ndarray, box, colour, alpha: float, line: in
     x, y, w, h = box
     part = out[y : y + h, x : x + w]
     inside = mask[y : y + h, x : x + w]
+    if not inside.any():
+        _dashes(out, box, colour, line)
+        return box
     part[inside] = (part[inside] * (1 - alpha) + np.array(colour) * alpha).round().astype(np.uint8)
     edges, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))
     # Specks and pinholes keep their fill but get no line of their own: the eye wants the shape.
@@ -132,6 +150,23 @@ def _fill(out: np.ndarray, mask: np.ndarray, box, colour, alpha: float, line: in
     cv2.drawContours(out, edges, -1, DARK, line + 2, cv2.LINE_AA)
     cv2.drawContours(out, edges, -1, colour, line, cv2.LINE_8)
     return cv2.boundingRect(max(edges, key=cv2.contourArea))
+
+
+def _dashes(out: np.ndarray, box, colour, line: int) -> None:
+    """Draw the box in dashes: something is there, but its outline is not known."""
+    x, y, w, h = box
+    step = 6 * line
+    right, bottom = x + w - 1, y + h - 1
+    for a in range(0, w, 2 * step):
+        ends = (x + a, min(x + a + step, right))
+        for row in (y, bottom):
+            cv2.line(out, (ends[0], row), (ends[1], row), DARK, line + 2)
+            cv2.line(out, (ends[0], row), (ends[1], row), colour, line)
+    for a in range(0, h, 2 * step):
+        ends = (y + a, min(y + a + step, bottom))
+        for column in (x, right):
+            cv2.line(out, (column, ends[0]), (column, ends[1]), DARK, line + 2)
+            cv2.line(out, (column, ends[0]), (column, ends[1]), colour, line)
 
 
 @functools.lru_cache(maxsize=512)
@@ -165,21 +200,39 @@ def _place(out: np.ndarray, chip: np.ndarray, box, taken) -> tuple[int, int, int
     return x, y, w, h
 
 
+def told_words(words: Sequence[WordScore], most: int = 3) -> str:
+    """The first words for people: "Rain 0.83, Wind 0.41"."""
+    return ", ".join(f"{word} {score:.2f}" for word, score in words[:most])
+
+
+def sentence(scene: SoundingScene, most: int = 3) -> str:
+    """What is heard and what became of it, for people: "heard: Rain 0.83 - nothing in view fits"."""
+    outcome = VERDICT_WORDS[scene.verdict]
+    if scene.verdict == "sounding":
+        outcome += f" {scene.sounding_score:.2f}"
+    if scene.verdict == "silent" or not most:
+        return outcome
+    return f"heard: {told_words(scene.heard, most) or 'something'} - {outcome}"
+
+
 def _strip(out: np.ndarray, scene: SoundingScene) -> tuple[int, int, int, int]:
-    """Level meter (-60 to 0 dBFS), verdict and sounding score along the bottom; returns the rectangle used."""
+    """Level meter (-60 to 0 dBFS), what is heard and the verdict along the bottom; returns the rectangle used."""
     height, width = out.shape[:2]
     size = max(9, round(_text_size(out.shape) * 0.8))
     tall = min(height, round(size * 1.7))
     area = out[height - tall :]
     area[:] = (area * 0.28 + np.array(DARK) * 0.72).round().astype(np.uint8)
     pad = max(2, tall // 4)
-    meter = max(8, width // 5)
+    meter = max(8, width // 8)
     colour = VERDICT_COLOURS[scene.verdict]
     full = int(np.clip((scene.level_dbfs + 60) / 60, 0, 1) * meter)
     area[pad : tall - pad, pad : pad + meter] = (70, 74, 84)
     area[pad : tall - pad, pad : pad + full] = colour
     level = f"{scene.level_dbfs:.0f} dBFS" if scene.level_dbfs > -200 else "no sound"
-    text = f"{level}  {scene.verdict} {scene.sounding_score:.2f}"
+    # As much as there is room for: the words go first, then the level; the verdict stays.
+    told = [f"{level}  {sentence(scene, most)}" for most in (3, 2, 1)] + [sentence(scene, most) for most in (1, 0)]
+    room = width - 3 * pad - meter
+    text = next((line for line in told if font(size).getlength(line) <= room), told[-1])
     picture = Image.fromarray(area)
     ImageDraw.Draw(picture).text((2 * pad + meter, tall // 2), text, font=font(size), fill=LIGHT, anchor="lm")
     area[:] = np.asarray(picture)

@@ -84,7 +84,7 @@ def figure(explanation: Explanation, title: str = "") -> np.ndarray:
     scene, rgb = explanation.scene, explanation.frame.rgb
     tall = max(120, min(TILE * 2, round(TILE * rgb.shape[0] / rgb.shape[1])))
     spectrogram_tall = 240
-    told = f"{scene.verdict}, score {scene.sounding_score:.2f}, {scene.level_dbfs:.0f} dBFS"
+    told = f"{draw.sentence(scene)}, score {scene.sounding_score:.2f}, {scene.level_dbfs:.0f} dBFS"
     if scene.objects:
         told = f"{', '.join(thing.label for thing in scene.objects)}: " + told
     chosen = explanation.named if explanation.named >= 0 else explanation.sounding
@@ -95,7 +95,7 @@ def figure(explanation: Explanation, title: str = "") -> np.ndarray:
         first.append((f"U, image: {note}", draw.heat(rgb, view.visual), ""))
     else:
         first.append(("U, image", rgb // 2, "nothing to factorize" if not explanation.factors else "no sounding factor"))
-    first.append(("outlined", draw.overlay(rgb, scene, strip=False), "" if scene.objects else f"nothing: {scene.verdict}"))
+    first.append(("outlined", draw.overlay(rgb, scene, strip=False), "" if scene.objects else draw.VERDICT_WORDS[scene.verdict]))
     second = [("sound, and U on it" if view is not None else "sound", sound_picture(explanation.window, view), "")]
     if view is not None:
         second.append(("nearest words, image (cosine of V)", bars(view.seen_words, TILE, spectrogram_tall), ""))

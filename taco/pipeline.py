@@ -13,13 +13,13 @@ import torch
 from taco.backbones import build_anchors, load_backbones
 from taco.backbones.base import Backbones
 from taco.backbones.together import EncodedTogether
-from taco.concepts import Heard, SoundPart, name_concepts
+from taco.concepts import Heard, listen, name_concepts, pooled_sound, told
 from taco.config import TacoConfig
 from taco.factorization import factorize
 from taco.segmentation import load_segmenter
 from taco.segmentation.base import Segmenter
 from taco.spectral import sound_parts, structure
-from taco.types import AudioWindow, Factorization, ImageFeatures, SoundingScene, Tokens, VideoFrame
+from taco.types import AudioWindow, Factorization, ImageFeatures, SoundingScene, Tokens, VideoFrame, WordScore
 
 
 class TacoPipeline:
@@ -58,6 +58,8 @@ class TacoPipeline:
         self._last: Factorization | None = None
         self.heard: Heard | None = None
         self._heard_ns = 0
+        if hasattr(self.segmenter, "reset"):
+            self.segmenter.reset()
         self._generator = torch.Generator().manual_seed(seed)
 
     def warm_up(self, size: tuple[int, int] = (480, 640)) -> dict[str, float]:
@@ -93,11 +95,17 @@ class TacoPipeline:
         hear = hear or self.backbones.audio.encode
 
         def parts():
-            found, level = sound_parts(window), window.level_dbfs
-            return found and tuple(SoundPart(hear(part), part.level_dbfs - level) for part in found)
+            return [hear(part) for part in sound_parts(window) or ()]
 
         concepts = self.config.concepts
         return name_concepts(factorization, features.tokens, audio, self.anchors, concepts, before, elapsed_s, parts)
+
+    def told(self, audio: Tokens) -> tuple[WordScore, ...]:
+        """What is heard, in view or not: words, and names of sounds without one, with probabilities, best first."""
+        component, count, encoder = pooled_sound(audio), self.config.concepts.n_heard, self.backbones.audio
+        if hasattr(encoder, "heard"):
+            return encoder.heard(component, count)
+        return told(listen(component, self.anchors), self.anchors.words, count)
 
     @torch.inference_mode()
     def process(self, frame: VideoFrame, window: AudioWindow, together: EncodedTogether | None = None) -> SoundingScene:
@@ -118,7 +126,7 @@ class TacoPipeline:
             return scene("silent")
         if structure(window) < self.config.concepts.min_structure:
             self._last = self.heard = None
-            return scene("rejected")
+            return scene("unknown")
         with _timed(times, "image"):
             features = together.image(frame) if together else self.backbones.image.encode(frame)
         hear = together.sound if together else self.backbones.audio.encode
@@ -142,12 +150,13 @@ class TacoPipeline:
             heard = self.name(window, features, audio, factorization, self.heard, elapsed_s, hear)
             self.heard, self._heard_ns = heard, frame.stamp_ns
             sound_map = _sound_map(factorization, audio)
-        found = {"factorization": factorization, "sound_map": sound_map}
+        found = {"factorization": factorization, "sound_map": sound_map, "heard": self.told(audio)}
         if not heard.concepts:
-            return scene("rejected", heard.score, **found)
+            known = heard.sound is not None and heard.sound.known
+            return scene("not_in_view" if known else "unknown", heard.score, **found)
         with _timed(times, "segment"):
             masks = self.segmenter.segment(frame, features, factorization, heard.concepts, self.anchors)
-        verdict = "sounding" if masks.objects else "rejected"
+        verdict = "sounding" if any(thing.mask.any() for thing in masks.objects) else "no_mask"
         return scene(verdict, heard.score, objects=masks.objects, confidence=masks.confidence, **found)
 
     def close(self) -> None:

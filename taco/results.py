@@ -47,6 +47,7 @@ def record_of(scene: SoundingScene, index: int) -> dict:
         "level_dbfs": round(float(scene.level_dbfs), 2),
         "sounding_score": round(float(scene.sounding_score), 4),
         "verdict": scene.verdict,
+        "heard": [[word, round(p, 4)] for word, p in scene.heard],
         "mask": f"masks/{index:06d}.png" if scene.objects else None,
         "objects": [
             {
@@ -66,9 +67,17 @@ def record_of(scene: SoundingScene, index: int) -> dict:
 
 
 def scene_of(record: dict) -> SoundingScene | None:
-    """The scene of a line; None for a frame that was skipped."""
-    if record["verdict"] == "skipped":
-        return None
+    """The scene of a line; None for a frame that was skipped. MediaError where the line is none of ours."""
+    try:
+        return None if record["verdict"] == "skipped" else _scene_of(record)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        said = f"{type(error).__name__} {' '.join(str(error).split())}"
+        raise MediaError(
+            f"objects.jsonl: wanted a line of taco segment of this version, got {said}; make it again with --overwrite"
+        ) from None
+
+
+def _scene_of(record: dict) -> SoundingScene:
     size = tuple(record["size"])
     things = tuple(
         SoundingObject(
@@ -77,13 +86,14 @@ def scene_of(record: dict) -> SoundingScene | None:
         for item in record["objects"]
     )
     head = (record["stamp_ns"], size, *record["window_ns"], record["level_dbfs"], record["sounding_score"], record["verdict"])
-    return SoundingScene(*head, objects=things, stage_ms=record["stage_ms"])
+    heard = tuple((word, p) for word, p in record["heard"])
+    return SoundingScene(*head, objects=things, stage_ms=record["stage_ms"], heard=heard)
 
 
 def skipped(stamp_ns: int, index: int, why: str) -> dict:
     """The line of a frame without usable sound."""
     head = {"frame": index, "time_s": round(stamp_ns / 1e9, 6), "stamp_ns": int(stamp_ns)}
-    return {**head, "verdict": "skipped", "reason": why, "mask": None, "objects": []}
+    return {**head, "verdict": "skipped", "reason": why, "heard": [], "mask": None, "objects": []}
 
 
 def light(record: dict) -> dict:

@@ -1,20 +1,20 @@
-"""What a sound window is made of: is it more than steady noise, and which parts of it are struck, which are held?"""
+"""What a sound window is made of: is it more than steady noise, and and can it be taken apart into two sounds?"""
 
 from __future__ import annotations
 
+import functools
 import math
 
-import cv2
 import numpy as np
 import torch
 
-from taco.audio import resample
+from taco.audio import mel_bank, resample
 from taco.types import AudioWindow
 
 RATE = 16000  # Hz at which noise is judged
 FRAME_S = 0.032  # of the spectra that noise is judged by
-PART_FRAME_S = 0.064  # of the spectra that are taken apart
-STRETCH, BAND = 17, 17  # spectra, and frequencies, over which a part is smoothed: 0.27 s and 250 Hz
+PART_FRAME_S = 0.032  # of the spectra that are taken apart
+BANDS, ROUNDS = 64, 80  # of the spectrogram that is taken apart, and how often its two components are improved
 LEAST_DB = -16.0  # a part this much weaker than the whole is a trace, not a sound of its own
 FLOOR = 1e-12
 EXPONENTIAL = -0.5772  # mean of the logarithm of an exponential variable of mean 1: minus Euler's constant
@@ -42,26 +42,43 @@ def structure(window: AudioWindow) -> float:
 
 
 def sound_parts(window: AudioWindow) -> tuple[AudioWindow, AudioWindow] | None:
-    """The held (harmonic) and the struck (percussive) part, which add up to the window; None where it has but one of them.
+    """The window taken apart into the two sounds that explain it best, which add up to it; None where one of them is but a trace.
 
-    A held sound is smooth along time, a struck one along frequency (Ono et al. 2008; Fitzgerald 2010): each bin is
-    shared out by the squares of its running geometric means in the two directions. A part counts down to 16 dB below the whole.
+    Non-negative factorization of the spectrogram into two components (Kullback-Leibler, multiplicative updates: Lee and Seung
+    2001), each of which keeps its share of every bin. What sounds together and alike stays together: a voice and a bell
+    come apart, two violins do not. Deterministic. Takes about 10 ms; a part counts down to 16 dB below the whole.
     """
     size = round(PART_FRAME_S * window.sample_rate / 4) * 4
     if len(window.samples) < 2 * size:
         return None
     spectra = _spectra(window.samples, size)
-    logs = np.log(spectra.abs().numpy() + 1e-5)
-    held = cv2.blur(logs, (STRETCH, 1), borderType=cv2.BORDER_REPLICATE)
-    struck = cv2.blur(logs, (1, BAND), borderType=cv2.BORDER_REPLICATE)
-    share = torch.sigmoid(2.0 * torch.from_numpy(held - struck))
+    bands = _bands(size, window.sample_rate)
+    power = bands @ spectra.abs().square()
+    rough = _factorized((power + 1e-9).sqrt())
+    share = bands.T @ rough / bands.sum(0)[:, None].clamp_min(FLOOR)
     hann = torch.hann_window(size)
-    harmonic = torch.istft(spectra * share, size, size // 4, window=hann, length=len(window.samples)).numpy()
+    first = torch.istft(spectra * share, size, size // 4, window=hann, length=len(window.samples)).numpy()
     parts = tuple(
         AudioWindow(np.clip(part, -1, 1).astype(np.float32), window.sample_rate, window.start_ns)
-        for part in (harmonic, window.samples - harmonic)
+        for part in (first, window.samples - first)
     )
     return parts if all(part.level_dbfs - window.level_dbfs >= LEAST_DB for part in parts) else None
+
+
+def _factorized(values: torch.Tensor) -> torch.Tensor:
+    """(bands, frames) >= 0 -> the share of the first of two components in each, in [0, 1]."""
+    random = torch.Generator().manual_seed(0)
+    shapes, courses = torch.rand(len(values), 2, generator=random) + 0.1, torch.rand(2, values.shape[1], generator=random) + 0.1
+    for _ in range(ROUNDS):
+        courses = courses * (shapes.T @ (values / (shapes @ courses + FLOOR))) / shapes.sum(0)[:, None]
+        shapes = shapes * ((values / (shapes @ courses + FLOOR)) @ courses.T) / courses.sum(1)
+    return shapes[:, :1] * courses[:1] / (shapes @ courses + FLOOR)
+
+
+@functools.lru_cache(4)
+def _bands(size: int, rate: int) -> torch.Tensor:
+    """(BANDS, size // 2 + 1) overlapping triangles, as wide as critical bands are."""
+    return torch.from_numpy(mel_bank(rate, size, BANDS))
 
 
 def _spectra(samples: np.ndarray, size: int, centered: bool = True) -> torch.Tensor:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from taco.errors import ShapeError, ValueRangeError
@@ -161,6 +160,21 @@ class ImageFeatures:
 
 
 @dataclass(frozen=True, slots=True)
+class Kinds:
+    """Kinds by which an encoder knows the words ("dog" by its breeds). vectors: (L, C). words: (L,) long, the word of each."""
+
+    vectors: Tensor
+    words: Tensor
+
+    def __post_init__(self):
+        check_tensor("Kinds.vectors", self.vectors, 2)
+        if self.words.shape != self.vectors.shape[:1] or self.words.is_floating_point():
+            raise ShapeError(
+                f"Kinds.words: wanted {len(self.vectors)} whole numbers, got {_shape(self.words)} {self.words.dtype}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Anchors:
     """The word bank in both spaces (paper section 3.3, semantic anchors).
 
@@ -168,7 +182,9 @@ class Anchors:
     (..., C_a) to (..., D_a) before they are compared; None means the identity.
     audio_logit_scale: factor on the audio cosines (exp of CLAP's logit scale). visual_logit_scale: the
     same for the image (exp of CLIP's); None where products with the visual rows are logits themselves.
-    visual_others: (L, C_v) vectors of things that are not in the bank, which a factor may show instead.
+    visual_others: (L, C_v) vectors of things that are not in the bank, which a factor may show instead; audio_others: (L', D_a)
+    the same for what may be heard instead, the last of them "nothing that has a name". visual_kinds: where a word has several
+    vectors of its own; ``visual`` is then their mean.
     """
 
     words: tuple[str, ...]
@@ -178,6 +194,8 @@ class Anchors:
     audio_logit_scale: float = 1.0
     visual_logit_scale: float | None = None
     visual_others: Tensor | None = None
+    audio_others: Tensor | None = None
+    visual_kinds: Kinds | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "words", tuple(self.words))
@@ -186,8 +204,9 @@ class Anchors:
         sizes = (len(self.words), self.visual.shape[0], self.audio.shape[0])
         if len(set(sizes)) != 1:
             raise ShapeError(f"Anchors: wanted as many words as visual and audio rows, got {sizes}")
-        if self.visual_others is not None:
-            check_tensor("Anchors.visual_others", self.visual_others, 2)
+        for name in ("visual_others", "audio_others"):
+            if getattr(self, name) is not None:
+                check_tensor(f"Anchors.{name}", getattr(self, name), 2)
         if not self.words:
             raise ValueRangeError("Anchors.words: wanted at least one word, got an empty word bank")
         if not (math.isfinite(self.audio_logit_scale) and self.audio_logit_scale > 0):
@@ -267,9 +286,9 @@ class Concept:
 class SoundingObject:
     """One outlined, named sound source.
 
-    mask: (H, W) bool at image size, at least one pixel set. box: (x, y, width, height) px of the
-    mask. labels: words with scores in [0, 1], best first. score: in [0, 1]. id: stable over
-    frames where a tracker ran, else the 1-based index in its scene.
+    mask: (H, W) bool at image size; without any pixel where the thing is known to be there but no outline was
+    found. box: (x, y, width, height) px of the mask or, without one, of the place. labels: words with scores in [0, 1],
+    best first. score: in [0, 1]. id: stable over frames where a tracker ran, else the 1-based index in its scene.
     """
 
     id: int
@@ -298,6 +317,11 @@ class SoundingObject:
         box = (int(xs[0]), int(ys[0]), int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1))
         return cls(id, tuple(labels), float(score), mask, box)
 
+    @classmethod
+    def from_box(cls, box: tuple[int, int, int, int], size: tuple[int, int], labels, score: float, id: int = 1) -> SoundingObject:
+        """An object without an outline: an empty mask of ``size`` (height, width), and the box (x, y, width, height)."""
+        return cls(id, tuple(labels), float(score), np.zeros(size, bool), tuple(map(int, box)))
+
     @property
     def label(self) -> str:
         """The best word."""
@@ -305,9 +329,14 @@ class SoundingObject:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """(x, y) centroid of the mask in pixels."""
-        ys, xs = np.nonzero(self.mask)
-        return float(xs.mean()), float(ys.mean())
+        """(x, y) px: centroid of the mask, or the middle of the box where the mask is empty."""
+        (ys, xs), (x, y, w, h) = np.nonzero(self.mask), self.box
+        return (float(xs.mean()), float(ys.mean())) if len(ys) else (x + (w - 1) / 2, y + (h - 1) / 2)
+
+
+# sounding; silent: below the level gate; unknown: heard, but no word of the bank fits it; not_in_view: a word of the
+# bank is heard, nothing in view fits; no_mask: heard and seen, but no outline was found (an object has an empty mask).
+VERDICTS = ("sounding", "silent", "unknown", "not_in_view", "no_mask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,10 +345,11 @@ class SoundingScene:
 
     stamp_ns: the image's stamp. size: (height, width) px. window_start_ns, window_end_ns: the sound
     used. level_dbfs: its level in [-200, 0]. sounding_score: in [0, 1], how sure we are that
-    something in view is heard. verdict: "sounding", "silent" (below the level gate) or
-    "rejected" (heard, but nothing in view fits). confidence: (H, W) float32 in [0, 1].
+    something in view is heard. verdict: one of ``VERDICTS``. confidence: (H, W) float32 in [0, 1].
     sound_map: (frequency, time) float32 in [0, 1], activation of the sounding factor on the sound.
     stage_ms: milliseconds by stage. factorization: for explanations and warm starts; None when silent.
+    heard: what is heard in the window, whatever is in view: words with probabilities in [0, 1], best first,
+    also of sounds without a word in the bank.
     """
 
     stamp_ns: int
@@ -334,10 +364,15 @@ class SoundingScene:
     sound_map: np.ndarray | None = None
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     factorization: Factorization | None = None
+    heard: tuple[WordScore, ...] = ()
 
     def __post_init__(self):
-        if self.verdict not in ("sounding", "silent", "rejected"):
-            raise ValueRangeError(f"SoundingScene.verdict: wanted sounding, silent or rejected, got {self.verdict!r}")
+        if self.verdict not in VERDICTS:
+            raise ValueRangeError(f"SoundingScene.verdict: wanted {', '.join(VERDICTS)}, got {self.verdict!r}")
+        object.__setattr__(self, "heard", tuple((word, float(p)) for word, p in self.heard))
+        chances = [p if word and 0.0 <= p <= 1.0 else math.nan for word, p in self.heard]
+        if any(map(math.isnan, chances)) or chances != sorted(chances, reverse=True):
+            raise ValueRangeError(f"SoundingScene.heard: wanted words with probabilities of 0 to 1, best first, got {self.heard}")
         if not 0.0 <= self.sounding_score <= 1.0:
             raise ValueRangeError(f"SoundingScene.sounding_score: wanted 0 to 1, got {self.sounding_score}")
         for thing in self.objects:
@@ -352,7 +387,13 @@ class SoundingScene:
         return out
 
 
-def as_float_tensor(value) -> Tensor:
-    """A float32 tensor of ``value`` (numpy array or tensor); other float tensors keep their dtype."""
-    tensor = torch.as_tensor(value)
-    return tensor if tensor.is_floating_point() else tensor.float()
+@dataclass(frozen=True, slots=True)
+class WordSource:
+    """What ear and eye call a word. ear, eye: names of their classes, empty on the side that doesn't know the word, and
+    ("any words",) where a model takes words as they are. ear_models, eye_models: the models that the classes belong to."""
+
+    word: str
+    ear: tuple[str, ...] = ()
+    eye: tuple[str, ...] = ()
+    ear_models: tuple[str, ...] = ()
+    eye_models: tuple[str, ...] = ()

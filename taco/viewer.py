@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from taco.draw import VERDICT_COLOURS, colour_of
+from taco.draw import VERDICT_COLOURS, VERDICT_WORDS, colour_of
 from taco.errors import MediaError, MissingPackageError
 from taco.types import SoundingScene
 
@@ -23,6 +23,16 @@ def mask_png(scene: SoundingScene) -> bytes:
     for index, thing in enumerate(scene.objects[:255]):
         tint[index + 1] = (*colour_of(thing.id)[::-1], 128)
     return cv2.imencode(".png", tint[scene.instance_mask()], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+def _line(scene: SoundingScene) -> str:
+    """The words of a frame without scores, so that the log gets a line only where they change."""
+    outcome = VERDICT_WORDS[scene.verdict]
+    if scene.verdict == "silent":
+        return outcome
+    heard = ", ".join(word for word, _ in scene.heard[:2]) or "something"
+    outlined = ", ".join(sorted({thing.label for thing in scene.objects}))
+    return f"{outlined} (heard: {heard})" if scene.verdict == "sounding" else f"heard: {heard} - {outcome}"
 
 
 def rerun_sdk():
@@ -100,7 +110,7 @@ class Viewer:
             stream.log("sound/map", rr.DepthImage(scene.sound_map.astype(np.float32), colormap="inferno", depth_range=(0.0, 1.0)))
         stream.log("sound/level", rr.Scalars(max(scene.level_dbfs, QUIETEST_DBFS)))
         stream.log("score/sounding", rr.Scalars(scene.sounding_score))
-        words = ", ".join(sorted({thing.label for thing in scene.objects})) or scene.verdict
+        words = _line(scene)
         if words != self._words:
             self._words = words
             stream.log("words", rr.TextLog(words, level="INFO", color=VERDICT_COLOURS[scene.verdict]))

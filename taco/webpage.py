@@ -7,9 +7,10 @@ import html
 import json
 from pathlib import Path
 
-from taco.draw import VERDICT_COLOURS, colour_of
+from taco.draw import VERDICT_COLOURS, VERDICT_WORDS, colour_of
 from taco.media import atomic
 
+HEARD = 4  # words of a frame that the page shows
 PAGE = Path(__file__).with_name("view.html")
 
 
@@ -21,6 +22,7 @@ def write_page(path: Path, name: str, records: list[dict], picture: Path) -> Pat
             "v": record["verdict"],
             "s": record.get("sounding_score", 0.0),
             "l": record.get("level_dbfs", -200.0),
+            "h": record["heard"][:HEARD],
             "o": [{"i": thing["id"], "w": thing["label"], "p": thing["score"]} for thing in record.get("objects", [])],
         }
         for record in records
@@ -34,7 +36,8 @@ def write_page(path: Path, name: str, records: list[dict], picture: Path) -> Pat
         f'<video controls src="data:video/mp4;base64,{data}"></video>' if moving else f'<img src="data:image/png;base64,{data}">'
     )
     page = PAGE.read_text(encoding="utf-8").replace("@TITLE@", html.escape(name))
-    for key, value in (("@FRAMES@", frames), ("@COLOURS@", colours), ("@VERDICTS@", verdicts)):
+    parts = {"@FRAMES@": frames, "@COLOURS@": colours, "@VERDICTS@": verdicts, "@OUTCOMES@": VERDICT_WORDS}
+    for key, value in parts.items():
         page = page.replace(key, json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))
     with atomic(path) as part:
         part.write_text(page.replace("@PICTURE@", tag), encoding="utf-8")

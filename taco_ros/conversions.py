@@ -56,14 +56,24 @@ def restore_scene(scene: SoundingScene, rotation: int, mirror: bool) -> Sounding
     """A scene of an ``oriented`` image in the pixels of the camera's own image, so that it fits its header and CameraInfo."""
     if not rotation and not mirror:
         return scene
-    things = (
-        (thing, SoundingObject.from_mask(restored(thing.mask, rotation, mirror), thing.labels, thing.score, thing.id))
+    objects = tuple(
+        dataclasses.replace(
+            thing, mask=restored(thing.mask, rotation, mirror), box=_restored_box(thing.box, scene.size, rotation, mirror)
+        )
         for thing in scene.objects
     )
-    objects = tuple(dataclasses.replace(old, mask=new.mask, box=new.box) for old, new in things)
     confidence = scene.confidence if scene.confidence is None else restored(scene.confidence, rotation, mirror)
     size = scene.size[::-1] if rotation in (90, 270) else scene.size
     return dataclasses.replace(scene, size=tuple(size), objects=objects, confidence=confidence)
+
+
+def _restored_box(box, size: tuple[int, int], rotation: int, mirror: bool) -> tuple[int, int, int, int]:
+    """Undo ``oriented`` for a box (x, y, width, height) in an oriented image of ``size`` (height, width)."""
+    (x, y, w, h), (high, wide) = box, size
+    x = wide - x - w if mirror else x
+    for _ in range(rotation // 90):  # a quarter turn back: what was on the right comes to the top
+        x, y, w, h, high, wide = y, wide - x - w, h, w, wide, high
+    return x, y, w, h
 
 
 def image_message(pixels: np.ndarray, encoding: str, header) -> Image:
@@ -126,6 +136,9 @@ def scene_message(scene: SoundingScene, header, places: Mapping[int, object] | N
         audio_window_end=ns_to_stamp(scene.window_end_ns),
         level=float(scene.level_dbfs),
         sounding_score=float(scene.sounding_score),
+        verdict=scene.verdict,
+        heard=[word for word, _ in scene.heard],
+        heard_scores=array.array("f", [score for _, score in scene.heard]),
         objects=[object_message(thing, header, places.get(thing.id)) for thing in scene.objects],
     )
 
@@ -140,7 +153,14 @@ def tracks_message(tracks: Iterable[Track], header) -> SoundingTrackArray:
 
 
 def scene_from_message(message: SoundingObjectArray, size: tuple[int, int]) -> SoundingScene:
-    """The way back, for viewers and tests: masks at image ``size`` (height, width)."""
+    """The way back, for viewers and tests: masks at image ``size`` (height, width).
+
+    MessageError with reason ``objects`` where ``heard`` and its scores do not fit together; ValueRangeError and ShapeError as
+    SoundingScene and SoundingObject raise them.
+    """
+    if len(message.heard) != len(message.heard_scores):
+        got = f"{len(message.heard)} and {len(message.heard_scores)}"
+        raise MessageError("objects", f"objects: wanted as many heard_scores as heard, got {got}")
     objects = []
     for thing in message.objects:
         box, crop = thing.bounding_box, thing.mask
@@ -157,6 +177,7 @@ def scene_from_message(message: SoundingObjectArray, size: tuple[int, int]) -> S
         stamp_to_ns(message.audio_window_end),
         message.level,
         message.sounding_score,
-        "sounding" if objects else "silent",
+        message.verdict,
         tuple(objects),
+        heard=tuple(zip(message.heard, map(float, message.heard_scores))),
     )

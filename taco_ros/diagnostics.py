@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from statistics import median
+from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from taco_ros.statistics import Statistics
 
+if TYPE_CHECKING:
+    from taco.types import SoundingScene
+
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 SKEW_WARNING_S = 0.2
+HEARD = 3  # words of the newest image that are told
 DROPS = (
     "replaced",
     "out_of_order",
@@ -76,8 +81,10 @@ def input_status(name: str, what: str, source, statistics: Statistics, active: b
     return status(name, WARN, line + (f"; {hint}" if hint else ""), values)
 
 
-def stream_status(name: str, statistics: Statistics, state: str) -> DiagnosticStatus:
-    """Status of the processing: rates, ages, drops by reason, skew, times of the stages."""
+def stream_status(name: str, statistics: Statistics, state: str, newest: SoundingScene | None = None) -> DiagnosticStatus:
+    """Status of the processing: rates, ages, verdicts, the newest scene's words, drops by reason, skew, times of the stages."""
+    from taco.types import VERDICTS  # brings torch, which the microphone's node does without
+
     counts = statistics.counts()
     skew = skew_s(statistics)
     values = {
@@ -89,7 +96,10 @@ def stream_status(name: str, statistics: Statistics, state: str) -> DiagnosticSt
         "iterations": statistics.percentile("iterations", 0.5),
         "time_jumps": counts.get("time_jumps", 0),
     }
-    values |= {f"verdict.{verdict}": counts.get(verdict, 0) for verdict in ("sounding", "silent", "rejected")}
+    values |= {f"verdict.{verdict}": counts.get(verdict, 0) for verdict in VERDICTS}
+    heard = newest.heard[:HEARD] if newest else ()
+    values["verdict"] = newest.verdict if newest else None
+    values["heard"] = ", ".join(f"{word} {score:.2f}" for word, score in heard) or ("nothing" if newest else None)
     values |= {f"dropped.{reason}": counts.get(reason, 0) for reason in DROPS}
     stages = ("convert", "image", "sound", "factorize", "name", "segment", "publish")
     values |= {f"{stage}_ms": statistics.percentile(f"stage.{stage}", 0.5) for stage in stages}

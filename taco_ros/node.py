@@ -358,8 +358,9 @@ class TacoNode(LifecycleNode):
             ).values
             yield self._say(entry)
         self.statistics.set("replaced", self.worker.mailbox.replaced)
-        yield self._say(diagnostics.stream_status(f"{name}: stream", self.statistics, state))
         processor = self.processor
+        newest = processor.newest if processor is not None else None
+        yield self._say(diagnostics.stream_status(f"{name}: stream", self.statistics, state, newest))
         values = {"memory_mb": diagnostics.memory_mb(), "device": self.config.models.device}
         if processor is not None and processor.pipelines:
             values |= {"models": processor.models, "words": len(processor.words), "device": processor.device}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,12 +43,13 @@ class Processor:
     """Owns the pipelines, one per camera, which share models and sound. Only the models' thread may call it.
 
     audio: the ring that the sound callback fills. now_ns: the node's clock. warn: called with (reason, line) for
-    every image that could not be used; it counts and logs.
+    every image that could not be used; it counts and logs. newest: the last scene of any camera, None before the first.
     """
 
     def __init__(self, config: TacoConfig, audio: AudioBuffer, statistics: Statistics, now_ns: Callable, warn: Callable):
         self.config = config
         self.audio = audio
+        self.newest: SoundingScene | None = None
         self._statistics, self._now_ns, self._warn = statistics, now_ns, warn
         self._last_stamp_ns: dict[str, int] = {}
         names = config.node.cameras or ("",)
@@ -105,6 +107,7 @@ class Processor:
 
     def reset(self) -> None:
         """A new time line: forget the last frames and tracks."""
+        self.newest = None
         self._last_stamp_ns.clear()
         for pipeline, tracker in zip(self.pipelines.values(), self._trackers.values()):
             pipeline.reset()
@@ -200,6 +203,7 @@ class Processor:
         if scene.factorization is not None:
             self._statistics.sample("iterations", scene.factorization.iterations)
         self._statistics.count(scene.verdict)
+        self.newest = dataclasses.replace(scene, objects=(), confidence=None, sound_map=None, factorization=None)
         rgb = restored(frame.rgb, node.rotation, node.mirror) if node.rotation or node.mirror else frame.rgb
         return Result(item.camera, item.message.header, rgb, scene, tracker.tracks)
 

@@ -135,10 +135,13 @@ class Targets:
         except MessageError as error:
             self._warn(error.reason, str(error))
         for thing in scene.objects:
+            outlined = thing.mask.any()
             try:
-                rays[thing.id] = geometry.centre_ray(camera, thing.mask, config.rectified)
+                rays[thing.id] = geometry.centre_ray(camera, thing.mask if outlined else _box_mask(thing), config.rectified)
             except TacoError as error:
                 self._warn("camera_info", str(error))
+                continue
+            if not outlined:  # the box of a map tells the direction; it holds too much else to measure a range in it
                 continue
             try:
                 if depth is not None:
@@ -218,6 +221,14 @@ class Targets:
         gone = [Marker(header=header, ns=name, id=id, action=Marker.DELETE) for name, id in sorted(self._shown - shown)]
         self._shown = shown
         return MarkerArray(markers=gone + markers)
+
+
+def _box_mask(thing) -> np.ndarray:
+    """(H, W) bool: the box of an object without an outline."""
+    mask = np.zeros(thing.mask.shape, bool)
+    x, y, w, h = thing.box
+    mask[y : y + h, x : x + w] = True
+    return mask
 
 
 def camera_of(info: CameraInfo) -> geometry.Camera:

@@ -20,6 +20,7 @@ FLOORS = {
     "taco.packages": 2,
     "taco.spectral": 3,
     "taco.weights": 3,
+    "taco.engines": 4,
     "taco.factorization": 3,
     "taco.concepts": 4,
     "taco.backbones": 4,
@@ -57,6 +58,10 @@ VENDORS = {
     "rosbags": {"taco/bags.py", "taco_ros"},
     "rclpy": {"taco_ros"},
     "sounddevice": {"taco_ros", "taco/commands/doctor.py"},
+    "onnx": {"taco/engines.py"},
+    "onnxruntime": {"taco/engines.py"},
+    "openvino": {"taco/engines.py"},
+    "tflite": {"taco/backbones"},
 }
 
 
@@ -110,7 +115,9 @@ def test_vendors_stay_in_their_adapters(path):
 def test_core_imports_without_ros_and_without_vendors():
     code = (
         "import sys; import taco.types, taco.config, taco.audio, taco.factorization, taco.concepts, taco.segmentation.base; "
-        "bad = {'rclpy', 'open_clip', 'transformers', 'av', 'timm', 'torchvision'} & set(sys.modules); assert not bad, bad"
+        "vendors = {'rclpy', 'open_clip', 'transformers', 'av', 'timm', 'torchvision'}; "
+        "engines = {'onnx', 'onnxruntime', 'openvino', 'tflite'}; "
+        "bad = (vendors | engines) & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

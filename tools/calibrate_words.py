@@ -1,4 +1,4 @@
-"""Measure where each word of the embedded models stands while other things sound: two columns of embedded_words.csv.
+"""Measure where each word of musicnn and BirdNET stands while other things sound: two columns of embedded_words.csv.
 
 Run: .venv/bin/python tools/calibrate_words.py [--write]. Needs ai-edge-litert for BirdNET's words. Sounds: every recording of the
 stamps that is not in the test split, seven animals, the General MIDI programs that the test split does not use, drums and noises.
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from taco.backbones import embedded
-from taco.backbones.sounds import EmbeddedAudioEncoder
 from taco.config import ModelsConfig
 from taco.errors import MediaError
 from taco.evaluation.soundfont import RATE
@@ -24,7 +23,7 @@ ANIMALS = ("rooster", "frog", "owl", "cow", "cat", "pig", "sheep")
 
 def sounds(sources: StampSources, rng: np.random.Generator):
     """(word it is a sound of or "", one second of it at 48 kHz)."""
-    known = {entry.source: entry for entry in catalogue() if entry.role == "sound"}
+    known = {entry.source: entry for entry in catalogue("instruments") if entry.role == "sound"}
     names = sorted(path.relative_to(sources._root).as_posix() for path in sources._root.rglob("*.ogg"))
     names = [name for name in names if "_desc" not in name and not name.startswith("symbols")]
     names += [f"animals:{name}.mp3" for name in ANIMALS]
@@ -55,29 +54,41 @@ def sounds(sources: StampSources, rng: np.random.Generator):
         yield "", coloured_noise(SOUND_RATE, slope, rng) * LEVEL
 
 
+def plain_logits(encoder, window: AudioWindow) -> dict[str, float]:
+    """Each word's logit as its model gives it, the greater where two know it."""
+    out: dict[str, float] = {}
+    values, at = encoder.encode(window).values.mean(0), 0
+    for head in encoder._heads:
+        deviations = head.logits(values[at : at + head.dim]) / head.gain + head.offset
+        for word, value in zip(head.words, deviations * head._deviations + head._means):
+            out[word] = max(out.get(word, -np.inf), float(value))
+        at += head.dim
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="put the numbers into the table")
     args = parser.parse_args()
     models = ModelsConfig(audio="musicnn+birdnet", allow_download=True)
-    real = embedded.load(models).audio
-    plain = EmbeddedAudioEncoder(real._heads, dict.fromkeys(real.words, (0.0, 1.0)))  # logits as the models give them
+    encoder = embedded.load(models).audio
     rng, owners, logits = np.random.default_rng(7), [], []
     for word, samples in sounds(StampSources(), rng):
         noisy = np.clip(samples + coloured_noise(SOUND_RATE, 0.5, rng) * LEVEL * NOISE_FLOOR, -1, 1).astype(np.float32)
         owners.append(word)
-        logits.append(plain.word_logits(plain.encode(AudioWindow(noisy, SOUND_RATE, 0)).values.mean(0)))
-    table = torch.stack(logits)
+        logits.append(plain_logits(encoder, AudioWindow(noisy, SOUND_RATE, 0)))
+    words = list(logits[0])
+    table = torch.tensor([[row[word] for word in words] for row in logits])
     path = embedded.Path(embedded.__file__).parent / "embedded_words.csv"
     lines = path.read_text().splitlines()
     out = []
     for line in lines:
         row = next(csv.reader([line]))
-        if line.startswith("#") or row[0] not in plain.words:
+        if line.startswith("#") or row[0] not in words:
             out.append(line)
             continue
-        other = table[[owner != row[0] for owner in owners], plain.words.index(row[0])]
-        out.append(",".join([*row[:4], f"{other.mean():.2f}", f"{other.std():.2f}"]))
+        other = table[[owner != row[0] for owner in owners], words.index(row[0])]
+        out.append(",".join([*row[:6], f"{other.mean():.2f}", f"{other.std():.2f}"]))
         print(out[-1])
     print(f"{len(owners)} sounds")
     if args.write:

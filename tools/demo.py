@@ -1,8 +1,8 @@
-"""`make demo`: the real graph as separate processes over the real middleware, on scenes of real photographs and sounds.
+"""`make demo`: the real graph as separate processes over the real middleware, on scenes of a robot's day.
 
 A player publishes camera images at 10 Hz and sound at 20 Hz, `taco_node` answers, a recorder listens. Afterwards
 the answers are held against the truth and against simpler methods on the same frames. Results: build/demo.
-Exit status 1 where the graph failed or nothing was found. BIRDNET=1 adds animals (its weights are non-commercial).
+Exit status 1 where the graph failed or nothing was found. BIRDNET=1 joins a second ear for animals (non-commercial weights).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import demo_report  # noqa: E402
 import demo_score  # noqa: E402
 import demo_show  # noqa: E402
 
@@ -38,13 +39,15 @@ from taco.types import AudioChunk, SoundingObject, SoundingScene  # noqa: E402
 
 OUT = ROOT / "build/demo"
 BIRDNET = os.environ.get("BIRDNET", "") not in ("", "0")
-SETTINGS = {"models.audio": "musicnn+birdnet" if BIRDNET else "musicnn", "models.threads": 1}
+SETTINGS = {"models.threads": 1} | ({"models.audio": "yamnet+birdnet"} if BIRDNET else {})
 RIVALS = {
     "TACO, forced": "taco",  # each frame by itself and never "nothing", as the rivals
     "late fusion": "late-fusion",
     "A-prompt": "a-fcclip",
     "true word (ceiling)": "true-word",
 }
+RIVAL_FRAMES = 40  # that the rivals are shown, evenly out of those that the node answered: the demo has to end soon
+SHEET_SHARES = (0.25, 0.6, 0.95)  # of a scene's answers that are judged: the frames on the contact sheet
 NS = 1_000_000_000
 
 
@@ -58,13 +61,12 @@ def progress(label: str, done: int, total: int) -> None:
 
 def prepare() -> tuple[Path, list]:
     """The show as a video file and its truth; made once."""
-    made_of = [ROOT / "tools/demo_show.py", ROOT / "taco/media/writing.py", ROOT / "taco/evaluation/stamp_sources.py"]
-    key = f"{hash_of(made_of)}-{int(BIRDNET)}"
+    key = hash_of([ROOT / "tools/demo_show.py", ROOT / "taco/media/writing.py", ROOT / "taco/evaluation/stamp_sources.py"])
     video, truth = OUT / f"show-{key}.mp4", OUT / f"show-{key}.pkl"
     if not (video.exists() and truth.exists()):
         print("[1/4] scenes of real photographs and sounds, made once", flush=True)
         fetch()
-        moments = demo_show.make(StampSources(), video, demo_show.scenes(BIRDNET), lambda n, m: progress("frames", n, m))
+        moments = demo_show.make(StampSources(), video, demo_show.scenes(), lambda n, m: progress("frames", n, m))
         with atomic(truth) as scratch:
             scratch.write_bytes(pickle.dumps(moments))
     return video, pickle.loads(truth.read_bytes())
@@ -181,45 +183,28 @@ def answers_of(recorded: dict, moments: list) -> list[tuple]:
     return out
 
 
-def mask_of(result: dict | None) -> np.ndarray | None:
-    """(H, W) bool of the best object, None where there is none."""
-    if not result or not result["objects"]:
-        return None
-    return whole_mask(result["objects"][0])
-
-
-def whole_mask(thing: dict) -> np.ndarray:
-    """(H, W) bool of a recorded object."""
-    x, y, w, h = thing["box"]
-    mask = np.zeros(demo_show.SIZE, bool)
-    mask[y : y + h, x : x + w] = np.unpackbits(thing["mask"], count=w * h).reshape(h, w).astype(bool)
-    return mask
-
-
 def scene_of(result: dict) -> SoundingScene:
     """A recorded result as the type that the drawing takes."""
     objects = [
-        SoundingObject(t["id"], tuple(t["labels"]), min(1.0, t["score"]), whole_mask(t), t["box"]) for t in result["objects"]
+        SoundingObject(t["id"], tuple(t["labels"]), min(1.0, t["score"]), demo_report.whole_mask(t), t["box"])
+        for t in result["objects"]
     ]
-    silent = result["level_dbfs"] < TacoConfig().concepts.silence_dbfs
-    verdict = "sounding" if objects else "silent" if silent else "rejected"
     stamp = result["stamp_ns"]
-    return SoundingScene(
-        stamp, demo_show.SIZE, stamp, stamp, result["level_dbfs"], result["sounding_score"], verdict, tuple(objects)
-    )
+    head = (stamp, demo_show.SIZE, stamp, stamp, result["level_dbfs"], result["sounding_score"], result["verdict"])
+    return SoundingScene(*head, tuple(objects), heard=result["heard"])
 
 
 def rivals(video: Path, moments: list, answered: set[int]) -> dict[str, dict]:
-    """Simpler methods on the frames that the node answered, with rejection off: they never say "nothing"."""
+    """Simpler methods on frames that the node answered, with rejection off: they never say "nothing"."""
     bench = Bench(TacoConfig().updated(SETTINGS), pipeline=TacoPipeline(TacoConfig().updated(SETTINGS)))
     feed = AudioFeed(chunks(video), bench.config.audio)
-    words = set(bench.anchors.words)
-    picked = []
+    words, picked = set(bench.anchors.words), []
     for moment, frame in zip(moments, frames(video)):
         window = feed.window(frame.stamp_ns)
         right = moment.words[moment.sounding] if moment.sounding >= 0 else ""
         if moment.settled and right in words and moment.stamp_ns in answered:
             picked.append((moment, Sample(str(frame.stamp_ns), frame, window, None, word=right)))
+    picked = [picked[n * len(picked) // RIVAL_FRAMES] for n in range(RIVAL_FRAMES)] if len(picked) > RIVAL_FRAMES else picked
     out = {}
     for n, (label, method) in enumerate(RIVALS.items(), 1):
         found = bench.run(method, [sample for _, sample in picked])
@@ -247,14 +232,12 @@ def pictures(answers: list[tuple], recorded: dict, names: list[str]) -> None:
             writer.write_audio(AudioChunk(np.ascontiguousarray(samples[:, None], np.float32), sample_rate, stamp))
     images, captions = [], []
     for index, seen in sorted(sheet.items()):
-        for share in (0.25, 0.6, 0.95):
-            moment, picture, scene = seen[int(share * (len(seen) - 1))]
-            heard = {-1: "silence", -2: "a sound out of view"}.get(moment.sounding) or f"{moment.words[moment.sounding]} sounds"
+        judged = [answer for answer in seen if answer[0].settled] or seen
+        for share in SHEET_SHARES:
+            moment, picture, scene = judged[int(share * (len(judged) - 1))]
             images.append(picture)
-            captions.append(
-                f"{names[index]}\ntruth: {heard}; found: {', '.join(t.label for t in scene.objects) or scene.verdict}"
-            )
-    sheet_rgb = draw.contact_sheet(images, captions, columns=3, title="TACO demo: what was heard, outlined")
+            captions.append("\n".join((names[index], *demo_report.caption(moment, scene))))
+    sheet_rgb = draw.contact_sheet(images, captions, columns=3, tile_width=400, title="TACO demo: what was heard, outlined")
     with atomic(OUT / "contact_sheet.png") as scratch:
         scratch.write_bytes(cv2.imencode(".png", sheet_rgb[..., ::-1])[1].tobytes())
 
@@ -263,7 +246,7 @@ def main() -> int:
     """Run the demo; the exit status."""
     OUT.mkdir(parents=True, exist_ok=True)
     video, moments = prepare()
-    show = demo_show.scenes(BIRDNET)
+    names = [scene.name for scene in demo_show.scenes()]
     print(
         f"[2/4] player -> taco_node -> recorder, {len(moments) / demo_show.FPS:.0f} s of camera and sound in real time",
         flush=True,
@@ -274,54 +257,14 @@ def main() -> int:
     print("[3/4] simpler methods on the same frames", flush=True)
     others = rivals(video, moments, {moment.stamp_ns for moment, _ in done})
     print("[4/4] overlay.mp4, contact_sheet.png, report.json", flush=True)
-    pictures(answers, recorded, [scene.name for scene in show])
-    ours = demo_score.summary([(moment, mask_of(result)) for moment, result in done])
-    ages = [result["age_ms"] for result in recorded["results"]]
-    span = (max(recorded["images"]) - min(recorded["images"])) / NS
-    report = {
-        "scenes": [scene.name for scene in show],
-        "models": "embedded (" + SETTINGS["models.audio"] + "): small stand-ins for the paper's models, closed vocabulary",
-        "images_published": len(moments),
-        "images_received": len(recorded["images"]),
-        "images_answered": len(recorded["results"]),
-        "frames_per_second": round(len(recorded["results"]) / max(span, 1e-9), 2),
-        "age_ms": {"p50": round(float(np.percentile(ages, 50)), 1), "p95": round(float(np.percentile(ages, 95)), 1)}
-        if ages
-        else None,
-        "taco": ours,
-        **others,
-    }
+    pictures(answers, recorded, names)
+    report = demo_report.report(recorded, len(moments), done, names, SETTINGS.get("models.audio", "yamnet"), others)
     with atomic(OUT / "report.json") as scratch:
         scratch.write_text(json.dumps(report, indent=1) + "\n")
-    if not ages or not any(result["objects"] for result in recorded["results"]):
+    if not any(result["objects"] for result in recorded["results"]):
         raise TacoError("demo: wanted sounding things, the node found none; see build/demo/taco_node.log")
-    print(table({"TACO, live": ours, **others}))
-    print(
-        f"{len(show)} scenes: mask centre on the sounding thing {percent(ours['on_sounding'])}, on a silent one "
-        f"{percent(ours['on_silent'])}, empty in silence {percent(ours['silence_empty'])}, "
-        f"{report['frames_per_second']:.1f} frames/s, age p50 {report['age_ms']['p50']:.0f} ms, "
-        f"p95 {report['age_ms']['p95']:.0f} ms"
-    )
+    print(demo_report.summary(report, RIVALS))
     return 0
-
-
-def percent(share: float | None) -> str:
-    """A share for people."""
-    return "-" if share is None else f"{100 * share:.0f} %"
-
-
-def table(rows: dict[str, dict]) -> str:
-    """The methods side by side."""
-    columns = {
-        "on_sounding": "on sounding",
-        "on_silent": "on silent",
-        "iou": "IoU",
-        "offscreen_empty": "empty, source out of view",
-    }
-    lines = [f"{'':<20}" + "".join(f"{head:>{len(head) + 3}}" for head in columns.values())]
-    for name, row in rows.items():
-        lines.append(f"{name:<20}" + "".join(f"{percent(row[key]):>{len(head) + 3}}" for key, head in columns.items()))
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
+from taco.draw import VERDICT_WORDS
 from taco_ros.msg import AudioChunk, SoundingObjectArray
 
 
@@ -73,19 +74,26 @@ class Recorder:
                 "age_ms": age_ms,
                 "level_dbfs": msg.level,
                 "sounding_score": msg.sounding_score,
+                "verdict": msg.verdict,
+                "heard": tuple(zip(msg.heard, map(float, msg.heard_scores))),
                 "objects": objects,
             }
         )
         self.say(self.results[-1])
 
     def say(self, result: dict) -> None:
-        heard = tuple(sorted(thing["labels"][0][0] for thing in result["objects"]))
-        if heard == self._said or not self.images:
+        words = tuple(sorted(thing["labels"][0][0] for thing in result["objects"]))
+        said = words or (result["verdict"], *(word for word, _ in result["heard"][:1]))
+        if said == self._said or not self.images:
             return
-        self._said = heard
+        self._said = said
         seconds = (result["stamp_ns"] - next(iter(self.images))) / 1e9
-        if not heard:
-            print(f"{seconds:6.1f} s  nothing in view is heard ({result['level_dbfs']:.0f} dBFS)", flush=True)
+        if not words:
+            heard = ", ".join(f"{word} {score:.2f}" for word, score in result["heard"][:2]) or "nothing"
+            print(
+                f"{seconds:6.1f} s  {VERDICT_WORDS[result['verdict']]}; heard: {heard} ({result['level_dbfs']:.0f} dBFS)",
+                flush=True,
+            )
         for thing in result["objects"]:
             word, (x, y, w, h) = thing["labels"][0][0], thing["box"]
             print(f"{seconds:6.1f} s  {word}  score {thing['score']:.2f}  at x {x + w // 2} y {y + h // 2} px", flush=True)

@@ -1,4 +1,4 @@
-"""Scores of the demo: where the middle of each mask lay, beside rivals on the very same frames."""
+"""Scores of the demo: where the middle of each mask lay, beside rivals on the same frames, and what was heard."""
 
 from __future__ import annotations
 
@@ -46,9 +46,6 @@ def summary(answers: list[tuple[object, np.ndarray | None]]) -> dict:
     silent = [mask is None for moment, mask in answers if moment.settled and moment.sounding == -1]
     absent = [mask is None for moment, mask in answers if moment.settled and moment.sounding == -2]
 
-    def share(values: list[bool]) -> float | None:
-        return round(float(np.mean(values)), 4) if values else None
-
     return {
         "frames": len(placed),
         "on_sounding": share([place == "sounding" for place in where]),
@@ -57,3 +54,28 @@ def summary(answers: list[tuple[object, np.ndarray | None]]) -> dict:
         "silence_empty": share(silent),
         "offscreen_empty": share(absent),
     }
+
+
+def also_silent(answers: list[tuple[object, list[np.ndarray]]]) -> dict:
+    """also_silent: share of (moment, all masks) in which one thing in view sounds and any mask's middle lies on a silent one."""
+    placed = [(moment, masks) for moment, masks in answers if moment.settled and seen_enough(moment)]
+    return {"also_silent": share([any(hits(mask, moment) == "silent" for mask in masks) for moment, masks in placed])}
+
+
+def heard(answers: list[tuple[object, list[str]]]) -> dict:
+    """Shares over (moment, words heard, best first) pairs in which one source sounds, settled; None without such a frame.
+
+    heard_first: its word is the first. heard_of_three: it is one of the first three. Upper and lower case are the same.
+    """
+    told = [
+        (moment.heard.lower(), [word.lower() for word in words]) for moment, words in answers if moment.settled and moment.heard
+    ]
+    return {
+        "heard_first": share([words[:1] == [word] for word, words in told]),
+        "heard_of_three": share([word in words[:3] for word, words in told]),
+    }
+
+
+def share(values: list[bool]) -> float | None:
+    """Of what is true (or of numbers, their mean); None for nothing."""
+    return round(float(np.mean(values)), 4) if values else None

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as an image encoder: ImageNet features whose class weights are the word vectors.
+"""EfficientNet-Lite0 and -Lite2 as image encoders: ImageNet features whose class weights are the word vectors.
 
 The network is written out here in plain torch; only the weights file of the package is used. Its
 last features are cut at [0, 6], so the tokens are non-negative as soft non-negative factorization
@@ -7,8 +7,8 @@ wants them (paper section 3.3).
 
 from __future__ import annotations
 
-import copy
 import difflib
+import math
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,135 +18,120 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from taco.backbones.mobile import Block, Same, fold, norm, relu6
 from taco.errors import ConfigError, WeightsError
-from taco.types import ImageFeatures, Tokens, VideoFrame
+from taco.types import ImageFeatures, Kinds, Tokens, VideoFrame
 
-# (kernel, stride, expansion, channels out) of the 16 blocks; Lite: no squeeze-and-excitation, ReLU6, fixed stem and head.
-BLOCKS = (
-    [(3, 1, 1, 16)]
-    + [(3, 2, 6, 24), (3, 1, 6, 24)]
-    + [(5, 2, 6, 40), (5, 1, 6, 40)]
-    + [(3, 2, 6, 80), (3, 1, 6, 80), (3, 1, 6, 80)]
-    + [(5, 1, 6, 112)] * 3
-    + [(5, 2, 6, 192)]
-    + [(5, 1, 6, 192)] * 3
-    + [(3, 1, 6, 320)]
+# (kernel, stride, expansion, channels out, how often) of Lite0's seven stages. Lite: no squeeze-and-excitation, ReLU6,
+# stem and head of the same width in all variants, first and last stage never repeated more often.
+STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
 )
-FINE_BLOCKS = 5  # so many blocks work at strides 2 to 8
-FEATURES = 1280
+VARIANTS = {"efficientnet-lite0": (1.0, 1.0), "efficientnet-lite2": (1.1, 1.2)}  # name -> width and depth against Lite0
+STEM, FEATURES, CLASSES = 32, 1280, 1000
 
 
-class _Same(nn.Conv2d):
-    """A convolution, bias-free until folded, padded as TensorFlow's SAME: the odd pixel goes to the right and bottom."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
-        super().__init__(inputs, outputs, kernel, stride, 0, groups=groups, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        total = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[-2:]]
-        if total[0] == total[1] and total[0] % 2 == 0:  # symmetric: the convolution pads by itself, without a copy
-            return F.conv2d(x, self.weight, self.bias, self.stride, total[0] // 2, 1, self.groups)
-        x = F.pad(x, (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2))
-        return F.conv2d(x, self.weight, self.bias, self.stride, 0, 1, self.groups)
+def _stages(variant: str) -> list[list[tuple[int, int, int, int]]]:
+    """For each stage the (kernel, stride, expansion, channels out) of its blocks."""
+    width, depth = VARIANTS[variant]
+    out = []
+    for index, (kernel, stride, expansion, channels, repeats) in enumerate(STAGES):
+        channels = _eights(channels * width)
+        repeats = repeats if index in (0, len(STAGES) - 1) else math.ceil(repeats * depth)
+        out.append([(kernel, stride, expansion, channels)] + [(kernel, 1, expansion, channels)] * (repeats - 1))
+    return out
 
 
-class _Block(nn.Module):
-    def __init__(self, inputs: int, kernel: int, stride: int, expansion: int, outputs: int):
-        super().__init__()
-        middle = inputs * expansion
-        self.expands, self.keeps = expansion != 1, stride == 1 and inputs == outputs
-        if self.expands:
-            self._expand_conv, self._bn0 = _Same(inputs, middle, 1), nn.BatchNorm2d(middle, eps=1e-3)
-        self._depthwise_conv, self._bn1 = _Same(middle, middle, kernel, stride, middle), nn.BatchNorm2d(middle, eps=1e-3)
-        self._project_conv, self._bn2 = _Same(middle, outputs, 1), nn.BatchNorm2d(outputs, eps=1e-3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
-        y = F.relu6(self._bn1(self._depthwise_conv(y)))
-        y = self._bn2(self._project_conv(y))
-        return x + y if self.keeps else y
+def _eights(channels: float) -> int:
+    """The nearest multiple of 8 that is not below by more than a tenth."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite(nn.Module):
     """(B, 3, H, W) in about [-1, 1] -> (B, 1280, H/32, W/32) in [0, 6]. Module names follow the weights file."""
 
-    def __init__(self):
+    def __init__(self, variant: str):
         super().__init__()
-        self._conv_stem, self._bn0 = _Same(3, 32, 3, 2), nn.BatchNorm2d(32, eps=1e-3)
-        inputs = [32] + [outputs for *_, outputs in BLOCKS]
-        self._blocks = nn.ModuleList(_Block(n, *block) for n, block in zip(inputs, BLOCKS))
-        self._conv_head, self._bn1 = _Same(320, FEATURES, 1), nn.BatchNorm2d(FEATURES, eps=1e-3)
-        self._fc = nn.Linear(FEATURES, 1000)
+        self.variant = variant
+        stages = _stages(variant)
+        blocks = [block for stage in stages for block in stage]
+        ends = [sum(map(len, stages[: index + 1])) for index in range(len(stages))]
+        self._ends = {ends[1]: "res2", ends[2]: "res3", ends[4]: "res4"}  # so many blocks done: the stage's name
+        self._n_fine = ends[2]  # so many blocks work at strides 2 to 8
+        self._conv_stem, self._bn0 = Same(3, STEM, 3, 2), norm(STEM)
+        inputs = [STEM] + [outputs for *_, outputs in blocks]
+        self._blocks = nn.ModuleList(Block(n, *block) for n, block in zip(inputs, blocks))
+        self._conv_head, self._bn1 = Same(inputs[-1], FEATURES, 1), norm(FEATURES)
+        self._fc = nn.Linear(FEATURES, CLASSES)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The stages "res2" (stride 4), "res3" (8), "res4" (16) and the head "res5" (32)."""
         # A CPU's cache holds the wide fine maps of one image, not of several: all at once they take 1.4 to 1.8 times as long.
         fine = [self._fine(image) for image in (x.split(1) if len(x) > 1 and x.device.type == "cpu" else (x,))]
         stages = {name: torch.cat([maps[name] for maps in fine]) for name in fine[0]} if len(fine) > 1 else fine[0]
-        x = stages["res3"]
-        for index, block in enumerate(self._blocks[FINE_BLOCKS:], FINE_BLOCKS):
-            x = block(x)
-            if index == 10:
-                stages["res4"] = x
-        stages["res5"] = F.relu6(self._bn1(self._conv_head(x)))
+        x = self._run(stages["res3"], self._n_fine, len(self._blocks), stages)
+        stages["res5"] = relu6(self._bn1(self._conv_head(x)))
         return stages
 
     def _fine(self, x: Tensor) -> dict[str, Tensor]:
-        x = F.relu6(self._bn0(self._conv_stem(x)))
-        stages = {}
-        for index, block in enumerate(self._blocks[:FINE_BLOCKS]):
+        stages: dict[str, Tensor] = {}
+        self._run(relu6(self._bn0(self._conv_stem(x))), 0, self._n_fine, stages)
+        return stages
+
+    def _run(self, x: Tensor, first: int, end: int, stages: dict[str, Tensor]) -> Tensor:
+        """Blocks first to end - 1; the named stages on the way go into ``stages``."""
+        for done, block in enumerate(self._blocks[first:end], first + 1):
             x = block(x)
-            if index == 2:
-                stages["res2"] = x
-        return stages | {"res3": x}
+            if done in self._ends:
+                stages[self._ends[done]] = x
+        return x
 
 
-@torch.no_grad()
-def folded(network: EfficientNetLite0) -> EfficientNetLite0:
+class EfficientNetLite0(EfficientNetLite):
+    """The smallest variant."""
+
+    def __init__(self):
+        super().__init__("efficientnet-lite0")
+
+
+def folded(network: EfficientNetLite) -> EfficientNetLite:
     """A copy that gives the same, sooner: every normalisation is folded into the convolution before it."""
-    network = copy.deepcopy(network).eval()
-    pairs = {"_bn1": "_depthwise_conv", "_bn2": "_project_conv", "_bn0": "_expand_conv"}
-    for module, names in [(block, pairs) for block in network._blocks] + [
-        (network, {"_bn0": "_conv_stem", "_bn1": "_conv_head"})
-    ]:
-        for norm_name, conv_name in names.items():
-            if not hasattr(module, conv_name):
-                continue
-            conv, norm = getattr(module, conv_name), getattr(module, norm_name)
-            gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
-            conv.weight.mul_(gain[:, None, None, None])
-            conv.bias = nn.Parameter(norm.bias - norm.running_mean * gain)
-            setattr(module, norm_name, nn.Identity())
-    return network
+    return fold(network, {"_bn0": "_conv_stem", "_bn1": "_conv_head"})
 
 
 class EfficientNetEncoder:
-    """Image encoder over EfficientNet-Lite0. ``words`` maps each word to its ImageNet class numbers.
+    """Image encoder over EfficientNet-Lite. ``words`` maps each word to its ImageNet class numbers.
 
     The image is resized (its aspect ratio kept within half a token) so that it has about
     image_size * image_size pixels; tokens are the head's features, one every 32 of those pixels.
     """
 
-    name = "efficientnet-lite0"
+    name = "efficientnet-lite0"  # the variant's own name in an encoder
 
-    def __init__(self, network: EfficientNetLite0, words: Mapping[str, Sequence[int]], image_size: int = 448):
+    def __init__(self, network: EfficientNetLite, words: Mapping[str, Sequence[int]], image_size: int = 448):
         self.network = folded(network).requires_grad_(False).to(memory_format=torch.channels_last)
-        self.image_size = image_size
+        self.name, self.image_size = network.variant, image_size
         self._words = {word: tuple(classes) for word, classes in words.items()}
         rows = network._fc.weight.detach().cpu()
         self._classes = rows - rows.mean(0)  # less their mean: what sets a class apart from things in general
 
     @classmethod
-    def from_file(cls, path: Path, words: Mapping[str, Sequence[int]], image_size: int = 448, device="cpu"):
-        """From the package's .pth file; WeightsError where it is missing, damaged or of another network."""
-        network = EfficientNetLite0()
+    def from_file(cls, path: Path, words: Mapping[str, Sequence[int]], image_size: int = 448, device="cpu", name: str = name):
+        """From the package's .pth file of this variant; WeightsError where it is missing, damaged or of another network."""
+        network = EfficientNetLite(name)
         try:
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except (OSError, RuntimeError, EOFError, AttributeError, TypeError, pickle.UnpicklingError) as error:
             reason = str(error).strip().splitlines()[0]
             raise WeightsError(
-                f"{path}: wanted EfficientNet-Lite0 weights, got {reason}; run `taco weights fetch embedded`"
+                f"{path}: wanted EfficientNet-Lite{name[-1]} weights, got {reason}; run `taco weights fetch embedded`"
             ) from None
         return cls(network.to(device), words, image_size)
 
@@ -182,15 +167,26 @@ class EfficientNetEncoder:
 
     def encode_text(self, words: Sequence[str]) -> Tensor:
         """(M, 1280): for each word the mean of its classes' weights, less the mean of all classes."""
+        rows = [self._classes[numbers].mean(0) for numbers in self._numbers(words)]
+        return torch.stack(rows) if rows else self._classes[:0]
+
+    def encode_kinds(self, words: Sequence[str]) -> Kinds:
+        """The classes of each word, by themselves."""
+        numbers = self._numbers(words)
+        counts = torch.tensor([len(own) for own in numbers], dtype=torch.long)
+        rows = self._classes[[number for own in numbers for number in own]]
+        return Kinds(rows, torch.arange(len(words)).repeat_interleave(counts))
+
+    def encode_others(self, words: Sequence[str], left_out: Sequence[int] = ()) -> Tensor:
+        """(L, 1280): vectors of the ImageNet classes that none of the words covers, without those of ``left_out``."""
+        covered = {number for word in words for number in self._words.get(word, ())} | set(left_out)
+        return self._classes[[number for number in range(len(self._classes)) if number not in covered]]
+
+    def _numbers(self, words: Sequence[str]) -> list[list[int]]:
         unknown = [word for word in words if word not in self._words]
         if unknown:
             raise unknown_words(unknown, self._words, self.name)
-        return torch.stack([self._classes[list(self._words[word])].mean(0) for word in words])
-
-    def encode_others(self, words: Sequence[str]) -> Tensor:
-        """(L, 1280): vectors of the ImageNet classes that none of the words covers."""
-        covered = {number for word in words for number in self._words.get(word, ())}
-        return self._classes[[number for number in range(len(self._classes)) if number not in covered]]
+        return [list(self._words[word]) for word in words]
 
 
 def unknown_words(unknown: Sequence[str], known: Sequence[str], model: str) -> ConfigError:

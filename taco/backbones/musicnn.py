@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from taco.audio import mel_bank
 from taco.backbones.tensorbundle import read_bundle
 from taco.errors import WeightsError
 
@@ -25,22 +26,6 @@ guitar|classical|slow|techno|strings|drums|electronic|rock|fast|piano|ambient|be
 opera|male|singing|vocals|no vocals|harpsichord|loud|quiet|flute|woman|male vocal|no vocal|pop|soft|sitar|solo|man|
 classic|choir|voice|new age|dance|male voice|female vocal|beats|harp|cello|no voice|weird|country|metal|female voice|choral
 """.replace("\n", "").split("|")
-
-
-def mel_bank(sample_rate: int, fft_size: int, n_mels: int) -> np.ndarray:
-    """(n_mels, fft_size // 2 + 1) triangles on Slaney's mel scale up to half the rate, each of unit area."""
-
-    def to_hz(mel):
-        return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
-
-    top = sample_rate / 2
-    top_mel = 15 + 27 * np.log(top / 1000) / np.log(6.4) if top >= 1000 else top * 3 / 200
-    edges = to_hz(np.linspace(0, top_mel, n_mels + 2))
-    slopes = edges[:, None] - np.linspace(0, top, fft_size // 2 + 1)[None]
-    widths = np.diff(edges)
-    rising, falling = -slopes[:-2] / widths[:-1, None], slopes[2:] / widths[1:, None]
-    bank = np.maximum(0, np.minimum(rising, falling))
-    return (bank * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
 
 
 class MusiCNN(nn.Module):

@@ -1,4 +1,4 @@
-"""One sound encoder out of several closed-vocabulary sound models.
+"""One sound encoder out of one or several closed-vocabulary sound models.
 
 Tokens are the models' features side by side, non-negative; ``project`` takes them to word space,
 where the words' vectors are unit rows and the cosine times ``logit_scale`` is the word's logit.
@@ -15,145 +15,212 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from taco.audio import resample
 from taco.backbones.birdnet import SAMPLE_RATE as BIRDNET_RATE
 from taco.backbones.birdnet import BirdNET
 from taco.backbones.efficientnet import unknown_words
-from taco.backbones.musicnn import HOP, TAGS, MusiCNN
+from taco.backbones.musicnn import HOP as MUSICNN_HOP
 from taco.backbones.musicnn import SAMPLE_RATE as MUSICNN_RATE
+from taco.backbones.musicnn import TAGS, MusiCNN
+from taco.backbones.yamnet import PATCH, PATCH_SAMPLES, YAMNet
+from taco.backbones.yamnet import SAMPLE_RATE as YAMNET_RATE
 from taco.errors import ShapeError
-from taco.types import AudioWindow, Tokens
+from taco.types import AudioWindow, Tokens, WordScore
 
-TIME_STEPS = 8  # tokens of a window
+BANDS, STEPS = 2, 6  # grid of a window's tokens: frequency, time
 LOGIT_LIMIT = 12.0  # logits are kept within +- this
+TOLD = 0.1  # least probability of what is told as heard
+VAGUE = 0.15  # ... and what the best clear name must reach to be told instead of a general one
 
 
 class SoundHead(Protocol):
-    """A sound model as the encoder uses it. words: what it can name. norm: length its features are brought to for naming."""
+    """A sound model as the encoder uses it. words: what it can name; others: the names of its classes that no word covers."""
 
     dim: int
     sample_rate: int
     words: tuple[str, ...]
+    others: tuple[str, ...]
 
-    def tokens(self, samples: np.ndarray, steps: int) -> Tensor:
-        """(steps, dim) features >= 0 of equal stretches of the window, of mean length about 1."""
+    def tokens(self, samples: np.ndarray) -> Tensor:
+        """(BANDS * STEPS, dim) features >= 0 of the window, row-major over (frequency, time)."""
 
     def logits(self, values: Tensor) -> Tensor:
-        """(..., dim) features of any positive length -> (..., words) logits."""
+        """(..., dim) means of tokens -> (..., words + others): log-odds that each is heard."""
 
 
-class MusicnnHead:
-    """musicnn: instruments. Each word's tags are pooled by their maximum."""
+class YamnetHead:
+    """YAMNet: everyday sounds. A word is heard as well as the likeliest of its own classes.
 
-    dim, sample_rate = 200, MUSICNN_RATE
+    general: classes that say no more than a kind ("Animal", "Music") or a place; they are told, but stand for no word and
+    against none.
+    """
+
+    name, dim, sample_rate = "yamnet", 1024, YAMNET_RATE
+
+    def __init__(self, network: YAMNet, words: Mapping[str, Sequence[int]], general: Sequence[int] = ()):
+        self._network = network
+        self.words = tuple(word for word, classes in words.items() if classes)
+        self._rows = [list(words[word]) for word in self.words]
+        covered = {number for rows in self._rows for number in rows}
+        self._rest = [n for n in range(len(network.names)) if n not in covered and n not in set(general)]
+        self._general = list(general)
+        self.others = tuple(network.names[number] for number in self._rest)
+
+    def tokens(self, samples: np.ndarray) -> Tensor:
+        # Two passes over the newest whole patch, the second moved by half a token and closed to a ring: tokens lie twice as
+        # near in time, and none of them is one of the network's answers to padding.
+        patch = samples[-PATCH_SAMPLES:] if len(samples) >= PATCH_SAMPLES else np.resize(samples, PATCH_SAMPLES)
+        mel = self._network.log_mel(torch.from_numpy(np.ascontiguousarray(patch)))
+        both = self._network.tokens(torch.stack([mel, mel.roll(-PATCH // STEPS, 0)]))  # (2, bands, 3, dim)
+        return both.permute(1, 2, 0, 3).reshape(BANDS * STEPS, -1)
+
+    def logits(self, values: Tensor) -> Tensor:
+        found = self._network.classes(values)
+        words = [found[..., rows].amax(-1) for rows in self._rows]
+        return torch.cat([torch.stack(words, -1), found[..., self._rest]], -1) if words else found[..., self._rest]
+
+    def general(self, values: Tensor) -> list[WordScore]:
+        """The general classes' names and probabilities for (dim,) values."""
+        odds = self._network.classes(values)[self._general].sigmoid().tolist()
+        return [(self._network.names[number], value) for number, value in zip(self._general, odds)]
+
+
+class _Calibrated:
+    """Log-odds of a model whose logits compare only with those of the same word: deviations above where it stands unheard."""
+
+    gain, offset = 2.0, 3.0  # log-odds a deviation, deviations at even odds: chosen beside YAMNet on recordings of val
+
+    def __init__(self, words: Sequence[str], unheard: Mapping[str, tuple[float, float]]):
+        self.words, self.others = tuple(words), ()
+        self._means, self._deviations = torch.tensor([unheard[word] for word in self.words]).T
+
+    def _odds(self, logits: Tensor) -> Tensor:
+        return self.gain * ((logits - self._means) / self._deviations - self.offset)
+
+
+class MusicnnHead(_Calibrated):
+    """musicnn: instruments. Each word's tags are pooled by their maximum. unheard: mean and deviation of its logit unheard."""
+
+    name, dim, sample_rate = "musicnn", 200, MUSICNN_RATE
     norm = 34.0  # usual length of the features, alike for all sounds
 
-    def __init__(self, network: MusiCNN, words: Mapping[str, Sequence[str]]):
+    def __init__(self, network: MusiCNN, words: Mapping[str, Sequence[str]], unheard: Mapping[str, tuple[float, float]]):
+        super().__init__([word for word, tags in words.items() if tags], unheard)
         self._network = network
-        self.words = tuple(word for word, tags in words.items() if tags)
         weights, bias = network.tag_layer()
         self._rows = [[TAGS.index(tag) for tag in words[word]] for word in self.words]
         self._weights, self._bias = weights.detach(), bias.detach()
 
-    def tokens(self, samples: np.ndarray, steps: int) -> Tensor:
+    def tokens(self, samples: np.ndarray) -> Tensor:
         # Every frame's features come from the whole window; only the pooling looks at a part of it.
-        shortest = 16 * HOP
+        shortest = 16 * MUSICNN_HOP
         sound = torch.from_numpy(samples if len(samples) >= shortest else np.resize(samples, shortest))
         frames = self._network.frames(self._network.log_mel(sound[None]))
         count = frames.shape[2]
         length = max(count // 2, min(count, 8))
-        starts = [round(step * (count - length) / max(steps - 1, 1)) for step in range(steps)]
+        starts = [round(step * (count - length) / (STEPS - 1)) for step in range(STEPS)]
         parts = torch.cat([frames[:, :, start : start + length] for start in starts])
-        return self._network.pooled(parts) / self.norm
+        return (self._network.pooled(parts) / self.norm).repeat(BANDS, 1)
 
     def logits(self, values: Tensor) -> Tensor:
-        features = F.normalize(values, dim=-1) * self.norm
-        tags = features @ self._weights.T + self._bias
-        return torch.stack([tags[..., rows].amax(-1) for rows in self._rows], -1)
+        tags = F.normalize(values, dim=-1) * self.norm @ self._weights.T + self._bias
+        return self._odds(torch.stack([tags[..., rows].amax(-1) for rows in self._rows], -1))
 
 
-class BirdnetHead:
-    """BirdNET: animals and a few noises. A word's species are pooled by log-sum-exp."""
+class BirdnetHead(_Calibrated):
+    """BirdNET: animals and a few noises. A word's species are pooled by log-sum-exp. unheard: as for musicnn."""
 
-    dim, sample_rate = 1024, BIRDNET_RATE
+    name, dim, sample_rate = "birdnet", 1024, BIRDNET_RATE
     norm = 18.0
 
-    def __init__(self, network: BirdNET, words: Mapping[str, Sequence[str]]):
-        self._network = network
+    def __init__(self, network: BirdNET, words: Mapping[str, Sequence[str]], unheard: Mapping[str, tuple[float, float]]):
         found = {
             word: [n for n, name in enumerate(network.names) if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
             for word, patterns in words.items()
         }
-        self.words = tuple(word for word, rows in found.items() if rows)
+        super().__init__([word for word, rows in found.items() if rows], unheard)
+        self._network = network
         used = sorted({row for word in self.words for row in found[word]})
         self._weights, self._bias = torch.from_numpy(network.weights[used]), torch.from_numpy(network.bias[used])
         place = {row: position for position, row in enumerate(used)}
         self._rows = [[place[row] for row in found[word]] for word in self.words]
 
-    def tokens(self, samples: np.ndarray, steps: int) -> Tensor:
+    def tokens(self, samples: np.ndarray) -> Tensor:
         # One pass over the whole window (it costs most of a frame): its features stand at every step.
-        features = torch.from_numpy(self._network.features(samples))
-        return (features / self.norm).expand(steps, -1)
+        return torch.from_numpy(self._network.features(samples) / self.norm).expand(BANDS * STEPS, -1)
 
     def logits(self, values: Tensor) -> Tensor:
         species = F.normalize(values, dim=-1) * self.norm @ self._weights.T + self._bias
-        return torch.stack([species[..., rows].logsumexp(-1) for rows in self._rows], -1)
+        return self._odds(torch.stack([species[..., rows].logsumexp(-1) for rows in self._rows], -1))
 
 
 class EmbeddedAudioEncoder:
-    """Sound encoder over one or more heads. words: the words, each with the mean and deviation of its logit unheard.
+    """Sound encoder over one or more heads. words: those of them that an eye knows too, in order.
 
-    A word counts by how far its logit stands out from where it stands while other things sound, in
-    deviations: models and words differ in how freely they answer.
+    A word that several heads know has the greatest of their log-odds. What no word covers stands beside the words: see
+    ``encode_others``.
     """
 
-    def __init__(self, heads: Sequence[SoundHead], words: Mapping[str, tuple[float, float]]):
+    def __init__(self, heads: Sequence[SoundHead], words: Sequence[str]):
         self._heads = tuple(heads)
         self.words = tuple(word for word in words if any(word in head.words for head in heads))
         self.dim = sum(head.dim for head in heads)
-        self._means, self._deviations = torch.tensor([words[word] for word in self.words]).T
-        # Logits z as exact cosines: (z, sqrt(R^2 - |z|^2)) has length R whatever z is, so that its cosine
-        # with the unit row of word w, times R, is z_w.
-        self.logit_scale = LOGIT_LIMIT * len(self.words) ** 0.5
-        self.name = "+".join(type(head).__name__.removesuffix("Head").lower() for head in heads)
+        known = list(dict.fromkeys([*self.words, *(name for head in heads for name in (*head.words, *head.others))]))
+        self._names = tuple(known)  # of the coordinates of word space but the last two
+        self._columns = [torch.tensor([known.index(name) for name in (*head.words, *head.others)]) for head in heads]
+        # Logits z as exact cosines: (z, 0, sqrt(R^2 - |z|^2)) has length R whatever z is, so that its cosine with the unit
+        # row of word w, times R, is z_w. The coordinate that is always 0 is "nothing that has a name".
+        self.logit_scale = LOGIT_LIMIT * len(known) ** 0.5
+        self.name = "+".join(head.name for head in heads)
 
     def encode(self, window: AudioWindow) -> Tokens:
-        """(8, dim) tokens >= 0 on the grid (1, 8): eight equally spaced, overlapping stretches of the window."""
+        """(12, dim) tokens >= 0 on the grid (2, 6): two bands of frequency at six equally spaced places of the window."""
         if len(window.samples) < 2:
             raise ShapeError(f"AudioWindow: wanted at least 2 samples, got {len(window.samples)}; check the window's length")
         with torch.inference_mode():
-            parts = [head.tokens(_resampled(window, head.sample_rate), TIME_STEPS) for head in self._heads]
-        return Tokens(torch.cat(parts, 1).float().clone(), (1, TIME_STEPS))
+            parts = [head.tokens(resample(window.samples, window.sample_rate, head.sample_rate)) for head in self._heads]
+        return Tokens(torch.cat(parts, 1).float().clone(), (BANDS, STEPS))
 
     def project(self, values: Tensor) -> Tensor:
-        """(..., dim) -> (..., words + 1) of length ``logit_scale``; the length of ``values`` does not matter."""
-        logits = self.word_logits(values)
+        """(..., dim) means of tokens -> (..., D): log-odds of every name, 0, and what makes the length ``logit_scale``."""
+        logits = self.log_odds(values)
         rest = (self.logit_scale**2 - logits.square().sum(-1, keepdim=True)).clamp_min(0).sqrt()
-        return torch.cat([logits, rest], -1)
+        return torch.cat([logits, torch.zeros_like(rest), rest], -1)
 
-    def word_logits(self, values: Tensor) -> Tensor:
-        """(..., dim) -> (..., words) in [-12, 12]: deviations above where the word stands unheard."""
-        found: dict[str, Tensor] = {}
+    def log_odds(self, values: Tensor) -> Tensor:
+        """(..., dim) -> (..., names) in [-12, 12]: that each word, and each thing without a word, is heard."""
+        out = values.new_full((*values.shape[:-1], len(self._names)), -LOGIT_LIMIT)
         at = 0
-        for head in self._heads:
-            logits = head.logits(values[..., at : at + head.dim])
+        for head, columns in zip(self._heads, self._columns):
+            found = head.logits(values[..., at : at + head.dim])
+            out = out.index_copy(-1, columns, torch.maximum(out[..., columns], found))
             at += head.dim
-            for position, word in enumerate(head.words):
-                one = logits[..., position]
-                found[word] = torch.maximum(found[word], one) if word in found else one
-        logits = torch.stack([found[word] for word in self.words], -1)
-        return ((logits - self._means) / self._deviations).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        return out.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
     def encode_text(self, words: Sequence[str]) -> Tensor:
-        """(M, words + 1) unit rows."""
+        """(M, D) unit rows."""
         unknown = [word for word in words if word not in self.words]
         if unknown:
             raise unknown_words(unknown, self.words, self.name)
-        return torch.eye(len(self.words) + 1)[[self.words.index(word) for word in words]]
+        return self._rows([self._names.index(word) for word in words])
 
+    def encode_others(self, words: Sequence[str]) -> Tensor:
+        """(L, D) unit rows of all else that may be heard: other words, sounds without a word, and none of them all."""
+        return self._rows([number for number, name in enumerate(self._names) if name not in set(words)] + [len(self._names)])
 
-def _resampled(window: AudioWindow, rate: int) -> np.ndarray:
-    if window.sample_rate == rate:
-        return window.samples
-    import soxr
+    def _rows(self, columns: Sequence[int]) -> Tensor:
+        return torch.eye(len(self._names) + 2)[list(columns)]
 
-    return soxr.resample(window.samples, window.sample_rate, rate).astype(np.float32, copy=False)
+    def heard(self, values: Tensor, count: int) -> tuple[WordScore, ...]:
+        """What is heard in (dim,) means of tokens, best first: words or the names of sounds without one, with probabilities.
+
+        At most ``count``, each from 0.1 on; general names ("Animal", "Music") only where no clear one reaches 0.15.
+        """
+        told = list(zip(self._names, self.log_odds(values).sigmoid().tolist()))
+        if max(value for _, value in told) < VAGUE:
+            at = 0
+            for head in self._heads:
+                told += head.general(values[at : at + head.dim]) if hasattr(head, "general") else []
+                at += head.dim
+        told = sorted((pair for pair in told if pair[1] >= TOLD), key=lambda pair: -pair[1])
+        return tuple(told[:count])

@@ -60,8 +60,11 @@ def build_anchors(backbones: Backbones, words: Sequence[str] = ()) -> Anchors:
     image, audio = backbones.image, backbones.audio
     scale = getattr(image, "logit_scale", None)  # closed-vocabulary encoders have none
     vectors = (text_vectors(image, bank), text_vectors(audio, bank))
-    others = image.encode_others(bank) if hasattr(image, "encode_others") else None
-    return Anchors(bank, *vectors, audio.project, float(audio.logit_scale), None if scale is None else float(scale), others)
+    others = tuple(one.encode_others(bank) if hasattr(one, "encode_others") else None for one in (image, audio))
+    kinds = image.encode_kinds(bank) if hasattr(image, "encode_kinds") else None
+    return Anchors(
+        bank, *vectors, audio.project, float(audio.logit_scale), None if scale is None else float(scale), *others, kinds
+    )
 
 
 def text_vectors(encoder, words: tuple[str, ...]) -> Tensor:

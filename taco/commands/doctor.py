@@ -13,8 +13,9 @@ from pathlib import Path
 from taco.errors import TacoError
 
 HELP = "tell what would run here: packages, devices, weights, ROS, microphones, and the times of one frame"
-NEEDED = ("torch", "numpy", "scipy", "opencv-python-headless", "soxr", "PyYAML")
+NEEDED = ("torch", "numpy", "scipy", "opencv-python-headless", "soxr", "PyYAML", "tflite", "onnx", "onnxruntime")
 OPTIONAL = (  # package, what it is for
+    ("openvino", "faster outlines"),
     ("torchvision", "paper"),
     ("open_clip_torch", "paper"),
     ("timm", "paper"),
@@ -130,7 +131,9 @@ def weights_state(models) -> dict:
     from taco.packages import model_dir
 
     if models.name == "embedded":
-        wanted = {"efficientnet-lite0", *(models.audio or "musicnn").split("+")}
+        from taco.backbones import embedded
+
+        wanted = set(embedded.parts(models))
     else:
         wanted = {"openclip"} if "=" not in models.image else set()
         wanted |= {"laion-clap"} if models.audio == "laion-clap" else {"msclap", "gpt2"}

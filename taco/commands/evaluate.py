@@ -9,9 +9,10 @@ from pathlib import Path
 
 from taco.errors import ConfigError, ValueRangeError
 
-HELP = "score methods on S4, MS3, AVSS, ADE Sound Prompted or composed scenes, beside the paper's figures"
+HELP = "score methods on S4, MS3, AVSS, ADE Sound Prompted, composed scenes or natural photographs, beside the paper's figures"
 PUBLIC = ("s4", "ms3", "avss", "ade-sp", "ade-sp-semantic")
-NEGATIVE = {"silence": "silence", "noise": "noise", "other": "offscreen", "offscreen": "offscreen"}  # kinds of stamp scenes
+NEGATIVE = {"other": "offscreen"}  # kinds of stamp scenes that are not called as their sound
+BANK_HELP = "word bank: general, specific or a file (auto: as published); stamps, streams: all or instruments"
 STAMP_METHODS = ["taco", "u", "a-fcclip", "late-fusion", "no-sound", "true-word"]
 
 
@@ -27,19 +28,26 @@ def add_arguments(parser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
         HELP + ".\n\n  taco evaluate stamps\n  taco evaluate stamps --audio silence noise other --html report.html\n"
-        "  taco evaluate streams\n  taco evaluate s4 --data AVSBench --paper --method gradient u a-fcclip --seeds 3\n\n"
+        "  taco evaluate natural --sheet sheet.png\n  taco evaluate streams\n"
+        "  taco evaluate s4 --data AVSBench --paper --method gradient u a-fcclip --seeds 3\n\n"
         "Clips that are done are kept: a run that was stopped goes on where it stopped. docs/evaluation.md has a command for\n"
         f"each table of the paper.\n\nmethods:\n{methods}\n"
         f"and the activation map of the variants:\n  {', '.join(BY_U)}"
     )
-    parser.add_argument("dataset", choices=("stamps", "streams", *PUBLIC), help="stamps and streams need no data set")
+    parser.add_argument("dataset", choices=("stamps", "natural", "streams", *PUBLIC), help="the first three need no data set")
     parser.add_argument("--data", metavar="DIR", help="folder of the data set, in its public layout")
     parser.add_argument("--split", default="test", help="train, val or test (default test; stamps tune on val first)")
     parser.add_argument("--method", nargs="+", metavar="M", default=[], help="methods (see above), or all")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with N seeds; the paper's figures take 3")
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="the first N clips only (stamps: scenes of a kind)")
     parser.add_argument("--paper", action="store_true", help="the paper's models and solver")
-    parser.add_argument("--bank", default="auto", metavar="B", help="word bank: general, specific or a file (auto: as published)")
+    parser.add_argument("--bank", default="auto", metavar="B", help=BANK_HELP)
+    parser.add_argument(
+        "--background", default="natural", choices=("natural", "painted"), help="stamps, streams: photographs or painted walls"
+    )
+    parser.add_argument("--word", default="sound", choices=("sound", "given"), help="natural: hear the word, or be told it")
+    parser.add_argument("--clip", action="store_true", help="natural: 30 s clips under a moving crop instead of single pictures")
+    parser.add_argument("--sheet", metavar="FILE", help="natural: write a contact sheet of the first method, worst first")
     parser.add_argument(
         "--temporal", default="auto", choices=TEMPORAL, help="how frames of a clip hang together (auto: as published)"
     )
@@ -72,7 +80,12 @@ def run(args) -> int:
         folder = Path(args.html).expanduser().resolve().parent
         if not folder.is_dir():
             raise ConfigError(f"--html: wanted a file in a folder that is there, got {args.html}")
-    work = _Streams(args, config) if args.dataset == "streams" else _Tables(args, config)
+    if args.dataset == "natural":
+        from taco.commands.evaluate_natural import Natural
+
+        work = Natural(args, config, make_bench)
+    else:
+        work = _Streams(args, config) if args.dataset == "streams" else _Tables(args, config)
     result = work.result()
     if args.json:
         print_json(_finite(result))
@@ -82,6 +95,17 @@ def run(args) -> int:
         Path(args.html).expanduser().write_text(work.page(result), encoding="utf-8")
         print(f"wrote {args.html}", file=sys.stderr)
     return 0
+
+
+def _material(args) -> dict[str, str]:
+    """What composed scenes are made of: their bank and background."""
+    return {"bank": "instruments" if args.bank == "instruments" else "all", "background": args.background}
+
+
+def _instruments() -> tuple[str, ...]:
+    from taco.evaluation.stamps import INSTRUMENTS
+
+    return INSTRUMENTS
 
 
 def _against_rivals(rows) -> str:
@@ -125,13 +149,15 @@ class _Tables:
     def _stamps(self, split: str, **kinds):
         from taco.evaluation.stampset import COUNT, stamp_set
 
-        return stamp_set(self.bench.anchors.words, split, self.args.limit or COUNT, **kinds)
+        return stamp_set(self.bench.anchors.words, split, self.args.limit or COUNT, **_material(self.args), **kinds)
 
     def _bank(self) -> tuple[str, ...]:
         """The words to listen for; () for the models' own."""
         wanted = self.args.bank
         rule = "general" if self.args.dataset == "stamps" else self.dataset.rules.bank
         general = self.config.models.word_bank
+        if self.args.dataset == "stamps" and wanted in ("all", "instruments"):
+            return tuple(general) if wanted == "all" else _instruments()
         if wanted == "specific" or (wanted == "auto" and rule == "specific"):
             words = self.dataset.words if self.args.dataset != "stamps" else ()
             if not words and self.args.dataset != "stamps":
@@ -222,7 +248,7 @@ class _Tables:
         out: dict = {}
         for audio in self.args.audio:
             if self.args.dataset == "stamps":
-                run = self._run(self._stamps(self.args.split, kinds=(NEGATIVE[audio],)), seeds=(0,), wrong=True)
+                run = self._run(self._stamps(self.args.split, kinds=(NEGATIVE.get(audio, audio),)), seeds=(0,), wrong=True)
             else:
                 run = self._run(self.dataset, seeds=(0,), audio=audio, wrong=True)
             wrong = self._records(run, f"{self.dataset.name} {audio}")
@@ -296,6 +322,8 @@ class _Streams:
 
     def __init__(self, args, config):
         self.args, self.bench = args, make_bench(config)
+        if args.bank == "instruments":
+            self.bench.set_words(_instruments())
 
     def result(self) -> dict:
         """Everything that was measured."""
@@ -303,7 +331,7 @@ class _Streams:
         from taco.evaluation.streams import MODES, stream_figures
 
         words, count = self.bench.anchors.words, self.args.limit or 6
-        found = stream_figures(self.bench, words, self.args.split, count, progress=Progress("streams"))
+        found = stream_figures(self.bench, words, self.args.split, count, progress=Progress("streams"), **_material(self.args))
         rows = {mode: {key: (value, 0.0) for key, value in figures.items()} for mode, figures in found.items()}
         return {
             "dataset": "streams",

@@ -37,6 +37,7 @@ def make_pipeline(config):
 def run(args) -> int:
     """Draw the figure; returns the exit status."""
     from taco.cli import config_from, print_json
+    from taco.draw import sentence
     from taco.explain import explain, figure
     from taco.media import AudioFeed
     from taco.overlays import save_image
@@ -67,7 +68,8 @@ def run(args) -> int:
     if args.json:
         print_json(told)
     else:
-        print(f"{source.name} at {args.at:.2f} s: {told['verdict']} {', '.join(told['labels'])} -> {out}".replace("  ", " "))
+        found = f"{', '.join(told['labels'])}; " if told["labels"] else ""
+        print(f"{source.name} at {args.at:.2f} s: {found}{sentence(explanation.scene)} -> {out}")
     return 0
 
 
@@ -101,6 +103,7 @@ def as_dict(explanation, out) -> dict:
         "figure": str(out),
         "time_s": scene.stamp_ns / NS,
         "verdict": scene.verdict,
+        "heard": [list(pair) for pair in scene.heard],
         "level_dbfs": scene.level_dbfs,
         "sounding_score": scene.sounding_score,
         "labels": [thing.label for thing in scene.objects],

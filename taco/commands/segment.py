@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 from taco import __version__
+from taco.commands.segment_summary import bank_of, summarise, told
 from taco.errors import AudioGapError, ConfigError, MediaError, MissingPackageError
 
 HELP = "outline what is heard in videos, pictures with a sound, folders and ROS 2 bags"
 NS = 1_000_000_000
+FORMAT = 2  # of the lines in objects.jsonl: results of another one are made again
 
 
 def add_arguments(parser) -> None:
@@ -136,25 +138,6 @@ def parse_every(text: str) -> tuple[int, int]:
     raise ConfigError(f"--every: wanted a number of frames (5) or of seconds (0.5s), got {text!r}")
 
 
-def told(summary: dict) -> str:
-    """The line that is printed for an input."""
-    counts = summary["verdicts"]
-    parts = [f"{counts[name]} {words}" for name, words in WORDS.items() if counts.get(name)]
-    heard = ", ".join(f"{word} {share:.0%}" for word, share in list(summary["words"].items())[:4])
-    speed = f", {summary['frames_per_s']:.1f} frames/s" if summary.get("frames_per_s") else ""
-    done = " (was done already; --overwrite does it again)" if summary.get("done_already") else ""
-    found = f"{summary['frames']} frames, {', '.join(parts)}{speed}; {heard or 'nothing found'}"
-    return f"{summary['name']}: {found} -> {summary['out']}{done}"
-
-
-WORDS = {
-    "sounding": "with sounding objects",
-    "rejected": "heard but not seen",
-    "silent": "silent",
-    "skipped": "without usable sound",
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class _Maker:
     """Builds a worker for one process; can be sent to another, to compute with as many threads, 0 for torch's own choice."""
@@ -211,6 +194,7 @@ class _Work:
             if self.args.bag:
                 self._write_bag(source, results)
             summary = summarise(source.name, results.records, folder)
+            summary |= self._bank()
             summary["frames_per_s"] = round((len(results.records) - before) / seconds, 2) if seconds > 0 else 0.0
             summary["resumed_after"] = before
             results.finish(summary)
@@ -219,6 +203,7 @@ class _Work:
     def _process(self, source, results, prefix: str) -> None:
         from tqdm import tqdm
 
+        from taco.draw import told_words
         from taco.media import AudioFeed
 
         if self.pipeline is None:
@@ -247,7 +232,8 @@ class _Work:
                 results.add(scene, tracker.tracks)
                 if viewer:
                     viewer.log(frame.rgb, scene)
-                bar.set_postfix_str(", ".join(thing.label for thing in scene.objects)[:30] or scene.verdict, refresh=False)
+                said = ", ".join(thing.label for thing in scene.objects) or told_words(scene.heard, 1) or scene.verdict
+                bar.set_postfix_str(said[:30], refresh=False)
                 bar.update()
 
     def _tracker(self, results):
@@ -323,6 +309,11 @@ class _Work:
                 }
                 writer.write(dataclasses.replace(scene, **moved))
 
+    def _bank(self) -> dict:
+        """What was listened for; nothing where a given pipeline has no bank of words."""
+        anchors, models = getattr(self.pipeline, "anchors", None), self.config.models
+        return {"bank": bank_of(models.name, len(anchors.words), bool(models.word_bank))} if anchors else {}
+
     def _fingerprint(self, source) -> dict:
         files = []
         for path in source.inputs:
@@ -331,23 +322,11 @@ class _Work:
         picked = ("every", "start", "end", "fps", "image_topic", "audio_topic", "no_overlay", "bag", "html", "rrd")
         return {
             "version": __version__,
+            "format": FORMAT,
             "inputs": files,
             "config": self.config.to_dict(),
             **{name: str(getattr(self.args, name)) for name in picked},
         }
-
-
-def summarise(name: str, records: list[dict], folder: Path) -> dict:
-    """Counts of verdicts, and the share of frames in which each word was outlined, most frequent first."""
-    verdicts: dict[str, int] = {}
-    words: dict[str, int] = {}
-    for record in records:
-        verdicts[record["verdict"]] = verdicts.get(record["verdict"], 0) + 1
-        for word in {thing["label"] for thing in record.get("objects", [])}:
-            words[word] = words.get(word, 0) + 1
-    ranked = sorted(words.items(), key=lambda item: (-item[1], item[0]))
-    shares = {word: round(count / len(records), 4) for word, count in ranked}
-    return {"name": name, "out": str(folder), "frames": len(records), "verdicts": verdicts, "words": shares}
 
 
 @contextlib.contextmanager

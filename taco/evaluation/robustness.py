@@ -13,7 +13,7 @@ from taco.evaluation.datasets import Dataset, Sample
 from taco.evaluation.scores import Record
 from taco.types import AudioWindow
 
-AUDIO = ("silence", "noise", "other", "offscreen")
+AUDIO = ("silence", "noise", "other", "offscreen", "speech", "weather", "music")
 ACCEPTED = 0.95  # share of truly sounding frames that the chosen threshold accepts
 LEVEL = 0.1  # RMS of made noise where the true sound is silent
 
@@ -22,7 +22,8 @@ def replaced(sample: Sample, audio: str, dataset: Dataset, number: int, window_s
     """The frame with a wrong sound, always the same one for the same frame.
 
     silence: zeros. noise: white noise at the level of the true sound. other: the sound of another clip of the data set, of
-    something that is not in view. offscreen: a recording of such a thing from outside the data set (the stamps' sounds).
+    something that is not in view. offscreen: a recording of such a thing from outside the data set (the stamps' sounds of the
+    same split, val or test). speech, weather, music: a recording of those; MediaError for speech where a person is in view.
     number: the clip's place in the data set. The truth becomes empty: nothing in view sounds.
     """
     rng = np.random.default_rng(zlib.crc32(f"{audio}/{sample.id}".encode()))
@@ -35,7 +36,11 @@ def replaced(sample: Sample, audio: str, dataset: Dataset, number: int, window_s
     elif audio == "other":
         samples, rate = _of_another(sample, dataset, number, window_s, rng)
     elif audio == "offscreen":
-        samples, rate = _offscreen(sample, len(window.samples) / window.sample_rate, rng)
+        samples, rate = _offscreen(sample, "sound", dataset.split, len(window.samples) / window.sample_rate, rng)
+    elif audio in ("speech", "weather", "music"):
+        if audio == "speech" and "person" in sample.words_in_view:
+            raise MediaError(f"--audio speech: wanted a clip with nobody in view, got {sample.id}; leave such clips out")
+        samples, rate = _offscreen(sample, audio, dataset.split, len(window.samples) / window.sample_rate, rng)
     else:
         raise ConfigError(f"--audio: wanted one of {', '.join(AUDIO)}, got {audio!r}")
     wrong = AudioWindow(np.clip(samples, -1, 1).astype(np.float32), rate, window.start_ns)
@@ -58,15 +63,21 @@ def _of_another(sample: Sample, dataset: Dataset, number: int, window_s: float, 
     )
 
 
-def _offscreen(sample: Sample, seconds: float, rng) -> tuple[np.ndarray, int]:
-    from taco.evaluation.stamp_sources import catalogue
+def _offscreen(sample: Sample, role: str, split: str, seconds: float, rng) -> tuple[np.ndarray, int]:
+    from taco.evaluation.stamp_sources import SPLITS, catalogue
     from taco.evaluation.stamps import SOUND_RATE, excerpt
 
-    in_view = " ".join(sample.words_in_view)
-    entries = [e for e in catalogue() if e.role == "sound" and ":" not in e.source and e.word not in in_view]
+    split = split if split in SPLITS else SPLITS[-1]
+    in_view = sample.words_in_view
+    entries = [e for e in catalogue() if (e.role, e.split) == (role, split) and not e.made and not _alike(e.word, in_view)]
     entry = entries[int(rng.integers(len(entries)))]
     samples, rate = _sources().sound(entry.source, 0)
     return excerpt(samples, rate, round(seconds * SOUND_RATE), rng), SOUND_RATE
+
+
+def _alike(word: str, in_view: set[str]) -> bool:
+    """May the word's sound come from what is in view? Data sets word things their own way ("dog barking")."""
+    return any(word in seen for seen in in_view)
 
 
 def _sources(kept: list = []):  # noqa: B006 - one reader of the packages a process

@@ -1,7 +1,7 @@
 """Scenes composed of real photo cut-outs with exact masks and their real sounds.
 
-A scene is a pure function of (kind, split, seed, words): backgrounds are made, cut-outs are placed
-without overlap on a canvas wider than the camera sees, a camera looks at it, sounds are mixed.
+A scene is a pure function of (kind, split, seed, words, bank, background): cut-outs are placed on a photograph, or
+without overlap on a made background, a camera looks at it, sounds are mixed.
 """
 
 from __future__ import annotations
@@ -14,23 +14,35 @@ import cv2
 import numpy as np
 
 from taco.errors import ValueRangeError
+from taco.evaluation.backgrounds import NaturalCanvas
 from taco.evaluation.stamp_sources import SPLITS, Entry, StampSources, catalogue
 from taco.types import AudioWindow, VideoFrame
 
-KINDS = ("one", "two", "both", "distractors", "motion", "silence", "noise", "offscreen")
+KINDS = (
+    *("one", "two", "both", "distractors", "motion", "silence", "noise", "offscreen"),
+    *("three", "several", "speech", "weather", "music"),
+)
+BACKGROUNDS = ("natural", "painted")
+INSTRUMENTS = ("guitar", "piano", "violin", "cello", "harp", "flute", "drums")
+SOUNDING = {"one": 1, "two": 1, "distractors": 1, "motion": 1, "both": 2}  # of the things in view; the rest none, or drawn
 SOUND_RATE = 48000  # Hz of every scene
 LEVEL, NOISE_FLOOR = 0.1, 10 ** (-30 / 20)  # RMS of a sound (-20 dBFS); background noise below it (-30 dB)
 FRAME_RATE, MOTION_S = 10, 3.0
+PERSON_EVERY = 5  # turns
 
 
 @dataclass(frozen=True, slots=True)
 class SceneThing:
-    """A thing as one frame shows it. mask: (H, W) bool, what of it is in view. word: "" for silent things without one."""
+    """A thing as one frame shows it. mask: (H, W) bool, what of it is in view. word: "" for silent things without one.
+
+    hidden: share of the thing, in [0, 1], that is behind another thing or beyond the picture's edge, on the scene's canvas.
+    """
 
     word: str
     source: str
     sounding: bool
     mask: np.ndarray
+    hidden: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,10 @@ class SceneFrame:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A composed scene. heard: words of its sounds, in view or not; sources: their recordings."""
+    """A composed scene. heard: words of its sounds, in view or not; sources: their recordings.
+
+    background: the photograph's source, "" for a painted one; light: "day", "backlit" or "night".
+    """
 
     kind: str
     split: str
@@ -60,6 +75,8 @@ class Scene:
     frames: tuple[SceneFrame, ...]
     samples: np.ndarray = field(repr=False)
     sample_rate: int = SOUND_RATE
+    background: str = ""
+    light: str = "day"
 
     @property
     def name(self) -> str:
@@ -70,7 +87,8 @@ class Scene:
 class Stamps:
     """Composes scenes. words: what the models can name; only such things sound.
 
-    size: (height, width) px of the camera. window_s: length of the sound window, trailing the image.
+    size: (height, width) px of the camera. window_s: length of the sound window, trailing the image. bank: what scenes are made
+    of, "all" everyday things or the "instruments" of the first scenes. background: "natural" photographs or "painted".
     """
 
     def __init__(
@@ -80,12 +98,17 @@ class Stamps:
         sources: StampSources | None = None,
         size: tuple[int, int] = (480, 640),
         window_s: float = 1.0,
+        bank: str = "all",
+        background: str = "natural",
     ):
+        if background not in BACKGROUNDS:
+            raise ValueRangeError(f"stamps: wanted a background {' or '.join(BACKGROUNDS)}, got {background!r}")
+        usable = [entry for entry in catalogue(bank) if entry.word in set(words)]
         self.sources = sources or StampSources()
-        self.size, self.window_s = size, window_s
-        usable = [entry for entry in catalogue() if entry.word in set(words)]
-        self._things = {split: [e for e in usable if e.role == "thing" and e.split == split] for split in SPLITS}
-        self._sounds = {split: [e for e in usable if e.role == "sound" and e.split == split] for split in SPLITS}
+        self.size, self.window_s, self.bank, self.background = size, window_s, bank, background
+        roles = {split: [e for e in usable if e.split == split] for split in SPLITS}
+        self._things = {split: [e for e in found if e.role == "thing"] for split, found in roles.items()}
+        self._sounds = {split: [e for e in found if e.role in ("sound", "speech")] for split, found in roles.items()}
         for split in SPLITS:
             if len({entry.word for entry in self._things[split]}) < 2:
                 raise ValueRangeError(
@@ -97,6 +120,10 @@ class Stamps:
         for seed in range(first_seed, first_seed + count):
             yield self.compose(kind, split, seed)
 
+    def words(self, split: str) -> list[str]:
+        """The words with a thing and a sound in the split."""
+        return sorted({e.word for e in self._things[split]} & {e.word for e in self._sounds[split]})
+
     def compose(self, kind: str, split: str, seed: int) -> Scene:
         """One scene; ValueRangeError for an unknown kind or split."""
         if kind not in KINDS:
@@ -104,36 +131,76 @@ class Stamps:
         if split not in SPLITS:
             raise ValueRangeError(f"stamps: wanted val or test, got {split!r}")
         rng = np.random.default_rng([KINDS.index(kind), SPLITS.index(split), seed])
-        shown = self._pick_things(kind, split, seed, rng)
-        sounding = {"one": 1, "two": 1, "distractors": 1, "motion": 1, "both": 2}.get(kind, 0)
-        heard = [entry.word for entry in shown[:sounding]]
+        shown, sounding = self._pick_things(kind, split, seed, rng)
+        heard = list(dict.fromkeys(entry.word for entry in shown[:sounding]))
+        recordings = [self._recording(word, split, rng) for word in heard]
         if kind == "offscreen":
             inside = {entry.word for entry in shown}
             heard = [str(rng.choice(sorted({entry.word for entry in self._sounds[split]} - inside)))]
-        recordings = [self._recording(word, split, rng) for word in heard]
+            recordings = [self._recording(heard[0], split, rng)]
+        elif kind in ("speech", "weather", "music"):
+            # A made source always sounds somewhere, whatever words the models know.
+            found = [entry for entry in catalogue() if (entry.role, entry.split) == (kind, split)]
+            recordings = [found[int(rng.integers(len(found)))]]
+            heard = ["person"] if kind == "speech" else []
         seconds = self.window_s + (MOTION_S if kind == "motion" else 0.0)
         samples = self._mix(kind, recordings, seconds, rng)
-        world = _World(shown, heard if kind != "offscreen" else [], self.sources, self.size, rng, wide=kind == "motion")
+        world = _World(shown, sounding, self, split, rng, wide=kind == "motion")
         count = round(MOTION_S * FRAME_RATE) if kind == "motion" else 1
         frames = tuple(self._frame(world, samples, number, count, rng) for number in range(count))
-        return Scene(kind, split, seed, tuple(heard), tuple(r.source for r in recordings), frames, samples)
+        told = (tuple(heard), tuple(r.source for r in recordings), frames, samples)
+        return Scene(kind, split, seed, *told, background=world.source, light=world.light)
 
-    def _pick_things(self, kind: str, split: str, seed: int, rng: np.random.Generator) -> list[Entry]:
-        """Sounding things first. Words take turns with the seed, so that few scenes already cover them all."""
-        things = self._things[split]
-        able = {entry.word for entry in self._sounds[split]}
-        words = sorted({entry.word for entry in things} & able)
-        first = words[seed % len(words)]
+    def _pick_things(self, kind: str, split: str, seed: int, rng: np.random.Generator) -> tuple[list[Entry], int]:
+        """(things, how many of the first of them sound). Words take turns with the seed, so that few scenes cover them all."""
+        words = self.words(split)
+        if kind == "speech":
+            words = [word for word in words if word != "person"] or words
+        elif kind == "music":
+            words = [word for word in words if not self._music(word)] or words
+        first = self._turn(words, kind, seed)
+        if kind == "several":
+            count = int(rng.integers(2, 5))
+            return [self._thing(first, split, rng) for _ in range(count)], count
+        if kind == "three":
+            others = [str(word) for word in rng.permutation([word for word in words if word != first])[:2]]
+            return [self._thing(word, split, rng) for word in (first, *others)], min(int(rng.integers(2, 4)), 1 + len(others))
         second = str(rng.choice([word for word in words if word != first]))
         wanted = [first] if kind in ("one", "distractors") else [first, second]
-        shown = [things[int(rng.choice([n for n, entry in enumerate(things) if entry.word == word]))] for word in wanted]
+        shown = [self._thing(word, split, rng) for word in wanted]
         if kind == "distractors":
-            names = rng.choice(self.sources.distractors[split], 3, replace=False)
+            silent = self.sources.distractors if self.bank == "instruments" else self.sources.silent_things
+            names = rng.choice(silent[split], 3, replace=False)
             shown += [Entry("thing", "", split, str(name)) for name in names]
-        return shown
+        return shown, SOUNDING.get(kind, 0)
+
+    def _turn(self, words: Sequence[str], kind: str, seed: int) -> str:
+        """The word whose turn it is; of everyday words in an order of the kind's own, every fifth turn a person's."""
+        if self.bank == "instruments":
+            return words[seed % len(words)]
+        if "person" in words and seed % PERSON_EVERY == PERSON_EVERY - 1:
+            return "person"
+        others = [word for word in words if word != "person"] or list(words)
+        order = np.random.default_rng(KINDS.index(kind)).permutation(len(others))
+        return others[int(order[(seed - seed // PERSON_EVERY) % len(others)])]
+
+    def _thing(self, word: str, split: str, rng: np.random.Generator) -> Entry:
+        things = self._things[split]
+        return things[int(rng.choice([n for n, entry in enumerate(things) if entry.word == word]))]
+
+    def _music(self, word: str) -> bool:
+        return any(
+            e.word == word and ("music" in e.source or "instrument/" in e.source) for e in catalogue() if e.role == "thing"
+        )
 
     def _recording(self, word: str, split: str, rng: np.random.Generator) -> Entry:
         return self._sounds[split][int(rng.choice([n for n, e in enumerate(self._sounds[split]) if e.word == word]))]
+
+    def recording(self, word: str, split: str, seconds: float, rng: np.random.Generator) -> np.ndarray:
+        """(n,) float32 at 48 kHz and -20 dBFS: so many seconds of one of the split's recordings of the word."""
+        entry = self._recording(word, split, rng)
+        samples, rate = self.sources.sound(entry.source, int(rng.integers(1000)) if entry.made else 0)
+        return excerpt(samples, rate, round(seconds * SOUND_RATE), rng)
 
     def _mix(self, kind: str, recordings: Sequence[Entry], seconds: float, rng: np.random.Generator) -> np.ndarray:
         """(n,) float32: the recordings at equal level over a low background noise."""
@@ -158,24 +225,30 @@ class Stamps:
 
 
 class _World:
-    """A painted canvas, the masks of what stands on it, and a camera that pans and zooms a little."""
+    """A canvas, the masks of what stands on it, and a camera that pans and zooms a little. sounding: how many of the first."""
 
-    def __init__(self, shown, heard, sources: StampSources, size, rng: np.random.Generator, wide: bool):
-        self._size = size
-        height, width = (round(side * 1.25) if wide else side for side in size)
-        self._canvas = background(height, width, rng)
-        self._things: list[tuple[Entry, bool, np.ndarray]] = []
-        heard = list(heard)
-        for entry, (left, top, right, bottom) in zip(shown, _slots(len(shown), width, height, rng)):
-            sounding = entry.word in heard
-            if sounding:
-                heard.remove(entry.word)
-            mask = self._paint(sources.cutout(entry.source), left, top, right, bottom, rng)
-            self._things.append((entry, sounding, mask))
+    def __init__(self, shown, sounding: int, stamps: Stamps, split: str, rng: np.random.Generator, wide: bool):
+        self._size = stamps.size
+        height, width = (round(side * 1.25) if wide else side for side in self._size)
+        self.source, self.light = "", "day"
+        self._things: list[tuple[Entry, bool, np.ndarray, float]] = []
+        if stamps.background == "natural":
+            # The first things lie in front half of the time, so that what sounds is sometimes the hidden one.
+            order = range(len(shown)) if rng.random() < 0.5 else range(len(shown))[::-1]
+            canvas = NaturalCanvas([shown[n] for n in order], stamps.sources, (height, width), split, rng)
+            back = dict(zip(order, canvas.things))
+            self._things = [(back[n][0], n < sounding, *back[n][1:]) for n in range(len(shown))]
+            self._canvas, self.source, self.light = canvas.image, canvas.source, canvas.light
+        else:
+            self._canvas = background(height, width, rng)
+            for number, (entry, (left, top, right, bottom)) in enumerate(zip(shown, _slots(len(shown), width, height, rng))):
+                mask = self._paint(stamps.sources.cutout(entry.source), left, top, right, bottom, rng)
+                self._things.append((entry, number < sounding, mask, 0.0))
         self._pan = rng.uniform(0.2, 0.8, (2, 2)) if wide else None  # from, to: shares of the free margin
         self._zoom = rng.uniform(1.0, 1.12, 2) if wide else (1.0, 1.0)
-        # One light for cut-outs and background, as one camera would see them.
-        self._canvas = np.clip(self._canvas * rng.uniform(0.85, 1.1) + rng.uniform(-8, 8), 0, 255).astype(np.float32)
+        if stamps.background == "painted":
+            # One light for cut-outs and background, as one camera would see them.
+            self._canvas = np.clip(self._canvas * rng.uniform(0.85, 1.1) + rng.uniform(-8, 8), 0, 255).astype(np.float32)
 
     def _paint(self, rgba: np.ndarray, left: int, top: int, right: int, bottom: int, rng: np.random.Generator) -> np.ndarray:
         """Paste within the box, resized and perhaps mirrored; returns the (h, w) bool mask on the canvas."""
@@ -198,7 +271,7 @@ class _World:
         """What the camera sees at a share of its way in [0, 1]: (H, W, 3) uint8 and the things in view."""
         height, width = self._size
         if self._pan is None:
-            image, masks = self._canvas, [mask for *_, mask in self._things]
+            image, masks = self._canvas, [mask for _, _, mask, _ in self._things]
         else:
             smooth = share * share * (3 - 2 * share)
             zoom = self._zoom[0] + smooth * (self._zoom[1] - self._zoom[0])
@@ -207,9 +280,12 @@ class _World:
             turn = np.array([[1 / zoom, 0, corner[0]], [0, 1 / zoom, corner[1]]])
             image = cv2.warpAffine(self._canvas, turn, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
             way = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-            masks = [cv2.warpAffine(mask.astype(np.uint8), turn, (width, height), flags=way) > 0 for *_, mask in self._things]
+            masks = [
+                cv2.warpAffine(mask.astype(np.uint8), turn, (width, height), flags=way) > 0 for _, _, mask, _ in self._things
+            ]
         noisy = image + rng.normal(0, 2.0, image.shape).astype(np.float32)
-        things = tuple(SceneThing(e.word, e.source, sounding, mask) for (e, sounding, _), mask in zip(self._things, masks))
+        seen = zip(self._things, masks)
+        things = tuple(SceneThing(e.word, e.source, sounding, mask, hidden) for (e, sounding, _, hidden), mask in seen)
         return np.clip(noisy, 0, 255).astype(np.uint8), things
 
 

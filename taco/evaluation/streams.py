@@ -11,8 +11,7 @@ import numpy as np
 from taco.evaluation import metrics
 from taco.evaluation.baselines import Bench, Outcome, resized, u_map
 from taco.evaluation.datasets import Sample
-from taco.evaluation.stamp_sources import catalogue
-from taco.evaluation.stamps import FRAME_RATE, SOUND_RATE, excerpt
+from taco.evaluation.stamps import FRAME_RATE, SOUND_RATE
 from taco.evaluation.stampset import StampClip, stamps_of
 from taco.types import AudioWindow, VideoFrame
 
@@ -36,6 +35,8 @@ class SwitchClip:
     split: str
     seed: int
     words: tuple[str, ...]
+    bank: str = "all"
+    background: str = "natural"
 
     @property
     def id(self) -> str:
@@ -49,12 +50,13 @@ class SwitchClip:
 
     def load(self, window_s: float = 1.0) -> list[Sample]:
         """The frames; the truth is the thing that sounds at the frame's own time."""
-        stamps = stamps_of(self.words, window_s)
+        stamps = stamps_of(self.words, window_s, self.bank, self.background)
         scene = stamps.compose("two", self.split, self.seed)
         shown, rng = scene.frames[0], np.random.default_rng([7, self.seed])
         first = next(thing for thing in shown.things if thing.sounding)
         second = next(thing for thing in shown.things if not thing.sounding)
-        parts = [self._sound(stamps, first.word, window_s + BEFORE_S, rng), self._sound(stamps, second.word, AFTER_S, rng)]
+        parts = [stamps.recording(first.word, self.split, window_s + BEFORE_S, rng)]
+        parts.append(stamps.recording(second.word, self.split, AFTER_S, rng))
         track = np.concatenate(parts)
         track = np.clip(track + rng.normal(0, BACKGROUND, len(track)), -1, 1).astype(np.float32)
         out = []
@@ -68,15 +70,17 @@ class SwitchClip:
             out.append(Sample(f"{self.id}/{number}", frame, window, now.mask, 0, now.word, ((now.word, now.mask),), other.mask))
         return out
 
-    def _sound(self, stamps, word: str, seconds: float, rng) -> np.ndarray:
-        entries = [e for e in catalogue() if (e.role, e.word, e.split) == ("sound", word, self.split)]
-        entry = entries[int(rng.integers(len(entries)))]
-        samples, rate = stamps.sources.sound(entry.source, int(rng.integers(1000)) if ":" in entry.source else 0)
-        return excerpt(samples, rate, round(seconds * SOUND_RATE), rng)
-
 
 def stream_figures(
-    bench: Bench, words: Sequence[str], split: str = "test", count: int = 6, modes: Sequence[str] = tuple(MODES), progress=None
+    bench: Bench,
+    words: Sequence[str],
+    split: str = "test",
+    count: int = 6,
+    modes: Sequence[str] = tuple(MODES),
+    progress=None,
+    *,
+    bank: str = "all",
+    background: str = "natural",
 ) -> dict[str, dict[str, float]]:
     """{mode: figures} over ``count`` clips with a moving camera and ``count`` with a change of sound.
 
@@ -86,8 +90,8 @@ def stream_figures(
     activations at half their range instead of the masks, for models that segment by the word alone.
     """
     words = tuple(words)
-    clips = [StampClip("motion", split, seed, words) for seed in range(count)]
-    clips += [SwitchClip(split, seed, words) for seed in range(count)]
+    clips = [StampClip("motion", split, seed, words, bank, background) for seed in range(count)]
+    clips += [SwitchClip(split, seed, words, bank, background) for seed in range(count)]
     window_s = bench.config.audio.window_s
     kept: dict[str, list] = {mode: [] for mode in modes}
     for done, clip in enumerate(clips):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from taco.backbones.base import Backbones
 from taco.config import TacoConfig
-from taco.errors import ConfigError
+from taco.errors import ConfigError, MissingPackageError, WeightsError
 from taco.segmentation.base import Segmenter
 
 
@@ -14,9 +14,26 @@ def load_segmenter(config: TacoConfig, backbones: Backbones) -> Segmenter:
     if name == "activation":
         from taco.segmentation.activation import ActivationSegmenter
 
-        return ActivationSegmenter(config.segmentation)
+        return ActivationSegmenter(config.segmentation, _silhouettes(config))
     if config.models.name != "paper":
         raise ConfigError(f"models.segmenter: fcclip needs models.name paper, got {config.models.name!r}")
     from taco.segmentation.fcclip import load
 
     return load(config, backbones)
+
+
+def _silhouettes(config: TacoConfig):
+    """The outline network, or None where its file or an engine is missing and ``segmentation.refine`` does not ask for it."""
+    import torch
+
+    from taco.packages import model_dir
+    from taco.segmentation.silhouette import Silhouettes
+    from taco.weights import packaged
+
+    try:
+        (path,) = packaged.locate("u2netp", model_dir(config.models.model_dir) / "embedded")
+        return Silhouettes.from_file(path, threads=config.models.threads or torch.get_num_threads())
+    except (WeightsError, MissingPackageError) as error:
+        if config.segmentation.refine == "parts":
+            raise type(error)(f"segmentation.refine: parts: {error}") from None
+        return None

@@ -18,6 +18,7 @@ from taco.errors import ConfigError, ShapeError
 from taco.segmentation.base import Segmentation
 from taco.segmentation.fcclip_head import MaskDecoder, Proposals, classify, mask_probabilities, pool_under_masks, semantic_maps
 from taco.segmentation.queries import choose_queries, label_scores, share_out
+from taco.segmentation.wordmap import Box, thing_box
 from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, VideoFrame
 
 LEVELS = ("res2", "res3", "res4", "res5")
@@ -105,7 +106,10 @@ class FCCLIPSegmenter:
         concepts: Sequence[Concept],
         anchors: Anchors,
     ) -> Segmentation:
-        """Masks of the sounding factors: read-out and threshold of ``config``; with ``config.split`` one a thing."""
+        """Masks of the sounding factors: read-out and threshold of ``config``; with ``config.split`` one a thing.
+
+        A concept whose things are all too small gives an object with the box of its factor and an empty mask.
+        """
         confidence = np.zeros(frame.size, np.float32)
         if not concepts:
             return Segmentation(confidence, ())
@@ -116,6 +120,7 @@ class FCCLIPSegmenter:
         maps = F.interpolate(maps[None], size=frame.size, mode="bilinear", align_corners=False)[0]
         heats = torch.stack([_minmax(maps[concept.factor]) for concept in concepts])
         best = heats.argmax(0)
+        smallest = max(1.0, self.config.min_area * confidence.size)
         found: list[tuple] = []
         for index, concept in enumerate(concepts):
             heat = heats[index]
@@ -127,10 +132,13 @@ class FCCLIPSegmenter:
             confidence = np.maximum(confidence, heat.cpu().numpy())
             region = region & (best == index)
             seen = maps[concept.factor]
-            found += self._things(region, seen, proposals, shares[:, concept.factor], features, factorization, concept, anchors)
-        smallest = max(1.0, self.config.min_area * confidence.size)
-        found = sorted((thing for thing in found if thing[0].sum() >= smallest), key=lambda thing: -thing[2])
-        objects = [SoundingObject.from_mask(mask, labels, score, id) for id, (mask, labels, score) in enumerate(found, 1)]
+            own = self._things(region, seen, proposals, shares[:, concept.factor], features, factorization, concept, anchors)
+            own = [thing for thing in own if thing[0].sum() >= smallest]
+            if self.config.instances == "together":
+                own = _of_a_kind(own)
+            found += own or [(_place(factorization, concept, features, frame.size), concept.labels, concept.score)]
+        found = sorted(found, key=lambda thing: -thing[2])
+        objects = [_object(outline, frame.size, labels, score, id) for id, (outline, labels, score) in enumerate(found, 1)]
         return Segmentation(confidence, tuple(objects))
 
     def _things(self, region, evidence, proposals, strength, features, factorization, concept, anchors) -> list[tuple]:
@@ -162,6 +170,27 @@ class FCCLIPSegmenter:
             labels = tuple((anchors.words[int(word)], float(score)) for score, word in zip(*best))
             things.append((mask.cpu().numpy(), labels, concept.score * agreement / top))
         return things
+
+
+def _of_a_kind(things: list[tuple]) -> list[tuple]:
+    """Things with the same best word as one: their masks together, the labels and the score of the surest."""
+    kinds: dict[str, tuple] = {}
+    for mask, labels, score in sorted(things, key=lambda thing: -thing[2]):
+        before = kinds.get(labels[0][0])
+        kinds[labels[0][0]] = (mask | before[0], *before[1:]) if before else (mask, labels, score)
+    return list(kinds.values())
+
+
+def _place(factorization: Factorization, concept: Concept, features: ImageFeatures, size: tuple[int, int]) -> Box:
+    """Where the concept's factor is active: for a thing without an outline."""
+    active = features.tokens.on_grid(factorization.visual_activations[:, concept.factor]).float()
+    return thing_box((active / active.max().clamp_min(1e-12)).cpu().numpy(), size)
+
+
+def _object(outline: np.ndarray | Box, size: tuple[int, int], labels, score: float, id: int) -> SoundingObject:
+    if isinstance(outline, tuple):
+        return SoundingObject.from_box(outline, size, labels, score, id)
+    return SoundingObject.from_mask(outline, labels, score, id)
 
 
 def heard_words(factorization: Factorization, anchors: Anchors) -> Tensor:

@@ -1,4 +1,4 @@
-"""SHA-256 of weights files: recorded at first use, beside the file, and checked after."""
+"""SHA-256 of weights files: pinned in the code or recorded at first use, beside the file, and checked after."""
 
 from __future__ import annotations
 
@@ -49,16 +49,20 @@ def file_sha256(path: Path) -> str:
     return sha256(path)
 
 
-def check(path: Path, thorough: bool = False) -> str:
-    """SHA-256 of a weights file; recorded the first time. WeightsError where it differs from the record.
+def check(path: Path, thorough: bool = False, pinned: str = "") -> str:
+    """SHA-256 of a weights file; recorded the first time. WeightsError where it differs from the pinned one or the record.
 
-    thorough: read the file even where its size and time of change are the recorded ones.
+    thorough: read the file even where its size and time of change are the recorded ones. pinned: what it must be,
+    whatever the record says.
     """
     known = recorded(path)
     digest = sha256(path) if thorough or not known else file_sha256(path)
-    if known and digest != known["sha256"]:
+    if pinned and digest != pinned:
+        raise WeightsError(f"{path}: wanted SHA-256 {pinned[:16]}..., got {digest[:16]}...")
+    if not pinned and known and digest != known["sha256"]:
         raise WeightsError(
             f"{path}: wanted the SHA-256 recorded at first use {known['sha256'][:16]}..., got {digest[:16]}...; "
             f"fetch it again, or delete {path.parent / NAME} if you replaced it on purpose"
         )
-    return record(path, digest) if not known or known.get("mtime_ns") != path.stat().st_mtime_ns else digest
+    fresh = known.get("sha256") == digest and known.get("mtime_ns") == path.stat().st_mtime_ns
+    return digest if fresh else record(path, digest)

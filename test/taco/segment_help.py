@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import soundfile
@@ -17,6 +18,8 @@ class MadePipeline:
     """Outlines a box that walks to the right while there is sound; keeps what it was given."""
 
     seen: list = []
+    anchors = SimpleNamespace(words=("dog", "cat", "bell"))
+    heard = (("Bark", 0.9), ("Rain", 0.2))
 
     def __init__(self, config):
         self.config = config
@@ -34,7 +37,7 @@ class MadePipeline:
         left = int(len(MadePipeline.seen) % (columns // 2))
         mask[rows // 4 : rows // 2, left : left + columns // 4] = True
         thing = SoundingObject.from_mask(mask, [("dog", 0.8), ("cat", 0.1)], 0.75)
-        return SoundingScene(*head, 0.7, "sounding", (thing,), stage_ms={"image": 1.0})
+        return SoundingScene(*head, 0.7, "sounding", (thing,), stage_ms={"image": 1.0}, heard=self.heard)
 
 
 def tone(rate=16000, seconds=2.0):

@@ -244,7 +244,8 @@ def scene(stamp_ns=BASE_NS + 5):
     mask = np.zeros((24, 32), bool)
     mask[4:9, 10:20] = True
     thing = SoundingObject.from_mask(mask, [("dog", 0.5), ("cat", 0.25)], 0.75, id=300)
-    return SoundingScene(stamp_ns, (24, 32), stamp_ns - NS, stamp_ns, -12.5, 0.5, "sounding", (thing,))
+    head = (stamp_ns, (24, 32), stamp_ns - NS, stamp_ns, -12.5, 0.5, "sounding")
+    return SoundingScene(*head, (thing,), heard=(("Bark", 0.75), ("Rain", 0.25)))
 
 
 @pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
@@ -257,6 +258,7 @@ def test_written_messages_are_those_of_the_node(tmp_path, storage):
     assert set(found) == {"/taco_node/objects", "/taco_node/mask"}
     kind, raw, message, t = found["/taco_node/objects"]
     assert kind == "taco_ros/msg/SoundingObjectArray" and t == BASE_NS + 5 and message.header.frame_id == "cam_optical"
+    assert (message.verdict, message.heard, message.heard_scores.tolist()) == ("sounding", ["Bark", "Rain"], [0.75, 0.25])
     (thing,) = message.objects
     assert (thing.id, thing.label, thing.score, len(thing.place)) == (300, "dog", 0.75, 0)
     assert thing.mask.data.tolist() == [255] * 50 and (thing.bounding_box.x_offset, thing.bounding_box.width) == (10, 10)

@@ -8,16 +8,17 @@ import torch
 import torch.nn.functional as F
 
 from taco.concepts import (
-    SoundPart,
     image_evidence,
+    listen,
     name_concepts,
     pooled_components,
     pooled_sound,
     sounding_score,
+    told,
     word_probabilities,
 )
 from taco.config import ConceptsConfig
-from taco.types import Anchors, Factorization, Tokens
+from taco.types import Anchors, Factorization, Kinds, Tokens
 
 WORDS = ("cat", "dog", "drum", "bell")
 DIM, GRID, STEPS = 6, (4, 6), 5
@@ -73,8 +74,8 @@ def test_a_sound_from_out_of_view_gives_nothing():
     assert named(sound={"bell": 1.0}, config=ConceptsConfig(min_score=0.0)).concepts  # the score decides, nothing else
 
 
-def test_a_sound_that_says_nothing_stays_in_the_middle():
-    assert 0.4 < named(sound=dict.fromkeys(WORDS, 0.5)).score < 0.8
+def test_a_sound_that_says_nothing_gives_nothing():
+    assert named(sound=dict.fromkeys(WORDS, 0.5)).score < 0.2
 
 
 def test_no_sounding_factor_and_broken_sound_give_nothing():
@@ -86,19 +87,19 @@ def test_no_sounding_factor_and_broken_sound_give_nothing():
     assert name_concepts(silent, visual, audio, anchors(), ConceptsConfig()).concepts == ()
 
 
-def parts(held, struck, levels):
-    """The held and the struck part of a sound, each with its words by weight and its level; counts how often it is asked."""
+def parts(*sounds):
+    """The sounds that the sound is taken apart into, each with its words by weight; counts how often it is asked."""
 
     def found():
         found.asked += 1
-        return tuple(SoundPart(scene(sound=words)[2], level) for words, level in zip((held, struck), levels))
+        return [scene(sound=words)[2] for words in sounds]
 
     found.asked = 0
     return found
 
 
-def both(held, struck, shown=("cat", "drum"), sound=None, config=None, levels=(-3.0, -3.0), **before):
-    found = parts(held, struck, levels)
+def both(*sounds, shown=("cat", "drum"), sound=None, config=None, **before):
+    found = parts(*sounds)
     scene_of = scene(shown, sound or {"cat": 0.7, "drum": 0.7})
     return name_concepts(*scene_of, anchors(), config or ConceptsConfig(), parts=found, **before), found.asked
 
@@ -115,28 +116,83 @@ def test_two_things_sound_where_each_part_of_the_sound_prefers_its_own():
     assert two({"cat": 1.0}, {"drum": 1.0}, sound={"cat": 0.7, "drum": 0.65}, config=one) == ([("cat", 0)], 0)
 
 
-def test_one_thing_sounds_where_both_parts_prefer_it_or_one_cannot_tell():
-    alone = {"cat": 0.7, "drum": 0.65}
-    assert two({"cat": 1.0}, {"cat": 0.7, "drum": 0.6}, sound=alone)[0] == [("cat", 0)]
-    assert two({"drum": 0.65, "cat": 0.6}, {"drum": 1.0}, sound=alone)[0] == [("cat", 0)]
-    none = name_concepts(*scene(sound=alone), anchors(), ConceptsConfig(), parts=lambda: None)
+def test_one_thing_sounds_where_no_part_of_the_sound_is_another():
+    alone = {"cat": 1.0}
+    assert two({"cat": 1.0}, {"cat": 1.0}, sound=alone)[0] == [("cat", 0)]
+    assert two({"cat": 1.0}, {"cat": 1.0, "drum": 0.2}, sound=alone)[0] == [("cat", 0)]
+    none = name_concepts(*scene(sound=alone), anchors(), ConceptsConfig(), parts=list)
     assert [c.label for c in none.concepts] == ["cat"]
 
 
-def test_a_weak_part_has_to_prefer_its_word_by_more():
-    sound = {"cat": 0.7, "drum": 0.65}
-    for part in (0, 1):
-        level = [-3.0, -3.0]
-        held, struck = ({"cat": 0.8, "drum": 0.72}, {"drum": 1.0}) if part == 0 else ({"cat": 1.0}, {"drum": 0.8, "cat": 0.72})
-        assert len(two(held, struck, sound=sound, levels=level)[0]) == 2
-        level[part] = -14.0
-        assert len(two(held, struck, sound=sound, levels=level)[0]) == 1
-        assert len(two({"cat": 1.0}, {"drum": 1.0}, sound=sound, levels=level)[0]) == 2
+def test_what_is_hardly_seen_must_be_heard_the_better():
+    factorization, visual, audio = scene(sound={"cat": 0.7, "drum": 0.7})
+    dim = visual.values.clone()
+    dim[:, WORDS.index("drum")] *= 0.35  # the drum might as well be something else
+    told_by_parts = {}
+    for weight in (0.0, 1.0):
+        found = parts({"cat": 1.0}, {"cat": 1.0 - weight, "drum": weight} if weight else {"cat": 1.0})
+        whole = scene(sound={"cat": 1.0, "drum": weight})[2]
+        told_by_parts[weight] = name_concepts(
+            factorization, Tokens(dim, GRID), whole, anchors(), ConceptsConfig(min_score=0.0), parts=found
+        ).words
+    assert len(told_by_parts[1.0]) == 2 and len(told_by_parts[0.0]) == 1
+
+
+def test_a_second_thing_is_the_surer_the_better_the_parts_tell_the_two_apart():
+    mixed = {"cat": 0.8, "drum": 0.6}
+    apart = both({"cat": 1.0}, {"drum": 1.0}, sound=mixed)[0].concepts[1]
+    alike = both(mixed, mixed, sound=mixed)[0].concepts[1]
+    assert apart.label == alike.label == "drum" and apart.score > alike.score + 0.01
+
+
+def test_a_second_thing_is_the_surer_the_better_it_is_heard():
+    faint, clear = (both({"cat": 1.0}, {"drum": w, "cat": 1.0}, sound={"cat": 1.0, "drum": w})[0] for w in (0.75, 0.95))
+    assert faint.words == clear.words == ("cat", "drum") and clear.concepts[1].score > faint.concepts[1].score
+
+
+def test_what_the_whole_sound_hides_may_be_heard_in_a_part():
+    hidden = {"cat": 1.0, "drum": 0.25}
+    assert two({"cat": 1.0}, {"drum": 1.0}, sound=hidden)[0] == [("cat", 0), ("drum", 1)]
+    assert two({"cat": 1.0}, hidden, sound=hidden)[0] == [("cat", 0)]
+
+
+def test_one_factor_is_one_thing():
+    """A factor that shows a cat as well as a dog is told once, whatever is heard."""
+    factorization, visual, audio = scene(sound={"cat": 0.7, "dog": 0.7})
+    values = visual.values.clone()
+    left = values[:, WORDS.index("cat")] > 0.5
+    values[left, WORDS.index("dog")] = 1.0
+    found = parts({"cat": 1.0}, {"dog": 1.0})
+    heard = name_concepts(factorization, Tokens(values, GRID), audio, anchors(), ConceptsConfig(), parts=found)
+    assert [concept.factor for concept in heard.concepts] == [0]
+
+
+def test_three_things_sound_each_beside_every_other():
+    visual = torch.full((GRID[0] * GRID[1], DIM), 0.01)
+    column = torch.arange(len(visual)) % GRID[1] // 2
+    for place, word in enumerate(("cat", "drum", "bell")):
+        visual[column == place, WORDS.index(word)] = 1.0
+    activations = torch.nn.functional.one_hot(column, 3).float()
+    factors = activations.T @ visual / activations.sum(0)[:, None]
+    audio = scene(sound={"cat": 0.7, "drum": 0.7, "bell": 0.7})[2]
+    factorization = Factorization(activations, factors, torch.ones(STEPS, 3), audio.values.mean(0).repeat(3, 1), 0)
+    args = factorization, Tokens(visual, GRID), audio, anchors()
+    each = parts({"cat": 1.0}, {"drum": 1.0}, {"bell": 1.0})
+    assert sorted(name_concepts(*args, ConceptsConfig(), parts=each).words) == ["bell", "cat", "drum"]
+    assert len(name_concepts(*args, ConceptsConfig(max_concepts=2), parts=each).words) == 2
+    loud = (*args[:2], scene(sound={"cat": 0.75, "drum": 0.7, "bell": 0.7})[2], args[3])
+    together = parts({"cat": 1.0, "bell": 1.0}, {"drum": 1.0})  # nothing tells the bell from the cat
+    third = name_concepts(*loud, ConceptsConfig(), parts=together).concepts
+    alone = {c.label: c.score for c in name_concepts(*loud, ConceptsConfig(), parts=each).concepts}
+    assert [c.label for c in third] == ["cat", "drum", "bell"] and third[2].score < alone["bell"] - 0.01
+    pair = parts({"cat": 1.0}, {"drum": 1.0})
+    args = (*args[:2], scene(sound={"cat": 0.7, "drum": 0.7})[2], args[3])
+    assert sorted(name_concepts(*args, ConceptsConfig(), parts=pair).words) == ["cat", "drum"]  # nobody hears the bell
 
 
 def test_a_second_thing_must_be_in_view():
     assert two({"cat": 1.0}, {"drum": 1.0}, shown=("cat", "cat")) == ([("cat", 0)], 0)  # costs nothing where one is in view
-    assert two({"cat": 1.0}, {"dog": 1.0}, sound={"cat": 0.8, "dog": 0.4})[0] == [("cat", 0)]
+    assert two({"cat": 1.0}, {"dog": 1.0}, sound={"cat": 0.8, "dog": 0.6})[0] == [("cat", 0)]
 
 
 def test_a_frame_below_the_threshold_keeps_only_the_word_of_the_frame_before():
@@ -167,8 +223,17 @@ def test_things_outside_the_bank_take_a_factor_that_shows_them():
     pooled = pooled_components(factorization, visual)
     alone = image_evidence(pooled, anchors())
     against = image_evidence(pooled, anchors(visual_others=other))
-    assert alone[1, 2] > 0.99 and against[1, 2] < 0.6
+    assert alone[1, 2] > 0.98 and against[1, 2] < 0.7
     assert against[0, 0] == pytest.approx(float(alone[0, 0]), abs=0.01)  # the cat is untouched
+
+
+def test_closed_vocabularies_are_less_sure_than_their_logits_say():
+    components = 0.1 * torch.rand(2, DIM, generator=torch.Generator().manual_seed(4))
+    logits = components @ anchors().visual.T
+    assert torch.allclose(image_evidence(components, anchors()), (0.7 * logits).softmax(-1), atol=1e-6)
+    clip = image_evidence(components, anchors(visual_logit_scale=20.0))
+    cosines = F.cosine_similarity(components[:, None], anchors().visual[None], dim=-1)
+    assert torch.allclose(clip, (20.0 * cosines).softmax(-1), atol=1e-5)
 
 
 def test_probabilities_follow_the_papers_formula():
@@ -189,13 +254,70 @@ def test_newer_sound_counts_more_in_every_frequency_band():
     assert torch.allclose(same, torch.ones(4))
 
 
-@pytest.mark.parametrize(("cat", "dog"), [(1.0, 0.0), (0.5, 0.5), (0.2, 0.6), (0.0, 0.6)])
-def test_the_score_weighs_what_is_in_view_against_what_is_not(cat, dog):
-    heard = torch.tensor([cat, dog, 0, 0])
-    seen = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1.0, 0]])  # a cat and a drum, no dog
-    weight = 1.25 * 4**0.6
-    assert sounding_score(heard, seen) == pytest.approx(weight * cat / (weight * cat + dog), abs=1e-5)
-    assert sounding_score(torch.tensor([0.0, 0, 1, 0]), seen) == pytest.approx(1.0)
+def bank_of(count: int, word: float, rest: float | None = None):
+    """(M,) probabilities: ``word`` for the first, the others share what is left (or ``rest`` each)."""
+    values = torch.full((count,), (1 - word) / (count - 1) if rest is None else rest)
+    values[0] = word
+    return values
+
+
+@pytest.mark.parametrize("count", [7, 70, 527, 10_000])
+def test_the_score_means_the_same_whatever_the_size_of_the_bank(count):
+    """Probabilities of a softmax over the bank, as CLIP's and CLAP's are."""
+    sure, nothing = bank_of(count, 0.9), torch.full((count,), 1 / count)
+    another = sure.roll(1)
+    agree = sounding_score(sure, torch.stack([nothing, sure]))
+    assert agree > 0.8
+    assert agree == pytest.approx(
+        sounding_score(bank_of(7, 0.9), torch.stack([torch.full((7,), 1 / 7), bank_of(7, 0.9)])), abs=0.05
+    )
+    assert sounding_score(sure, nothing[None]) < 0.3  # the image says nothing
+    assert sounding_score(nothing, sure[None]) < 0.4  # the sound says nothing
+    assert sounding_score(sure, another[None]) < 0.1  # the image is sure of another word
+    for best in (0.05, 0.10):  # a sound that is but a guess, an image that says nothing, or is sure of another word
+        guess = bank_of(count, max(best, 1 / count))
+        assert sounding_score(guess, nothing[None]) < 0.4
+        assert sounding_score(guess, another[None]) < 0.4
+
+
+def test_a_sound_without_a_word_stands_against_what_is_in_view():
+    heard, seen = torch.tensor([0.3, 0, 0, 0]), torch.tensor([[0.9, 0, 0, 0]])
+    scores = [sounding_score(heard, seen, other) for other in (0.0, 0.3, 0.9)]
+    assert scores[0] > scores[1] + 0.05 > scores[2] + 0.1
+    assert sounding_score(torch.tensor([0.98, 0, 0, 0]), seen, 0.5) > 0.5  # but one that is clear is not lost beside another
+
+
+def test_the_ears_own_odds_do_not_depend_on_the_bank():
+    """Sound models that tell every sound by itself: log-odds against "nothing that has a name"."""
+    rows = torch.eye(6)
+    values = torch.tensor([2.0, -3.0, 1.0, 0.5, 0.0, 4.0])  # cat, dog, rain, wind, nothing, what fills the length
+    scale = float(values.norm())
+    everything = Anchors(("cat", "dog"), rows[:2], rows[:2], None, scale, audio_others=rows[2:5])
+    only = Anchors(("cat",), rows[:1], rows[:1], None, scale, audio_others=rows[1:5])
+    one, other = listen(values, everything), listen(values, only)
+    assert float(one.present[0]) == pytest.approx(torch.tensor(2.0).sigmoid().item(), abs=1e-5)
+    assert torch.allclose(one.present[:1], other.present) and torch.allclose(one.share[:1], other.share)
+    assert one.other == other.other == pytest.approx(torch.tensor(1.0).sigmoid().item(), abs=1e-5)
+    assert listen(torch.tensor([2.0, -3.0, -2.0, -2.5, 0, 4.0]), everything).other < 0.2  # "nothing" is no thing
+    shares = torch.tensor([2.0, -3.0, 1.0, 0.5, 0.0]).softmax(0)
+    assert torch.allclose(one.share, shares[:2], atol=1e-6)
+    assert one.known and not listen(torch.tensor([-1.0, -3.0, 3.0, 0, 0, 4.0]), everything).known
+    assert told(one, everything.words, 5) == (("cat", pytest.approx(0.8808, abs=1e-3)),)
+
+
+def test_a_word_of_many_kinds_is_seen_by_any_of_them():
+    """A flamingo is a bird, though the mean of all birds is not like it."""
+    kinds = torch.zeros(5, DIM)
+    kinds[0, 0] = kinds[1, 1] = kinds[2, 2] = kinds[3, 3] = 12.0  # four birds
+    kinds[4, 4] = 12.0  # one dog
+    words = torch.tensor([0, 0, 0, 0, 1])
+    rows = torch.stack([kinds[:4].mean(0), kinds[4]])
+    bank = Anchors(("bird", "dog"), rows, torch.eye(2, DIM), None, 10.0, visual_kinds=Kinds(kinds, words))
+    flamingo = torch.eye(DIM)[1:2] + 0.3 * torch.eye(DIM)[4:5]
+    assert image_evidence(flamingo, bank)[0, 0] > 0.95
+    assert image_evidence(flamingo, dataclasses.replace(bank, visual_kinds=None))[0, 0] < 0.5
+    nothing = image_evidence(torch.zeros(1, DIM), bank)[0]
+    assert float(nothing[0] / nothing[1]) < 2.5  # four kinds are no four times the word
 
 
 def test_hysteresis_keeps_the_word_of_the_frame_before_and_no_other():
@@ -218,12 +340,13 @@ def test_what_is_heard_is_averaged_over_the_time_that_has_passed():
     alone = named(sound={"drum": 1.0}, config=config)
     for elapsed_s, share in ((0.05, math.exp(-0.1)), (0.5, math.exp(-1)), (5.0, math.exp(-10)), (math.inf, 0.0)):
         now = name_concepts(*scene(sound={"drum": 1.0}), anchors(), config, then, elapsed_s)
-        assert torch.allclose(now.sound, share * then.sound + (1 - share) * alone.sound, atol=1e-6)
+        assert torch.allclose(now.sound.share, share * then.sound.share + (1 - share) * alone.sound.share, atol=1e-6)
         assert now.words == (("cat",) if share > 0.5 else ("drum",))
     off = ConceptsConfig(memory_s=0.0, switch_margin=0.0)
-    assert torch.equal(name_concepts(*scene(sound={"drum": 1.0}), anchors(), off, then, 0.05).sound, alone.sound)
+    assert torch.equal(name_concepts(*scene(sound={"drum": 1.0}), anchors(), off, then, 0.05).sound.share, alone.sound.share)
     for elapsed_s in (0.0, -1.0):  # time that stands still, or jumps back, is no time to average over
-        assert torch.equal(name_concepts(*scene(sound={"drum": 1.0}), anchors(), config, then, elapsed_s).sound, alone.sound)
+        now = name_concepts(*scene(sound={"drum": 1.0}), anchors(), config, then, elapsed_s)
+        assert torch.equal(now.sound.share, alone.sound.share)
 
 
 def test_another_word_must_beat_the_one_of_the_frame_before_by_a_margin():
@@ -236,24 +359,26 @@ def test_another_word_must_beat_the_one_of_the_frame_before_by_a_margin():
         assert name_concepts(*scene(sound={"drum": 1.0}), anchors(), config, then).words == ("drum",)
 
 
-def test_a_second_thing_comes_and_goes_by_a_margin():
-    """A part that is as undecided as it may be: two after two, one after one."""
-    sound = {"cat": 0.7, "drum": 0.65}
-    unsure = ({"cat": 0.7, "drum": 0.66}, {"drum": 1.0})
-    one, pair = named(sound=sound), both({"cat": 1.0}, {"drum": 1.0}, sound=sound)[0]
-    assert (one.words, pair.words) == (("cat",), ("cat", "drum"))
-    free, wide = ConceptsConfig(switch_margin=0.0), ConceptsConfig(switch_margin=2.0)
-    assert both(*unsure, sound=sound, config=wide, before=one)[0].words == ("cat",)
-    assert both(*unsure, sound=sound, config=wide, before=pair)[0].words == ("cat", "drum")
-    assert both(*unsure, sound=sound, config=free, before=one)[0].words == both(*unsure, sound=sound, config=free)[0].words
-    assert both({"cat": 1.0}, {"drum": 1.0}, sound=sound, before=one)[0].words == ("cat", "drum")  # no doubt
+def test_a_second_thing_comes_and_goes_by_the_hysteresis_and_is_never_told_below_the_threshold():
+    one, pair = named(sound={"cat": 1.0}), both({"cat": 1.0}, {"drum": 1.0})[0]
+    assert (len(one.words), len(pair.words)) == (1, 2)
+    changes = []
+    for weight in torch.linspace(0.0, 1.0, 101).tolist():
+        unsure, sound = ({"cat": 1.0}, {"drum": weight, "cat": 1.0}), {"cat": 1.0, "drum": 0.5 * weight}
+        settings = ConceptsConfig(hysteresis=0.5, memory_s=0.0)
+        after = [both(*unsure, sound=sound, config=settings, before=b)[0] for b in (one, pair)]
+        changes.append(tuple(len(heard.words) for heard in after))
+        assert all(concept.score >= settings.min_score for concept in after[0].concepts)
+    assert set(changes) == {(1, 1), (1, 2), (2, 2)}  # never two after one where it would be one after two
 
 
-def test_the_parts_are_averaged_too():
+def test_the_parts_are_averaged_too_each_with_the_one_it_is_like():
     sound, config = {"cat": 0.7, "drum": 0.65}, ConceptsConfig(memory_s=0.5, switch_margin=0.0)
     pair = both({"cat": 1.0}, {"drum": 1.0}, sound=sound, config=config)[0]
     single = both({"cat": 1.0}, {"cat": 1.0}, sound=sound, config=config)[0]
     assert single.words == ("cat",)
     soon, late = (both({"cat": 1.0}, {"cat": 1.0}, sound=sound, config=config, before=pair, elapsed_s=s)[0] for s in (0.1, 5.0))
     assert (soon.words, late.words) == (("cat", "drum"), ("cat",))
-    assert torch.allclose(late.parts[1], single.parts[1], atol=1e-4)
+    assert torch.allclose(late.parts[1].share, single.parts[1].share, atol=1e-4)
+    turned = both({"drum": 1.0}, {"cat": 1.0}, sound=sound, config=config, before=pair, elapsed_s=0.1)[0]
+    assert all(torch.allclose(now.share, then.share, atol=1e-5) for now, then in zip(turned.parts, pair.parts))

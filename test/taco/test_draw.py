@@ -5,16 +5,16 @@ import pytest
 
 from taco import draw
 from taco.errors import ShapeError
-from taco.types import SoundingObject, SoundingScene
+from taco.types import VERDICTS, SoundingObject, SoundingScene
 
 
-def scene(size=(120, 160), boxes=(), verdict="sounding", level=-20.0):
+def scene(size=(120, 160), boxes=(), verdict="sounding", level=-20.0, heard=()):
     objects = []
     for index, (x, y, w, h) in enumerate(boxes):
         mask = np.zeros(size, bool)
         mask[y : y + h, x : x + w] = True
         objects.append(SoundingObject.from_mask(mask, [("dog", 0.8)], 0.9 - 0.1 * index, id=index + 1))
-    return SoundingScene(0, size, 0, 10**9, level, 0.7, verdict, tuple(objects))
+    return SoundingScene(0, size, 0, 10**9, level, 0.7, verdict, tuple(objects), heard=heard)
 
 
 @pytest.fixture
@@ -101,16 +101,68 @@ def test_labels_of_two_objects_do_not_cover_each_other(grey, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (20, 300), (300, 20), (1080, 1920)])
-@pytest.mark.parametrize("verdict", ["sounding", "silent", "rejected"])
+@pytest.mark.parametrize("verdict", VERDICTS)
 def test_any_size_and_verdict(size, verdict):
     boxes = [(0, 0, size[1], size[0])] if verdict == "sounding" else []
     out = draw.overlay(np.zeros((*size, 3), np.uint8), scene(size, boxes, verdict, -200.0))
     assert out.shape == (*size, 3)
 
 
+def test_every_verdict_has_words_and_a_colour_of_its_own():
+    assert set(VERDICTS) <= set(draw.VERDICT_WORDS) and len({draw.VERDICT_COLOURS[name] for name in VERDICTS}) == len(VERDICTS)
+    assert len({draw.VERDICT_WORDS[name] for name in VERDICTS}) == len(VERDICTS)
+
+
+def test_words_are_told_best_first_and_not_all():
+    words = [("Rain", 0.831), ("Wind", 0.41), ("Thunder", 0.2), ("Hum", 0.1)]
+    assert (
+        draw.told_words(words) == "Rain 0.83, Wind 0.41, Thunder 0.20"
+        and draw.told_words(words, 1) == "Rain 0.83"
+        and draw.told_words(()) == ""
+    )
+
+
+def test_the_sentence_says_what_is_heard_and_what_became_of_it():
+    heard = (("Rain", 0.83), ("Wind", 0.41), ("Thunder", 0.2), ("Hum", 0.1))
+    assert draw.sentence(scene(verdict="not_in_view", heard=heard), 1) == "heard: Rain 0.83 - nothing in view fits"
+    assert draw.sentence(scene(verdict="not_in_view", heard=heard)).count("0.") == 3
+    assert draw.sentence(scene(verdict="silent")) == "silence" and "something" in draw.sentence(scene(verdict="unknown"))
+    assert draw.sentence(scene(heard=heard[:1])) == "heard: Rain 0.83 - outlined 0.70"
+
+
+@pytest.mark.parametrize(("width", "wanted"), [(1280, ("dBFS", "Rain", "Thunder")), (320, ("Rain",)), (60, ())])
+def test_the_strip_holds_as_much_as_there_is_room_for_and_always_the_verdict(width, wanted, monkeypatch):
+    said = []
+    text = draw.ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        draw.ImageDraw.ImageDraw, "text", lambda pen, at, line, **more: said.append(line) or text(pen, at, line, **more)
+    )
+    heard = (("Rain", 0.83), ("Wind", 0.41), ("Thunder", 0.2))
+    draw.overlay(np.zeros((240, width, 3), np.uint8), scene((240, width), verdict="not_in_view", heard=heard))
+    (line,) = said
+    assert all(part in line for part in wanted) and line.endswith("nothing in view fits")
+    assert ("Thunder" in line) == ("Thunder" in wanted)
+
+
+def test_an_object_without_an_outline_is_a_dashed_box_with_its_word(grey):
+    thing = SoundingObject.from_box((40, 30, 60, 50), (120, 160), [("dog", 0.8)], 0.9)
+    out = draw.overlay(grey, SoundingScene(0, (120, 160), 0, 1, -20.0, 0.7, "no_mask", (thing,)), strip=False)
+    colour = np.array(draw.colour_of(1))
+    edge = np.abs(out[30:80, 40].astype(int) - colour).sum(1) < 30
+    assert 0.2 < edge.mean() < 0.8 and np.abs(np.diff(edge.astype(int))).sum() >= 4, "dashes, not a line"
+    assert (out[45:70, 50:90] == 90).all(), "nothing is filled"
+    assert (np.abs(out[:28, 40:100].astype(int) - colour).sum(2) < 12).any(), "its word stands above"
+
+
+@pytest.mark.parametrize("box", [(0, 0, 1, 1), (159, 119, 1, 1), (0, 0, 160, 120), (0, 60, 160, 1)])
+def test_boxes_at_the_rim_are_drawn_too(grey, box):
+    thing = SoundingObject.from_box(box, (120, 160), [("dog", 0.8)], 0.9)
+    assert (draw.overlay(grey, SoundingScene(0, (120, 160), 0, 1, -20.0, 0.7, "no_mask", (thing,))) != 90).any()
+
+
 def test_the_meter_grows_with_the_level(grey):
     def filled(level):
-        out = draw.overlay(grey, scene(level=level))[-10:, :45].reshape(-1, 3).astype(int)
+        out = draw.overlay(grey, scene(level=level))[-10:, :25].reshape(-1, 3).astype(int)
         return (np.abs(out - draw.VERDICT_COLOURS["sounding"]).sum(1) < 10).sum()
 
     assert filled(-200) == 0 and 0 < filled(-40) < filled(-10)

@@ -151,6 +151,26 @@ def test_run_lengths_give_the_mask_back(size):
     assert run_lengths(np.array([[True, False], [True, True]])) == [0, 2, 1, 1], "down the columns, first the zeros"
 
 
+def test_a_record_gives_what_was_heard_and_an_empty_mask_back():
+    thing = SoundingObject.from_box((3, 2, 6, 3), (10, 20), [("dog", 0.9)], 0.7, 4)
+    before = SoundingScene(5, (10, 20), 0, 1, -20.0, 0.7, "no_mask", (thing,), heard=(("Bark", 0.75), ("Rain", 0.5)))
+    after = scene_of(json.loads(json.dumps(record_of(before, 0))))
+    assert (after.verdict, after.heard) == ("no_mask", before.heard)
+    assert after.objects[0].box == thing.box and after.objects[0].mask.shape == (10, 20) and not after.objects[0].mask.any()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"heard": None}, {"heard": [["Rain"]]}, {"verdict": "loud"}, {"size": 4}, {"heard": [["Rain", 0.1], ["Wind", 0.9]]}],
+)
+def test_a_line_that_is_none_of_ours_is_one_line(damage):
+    record = {**record_of(SoundingScene(5, (10, 20), 0, 1, -20.0, 0.7, "unknown", heard=(("Rain", 0.5),)), 0), **damage}
+    for broken in (record, {name: value for name, value in record.items() if name not in damage}):
+        with pytest.raises(MediaError, match="wanted a line of taco segment of this version.*--overwrite") as error:
+            scene_of(broken)
+        assert "\n" not in str(error.value)
+
+
 def test_a_record_gives_the_scene_back():
     mask = np.zeros((6, 8), bool)
     mask[1:3, 2:7] = True

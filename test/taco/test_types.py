@@ -50,6 +50,8 @@ def factorization(**changes) -> Factorization:
         lambda: factorization(audio_factors=torch.rand(3, 4)),
         lambda: factorization(visual_factors=np.zeros((2, 5))),
         lambda: SoundingObject(1, (("dog", 1.0),), 0.5, np.ones((4, 6), bool), (0, 0, 7, 4)),
+        lambda: SoundingObject.from_box((2, 1, 5, 2), (4, 6), [("dog", 1.0)], 0.5),
+        lambda: SoundingObject.from_box((2, 1, 0, 2), (4, 6), [("dog", 1.0)], 0.5),
         lambda: SoundingScene(
             0, (5, 6), 0, 1, -20.0, 0.5, "sounding", (SoundingObject.from_mask(np.ones((4, 6), bool), [("dog", 1.0)], 0.5),)
         ),
@@ -72,6 +74,11 @@ def test_wrong_shapes(make):
         lambda: Concept(0, (), 0.5, torch.zeros(3)),
         lambda: Concept(0, (("dog", 1.0),), 1.5, torch.zeros(3)),
         lambda: SoundingScene(0, (4, 6), 0, 1, -20.0, 0.5, "loud"),
+        lambda: SoundingScene(0, (4, 6), 0, 1, -20.0, 0.5, "rejected"),
+        lambda: SoundingScene(0, (4, 6), 0, 1, -20.0, 0.5, "unknown", heard=(("", 0.5),)),
+        lambda: SoundingScene(0, (4, 6), 0, 1, -20.0, 0.5, "unknown", heard=(("Rain", 1.5),)),
+        lambda: SoundingScene(0, (4, 6), 0, 1, -20.0, 0.5, "unknown", heard=(("Rain", float("nan")),)),
+        lambda: SoundingScene(0, (4, 6), 0, 1, -20.0, 0.5, "unknown", heard=(("Rain", 0.2), ("Wind", 0.4))),
     ],
 )
 def test_wrong_values(make):
@@ -97,6 +104,30 @@ def test_object_from_mask_has_the_tight_box_and_the_centroid():
     thing = SoundingObject.from_mask(mask, [("dog", 0.9), ("cat", 0.1)], 0.7, id=4)
     assert thing.box == (3, 2, 6, 3) and thing.label == "dog" and thing.centre == (5.5, 3.0) and thing.id == 4
     assert SoundingObject.from_mask(np.zeros((3, 3), bool), [("dog", 1.0)], 0.5) is None
+
+
+def test_an_object_without_an_outline_has_its_box_and_the_middle_of_it():
+    box, size = (3, 2, 6, 3), (10, 20)
+    thing = SoundingObject.from_box(box, size, [("dog", 0.9)], 0.7, id=4)
+    filled = np.zeros(size, bool)
+    filled[2:5, 3:9] = True
+    assert thing.box == box and thing.mask.shape == size and not thing.mask.any() and thing.id == 4
+    assert thing.centre == SoundingObject.from_mask(filled, [("dog", 0.9)], 0.7).centre
+
+
+def test_an_object_without_an_outline_leaves_the_instance_mask_and_its_numbers_alone():
+    other = SoundingObject.from_mask(np.ones((4, 6), bool), [("cat", 1.0)], 0.4)
+    scene = SoundingScene(
+        0, (4, 6), 0, 1, -20.0, 0.9, "sounding", (SoundingObject.from_box((0, 0, 6, 4), (4, 6), [("dog", 1.0)], 0.9), other)
+    )
+    assert (scene.instance_mask() == 2).all()
+
+
+@pytest.mark.parametrize("verdict", ["sounding", "silent", "unknown", "not_in_view", "no_mask"])
+def test_a_scene_tells_what_is_heard_whatever_is_in_view(verdict):
+    scene = SoundingScene(0, (4, 6), 0, 1, -20.0, 0.5, verdict, heard=[("Rain", 1), ("Wind", np.float32(0.5))])
+    assert scene.heard == (("Rain", 1.0), ("Wind", 0.5)) and all(type(p) is float for _, p in scene.heard)
+    assert SoundingScene(0, (4, 6), 0, 1, -20.0, 0.5, verdict).heard == ()
 
 
 def test_instance_mask_gives_the_overlap_to_the_better_score():

@@ -1,6 +1,7 @@
 """The page that any browser shows, and the Rerun recording where rerun-sdk is installed."""
 
 import base64
+import dataclasses
 import json
 import re
 import sys
@@ -28,7 +29,9 @@ def scene(t, word=None, id=1, start_ns=0):
     things = (SoundingObject.from_mask(mask, [(word, 0.9)], 0.8, id),) if word else ()
     sound_map = np.zeros((2, 5), np.float32)
     stamp = start_ns + round(t * NS)
-    return SoundingScene(stamp, (48, 64), 0, NS, -20.0, 0.7, "sounding" if word else "silent", things, sound_map=sound_map)
+    heard = (("Bark", 0.9),) if word else ()
+    verdict = "sounding" if word else "silent"
+    return SoundingScene(stamp, (48, 64), 0, NS, -20.0, 0.7, verdict, things, sound_map=sound_map, heard=heard)
 
 
 def read(page):
@@ -46,6 +49,7 @@ def test_page_holds_everything_and_asks_the_network_for_nothing(tmp_path):
         "skipped",
     ]
     assert frames[0]["o"] == [{"i": 1, "w": "dog", "p": 0.8}] and set(colours) == {"1", "2"}
+    assert [f["h"] for f in frames] == [[["Bark", 0.9]]] * 2 + [[], []] and '"not_in_view":"nothing in view fits"' in text
     assert base64.b64encode(b"video bytes").decode() in text and "a &lt;b&gt; &amp; c" in text
     assert "http" not in text.replace("video/mp4", "") and "@" not in text.split("<script>")[0].split("</style>")[1]
 
@@ -114,11 +118,23 @@ def test_frames_masks_scores_and_changed_words_are_logged(rerun, tmp_path):
     assert (tmp_path / "a.rrd").exists() and len(list(tmp_path.iterdir())) == 1
     by_path = {path: [item for p, item in rerun.logged if p == path] for path, _ in rerun.logged}
     assert len(by_path["camera/image"]) == len(by_path["camera/mask"]) == len(by_path["score/sounding"]) == 3
-    assert [item.args[0] for item in by_path["words"]] == ["dog", "silent"]
+    assert [item.args[0] for item in by_path["words"]] == ["dog (heard: Bark)", "silence"]
     masks = [cv2.imdecode(np.frombuffer(item.contents, np.uint8), cv2.IMREAD_UNCHANGED) for item in by_path["camera/mask"]]
     assert masks[0][15, 15].tolist() == [*colour_of(300)[::-1], 128] and masks[0][..., 3].astype(bool).sum() == 200
     assert masks[0].shape == (48, 64, 4) and not masks[2].any()
     assert by_path["camera/boxes"][0].labels == ["dog 0.80"] and by_path["camera/boxes"][2].labels == []
+
+
+def test_what_is_heard_is_logged_where_nothing_is_outlined(rerun, tmp_path):
+    viewer = Viewer("clip", str(tmp_path / "a.rrd"))
+    nothing = scene(0.0)
+    for t, verdict, heard in ((0.0, "unknown", (("Rain", 0.8),)), (0.1, "unknown", (("Rain", 0.7),)), (0.2, "not_in_view", ())):
+        viewer.log(
+            np.zeros((48, 64, 3), np.uint8), dataclasses.replace(nothing, stamp_ns=int(t * NS), verdict=verdict, heard=heard)
+        )
+    viewer.close()
+    said = [item.args[0] for path, item in rerun.logged if path == "words"]
+    assert said == ["heard: Rain - none of the words listened for", "heard: something - nothing in view fits"]
 
 
 def test_time_of_files_and_of_clocks(rerun):

@@ -314,12 +314,3 @@ def test_list_verify_and_path_speak_json_and_tell_by_exit_status(tmp_path, capsy
     assert cli.main(["weights", "fetch", "--dir", str(tmp_path)]) == 1
     assert cli.main(["weights", "fetch", "clap", "--dir", str(tmp_path)]) == 1
     assert "wanted all, birdnet" in capsys.readouterr().err
-
-
-def test_embedded_files_are_copied_from_a_folder_too(tmp_path):
-    source, robot = tmp_path / "source", tmp_path / "robot"
-    (source / "embedded").mkdir(parents=True)
-    for name in ("efficientnet-lite0.pth", "musicnn-mtt.index", "musicnn-mtt.data"):
-        (source / "embedded" / name).write_bytes(name.encode())
-    assert cli.main(["weights", "fetch", "embedded", "--from", str(source), "--dir", str(robot)]) == 0
-    assert (robot / "embedded" / "musicnn-mtt.data").read_bytes() == b"musicnn-mtt.data"

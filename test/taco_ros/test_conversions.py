@@ -1,6 +1,7 @@
 """Messages to taco types and back."""
 
 import array
+import dataclasses
 
 import cv2
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from taco.errors import ValueRangeError
 from taco.tracking import Track
-from taco.types import SoundingObject, SoundingScene
+from taco.types import VERDICTS, SoundingObject, SoundingScene
 from taco_ros import images
 from taco_ros.conversions import (
     MessageError,
@@ -27,6 +29,7 @@ from taco_ros.conversions import (
     stamp_to_ns,
     tracks_message,
 )
+from taco_ros.msg import SoundingObjectArray
 
 RNG = np.random.default_rng(0)
 HEADER = Header(stamp=ns_to_stamp(12_345_678_901), frame_id="cam")
@@ -191,6 +194,13 @@ def test_orientation_is_undone_in_the_outputs(rotation, mirror):
     back = restore_scene(scene, rotation, mirror)
     assert back.size == (30, 50) and back.objects[0].box == (20, 3, 25, 6) and back.objects[0].id == 4
     assert np.array_equal(back.objects[0].mask, mask) and np.array_equal(back.confidence, mask)
+    for x, y, w, h in ((20, 3, 25, 6), (0, 0, 1, 1), (49, 29, 1, 1), (0, 10, 50, 3)):  # of things without an outline too
+        mask = np.zeros((30, 50), bool)
+        mask[y : y + h, x : x + w] = True
+        turned_box = SoundingObject.from_mask(oriented(mask, rotation, mirror), (("bell", 0.5),), 0.7).box
+        bare = SoundingObject.from_box(turned_box, size, (("bell", 0.5),), 0.7, 4)
+        (back,) = restore_scene(dataclasses.replace(scene, objects=(bare,)), rotation, mirror).objects
+        assert back.box == (x, y, w, h) and back.mask.shape == (30, 50) and not back.mask.any() and back.id == 4
 
 
 def two_things():
@@ -201,7 +211,8 @@ def two_things():
         SoundingObject.from_mask(first, (("bell", 0.75), ("clock", 0.25)), 0.5, 300),
         SoundingObject.from_mask(second, (("dog", 0.875),), 0.75, 2),
     )
-    return SoundingScene(12_345_678_901, (20, 30), 11_000_000_000, 12_000_000_000, -31.5, 0.75, "sounding", things)
+    head = (12_345_678_901, (20, 30), 11_000_000_000, 12_000_000_000, -31.5, 0.75, "sounding")
+    return SoundingScene(*head, things, heard=(("Bark", 0.875), ("Church bell", 0.5)))
 
 
 def test_scene_there_and_back():
@@ -209,7 +220,9 @@ def test_scene_there_and_back():
     message = scene_message(scene, HEADER)
     assert message.header == HEADER and not message.objects[0].place
     assert (message.objects[0].label, message.objects[0].other_labels) == ("bell", ["clock"])
+    assert (message.verdict, message.heard) == (message.SOUNDING, ["Bark", "Church bell"])
     back = scene_from_message(message, scene.size)
+    assert (back.verdict, back.heard) == (scene.verdict, scene.heard)
     assert (back.stamp_ns, back.window_start_ns, back.window_end_ns, back.level_dbfs) == (
         12_345_678_901,
         11 * 10**9,
@@ -219,6 +232,38 @@ def test_scene_there_and_back():
     for old, new in zip(scene.objects, back.objects):
         assert (old.id, old.labels, old.score, old.box) == (new.id, new.labels, new.score, new.box)
         assert np.array_equal(old.mask, new.mask)
+
+
+def test_the_verdicts_are_the_constants_of_the_message():
+    told = [getattr(SoundingObjectArray, verdict.upper()) for verdict in VERDICTS]
+    assert told == list(VERDICTS)
+    for verdict in VERDICTS:
+        scene = SoundingScene(5, (20, 30), 0, 1, -40.0, 0.1, verdict, heard=(("Rain", 0.75),))
+        back = scene_from_message(scene_message(scene, HEADER), scene.size)
+        assert (back.verdict, back.heard, back.objects) == (verdict, (("Rain", 0.75),), ())
+
+
+def test_a_thing_without_an_outline_is_published_with_its_box():
+    thing = SoundingObject.from_box((3, 2, 6, 4), (20, 30), (("dog", 0.875),), 0.75, 2)
+    scene = SoundingScene(5, (20, 30), 0, 1, -40.0, 0.75, "no_mask", (thing,))
+    message = scene_message(scene, HEADER)
+    mask = message.objects[0].mask
+    assert (mask.width, mask.height, len(mask.data)) == (6, 4, 24) and not any(mask.data)
+    assert not any(mask_message(scene, HEADER).data)
+    (back,) = scene_from_message(message, scene.size).objects
+    assert (back.id, back.labels, back.box) == (2, thing.labels, thing.box) and not back.mask.any()
+
+
+def test_a_foreign_message_that_does_not_fit_together_is_said():
+    message = scene_message(two_things(), HEADER)
+    message.heard_scores = array.array("f", [0.5])
+    with pytest.raises(MessageError, match="wanted as many heard_scores as heard, got 2 and 1") as error:
+        scene_from_message(message, (20, 30))
+    assert error.value.reason == "objects"
+    message = scene_message(two_things(), HEADER)
+    message.verdict = "loud"
+    with pytest.raises(ValueRangeError, match="wanted sounding, silent.*got 'loud'"):
+        scene_from_message(message, (20, 30))
 
 
 def test_empty_scene():

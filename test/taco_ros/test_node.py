@@ -12,6 +12,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float64
 from std_srvs.srv import SetBool, Trigger
 
+from taco.types import VERDICTS
 from taco_ros.conversions import stamp_to_ns
 from taco_ros.msg import SoundingObjectArray, SoundingTrackArray
 from taco_ros.srv import SetWords
@@ -111,6 +112,8 @@ def test_diagnostics_tell_of_everything(playing):
     assert float(values["rate_hz"]) > 2 and 0 < float(values["age_p50_s"]) <= float(values["age_p95_s"]) < 2
     assert abs(float(values["skew_s"])) < 0.1 and float(values["image_ms"]) >= 5 and float(values["iterations"]) >= 1
     assert {"dropped.no_audio", "dropped.too_old", "dropped.replaced", "factorize_ms"} <= set(values)
+    assert {f"verdict.{verdict}" for verdict in VERDICTS} <= set(values)
+    assert values["verdict"] in VERDICTS and values["heard"]  # what the newest image gave, and what is heard
     _, line, before = diagnostic(messages, "taco_node: sound")
     wait_until(lambda: diagnostic(messages, "taco_node: sound")[2]["chunks"] != before["chunks"], 5, "more sound")
     after = diagnostic(messages, "taco_node: sound")[2]

@@ -57,7 +57,7 @@ def test_every_field_has_a_comment(path):
     assert f"{path.parent.name}/{path.name}" in listed
     for line in path.read_text().splitlines():
         if line and not line.startswith(("#", "---")):
-            assert re.match(r"[\w/\[\]<=]+ \w+ +# \S", line), line
+            assert re.match(r"[\w/\[\]<=]+ \w+( = \S+)? +# \S", line), line
 
 
 def test_rviz_shows_topics_that_exist_with_a_fitting_qos():

@@ -144,6 +144,9 @@ def test_silence_asks_no_model():
     rig.audio.push(AudioChunk(np.zeros((3 * RATE, 1), np.float32), RATE, START_NS - 2 * NS))
     found = rig.process(item("front", START_NS), item("rear", START_NS))
     assert [result.scene.verdict for result in found] == ["silent", "silent"] and rig.seen == [] and rig.heard == []
+    assert rig.processor.newest.verdict == "silent"
+    rig.processor.reset()
+    assert rig.processor.newest is None
 
 
 def test_warm_up_takes_all_cameras_at_once_too():

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped, Vector3Stamped
 from sensor_msgs.msg import CameraInfo, Image, LaserScan
-from targets_help import NS, Bench, camera_info, depth_image, header, thing, vector
+from targets_help import NS, SIZE, Bench, camera_info, depth_image, header, thing, vector
 from visualization_msgs.msg import Marker, MarkerArray
 
 from taco import geometry
+from taco.types import SoundingObject
 from taco_ros.conversions import MessageError, ns_to_stamp, stamp_to_ns
 from taco_ros.targets import depth_metres
 from taco_ros.transforms import Transforms
@@ -50,6 +51,17 @@ def test_a_pose_with_depth_lies_on_the_bearing_and_looks_along_it(bench, encodin
     assert pose.header == header(5.0) and places[1].header == header(5.0) and vector(places[1].point) == pytest.approx(at)
     o = pose.pose.orientation
     assert geometry.rotate(np.array([1.0, 0, 0]), (o.x, o.y, o.z, o.w)) == pytest.approx(vector(bearing.vector), abs=1e-6)
+
+
+def test_a_thing_without_an_outline_has_a_bearing_and_no_range(bench):
+    bench.targets._on_depth(depth_image(5.0, 3.0))
+    bench.targets._on_depth(depth_image(6.0, 3.0))
+    outlined = thing(20)
+    bare = SoundingObject.from_box(outlined.box, SIZE, outlined.labels, outlined.score, outlined.id)
+    assert set(bench.see(5.0, outlined)) == {outlined.id} and bench.see(6.0, bare) == {}
+    with_outline, without = (vector(message.vector) for message in bench.sent("bearing"))
+    assert np.abs(np.subtract(with_outline, without)).max() < 0.02 and bench.warnings == []
+    assert len(bench.sent("target_pose")) == 1
 
 
 def test_silence_and_loss_publish_nothing_old(bench):

@@ -7,11 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from taco.audio import mel_bank
 from taco.backbones import build_anchors, embedded
 from taco.backbones.base import AudioEncoder, Backbones, ImageEncoder
+from taco.backbones.birdnet import BirdNET
 from taco.backbones.efficientnet import EfficientNetEncoder, EfficientNetLite0, folded
-from taco.backbones.musicnn import MusiCNN, mel_bank
-from taco.backbones.sounds import BirdnetHead, EmbeddedAudioEncoder, MusicnnHead
+from taco.backbones.musicnn import TAGS, MusiCNN
+from taco.backbones.sounds import BANDS, STEPS, BirdnetHead, EmbeddedAudioEncoder, MusicnnHead
 from taco.backbones.tensorbundle import read_bundle
 from taco.config import ModelsConfig
 from taco.errors import ConfigError, MissingPackageError, WeightsError
@@ -189,41 +191,50 @@ def test_musicnn_pools_what_it_saw():
 
 
 class Plain:
-    """A made sound model of three words: band energies."""
+    """A made sound model of two words and one thing without a word: band energies."""
 
-    dim, sample_rate = 3, 8000
+    name, dim, sample_rate = "plain", 4, 8000
 
-    def __init__(self, words):
-        self.words = words
+    def __init__(self, words, others=()):
+        self.words, self.others = words, others
 
-    def tokens(self, samples, steps):
+    def tokens(self, samples):
         assert abs(len(samples) - 8000) < 10  # one second at its own rate
-        return torch.full((steps, 3), 0.5)
+        return torch.full((BANDS * STEPS, 4), 0.5)
 
     def logits(self, values):
-        return 4 * F.normalize(values, dim=-1)[..., : len(self.words)] - 1
+        return 4 * values[..., : len(self.words) + len(self.others)] - 1
 
 
-def plain(**changes):
-    words = {"a": (0.0, 1.0), "b": (1.0, 2.0), "c": (0.0, 1.0)} | changes
-    return EmbeddedAudioEncoder([Plain(("a", "b")), Plain(("b", "c"))], words)
+def plain():
+    return EmbeddedAudioEncoder([Plain(("a", "b"), ("rain",)), Plain(("b", "c"))], ("a", "b", "c", "d"))
 
 
-def test_cosines_times_the_scale_are_exactly_the_logits():
+def test_cosines_times_the_scale_are_exactly_the_log_odds():
     encoder = plain()
-    values = torch.rand(5, 6, generator=torch.Generator().manual_seed(0)) + 0.1
-    rows = encoder.encode_text(["c", "a", "b"])
+    assert encoder.words == ("a", "b", "c")
+    values = torch.rand(5, 8, generator=torch.Generator().manual_seed(0)) + 0.1
+    rows = torch.cat([encoder.encode_text(["c", "a", "b"]), encoder.encode_others(["a", "b", "c"])])
     cosines = F.cosine_similarity(encoder.project(values)[:, None], rows[None], dim=-1)
-    logits = encoder.word_logits(values)
-    assert torch.allclose(encoder.logit_scale * cosines, logits[:, [2, 0, 1]], atol=1e-4)
+    expected = torch.stack(
+        [
+            4 * values[:, 5] - 1,  # c
+            4 * values[:, 0] - 1,  # a
+            torch.maximum(4 * values[:, 1] - 1, 4 * values[:, 4] - 1),  # b: the surer of the two models
+            4 * values[:, 2] - 1,  # rain, which has no word
+            torch.zeros(5),  # none of them all
+        ],
+        1,
+    )
+    assert torch.allclose(encoder.logit_scale * cosines, expected, atol=1e-4)
     assert torch.allclose(encoder.project(values).norm(dim=1), torch.full((5,), encoder.logit_scale), rtol=1e-5)
-    assert torch.allclose(encoder.project(values), encoder.project(3 * values), atol=1e-4)  # the length does not matter
 
 
-def test_words_count_by_how_far_they_stand_out():
-    values = torch.rand(1, 6, generator=torch.Generator().manual_seed(0)) + 0.1
-    raw, moved = plain(b=(0.0, 1.0)).word_logits(values)[0], plain().word_logits(values)[0]
-    assert moved[1] == pytest.approx((float(raw[1]) - 1.0) / 2.0) and moved[0] == raw[0]
+def test_words_outside_a_smaller_bank_stand_beside_it():
+    encoder = plain()
+    few = encoder.encode_others(["b"])
+    assert len(few) == 4 and {int(row.argmax()) for row in few} == {0, 2, 3, 4}  # a, c, rain, none
+    assert int(few[-1].argmax()) == 4
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
@@ -231,7 +242,7 @@ def test_any_sample_rate(rate):
     encoder = plain()
     assert isinstance(encoder, AudioEncoder)
     tokens = encoder.encode(AudioWindow(np.zeros(rate, np.float32), rate, 0))
-    assert tokens.values.shape == (8, 6) and tokens.grid == (1, 8)
+    assert tokens.values.shape == (BANDS * STEPS, 8) and tokens.grid == (BANDS, STEPS)
 
 
 def test_a_word_the_sound_models_lack_is_named():
@@ -239,39 +250,62 @@ def test_a_word_the_sound_models_lack_is_named():
         plain().encode_text(["d"])
 
 
+def test_an_older_models_word_counts_by_how_far_it_stands_out():
+    class Network:
+        def tag_layer(self):
+            return torch.eye(50, 200), torch.zeros(50)
+
+    unheard = {"guitar": (-3.0, 1.5), "drums": (1.0, 2.0)}
+    head = MusicnnHead(Network(), {"guitar": ("guitar",), "drums": ("drums", "beat"), "dog": ()}, unheard)
+    assert head.words == ("guitar", "drums") and head.others == ()
+    values = torch.zeros(200)
+    values[TAGS.index("guitar")] = 1.0
+    guitar, drums = head.logits(values).tolist()
+    assert guitar == pytest.approx(head.gain * ((34.0 + 3.0) / 1.5 - head.offset), rel=1e-5)
+    assert drums == pytest.approx(head.gain * ((0.0 - 1.0) / 2.0 - head.offset), rel=1e-5)
+
+
 # --- the set
 
 
 def test_the_word_table_is_sound():
     table = embedded.word_table()
-    assert len({row.word for row in table}) == len(table) >= 60
-    assert all(row.imagenet and max(row.imagenet) < 1000 and row.unheard[1] > 0 for row in table)
-    assert sum(bool(row.musicnn) for row in table) >= 7
+    assert len({row.word for row in table}) == len(table) >= 150
+    assert all(max(row.imagenet, default=0) < 1000 and max(row.yamnet, default=0) < 521 and row.unheard[1] > 0 for row in table)
+    assert all(row.imagenet or row.yamnet or row.person for row in table)
+    assert sum(bool(row.musicnn) for row in table) == 7
+    assert sum(row.seen and bool(row.yamnet) for row in table) >= 75
+    general = set(embedded._numbers(embedded.GENERAL))
+    assert {67, 132, 294, 500} <= general and not {0, 69, 135, 283, 371} & general
+
+
+def test_words_are_told_with_the_names_of_their_classes():
+    sources = {source.word: source for source in embedded.word_sources(ModelsConfig())}
+    assert sources["dog"].ear[:2] == ("Dog", "Bark") and "Chihuahua" in sources["dog"].eye
+    assert sources["vacuum cleaner"].ear == ("Vacuum cleaner",) and sources["vacuum cleaner"].eye == ("vacuum",)
+    assert sources["person"].eye == ("person",) and sources["person"].eye_models == ("person",)
+    assert "Speech" in sources["person"].ear and sources["skateboard"].eye == ()
+    joined = {source.word: source for source in embedded.word_sources(ModelsConfig(audio="yamnet+musicnn"))}
+    assert joined["guitar"].ear_models == ("yamnet", "musicnn") and joined["guitar"].ear[-1] == "guitar"
 
 
 def test_missing_weights_name_the_files_and_the_command(tmp_path):
     config = ModelsConfig(model_dir=str(tmp_path))
-    with pytest.raises(WeightsError, match=r"efficientnet-lite0.pth, musicnn-mtt.index.*taco weights fetch embedded") as error:
+    with pytest.raises(WeightsError, match=r"efficientnet-lite0.pth, .*yamnet.tflite.*taco weights fetch embedded") as error:
         embedded.load(config)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("audio", ["musicn", "musicnn+musicnn", "+", "birdnet+x"])
 def test_unknown_sound_models_are_refused(audio):
-    with pytest.raises(ConfigError, match="models.audio: wanted musicnn, birdnet or musicnn"):
+    with pytest.raises(ConfigError, match="models.audio: wanted yamnet, musicnn, birdnet or some"):
         embedded.load(ModelsConfig(audio=audio))
 
 
-def test_birdnet_without_its_package_tells_the_command_and_its_licence(tmp_path, capsys, monkeypatch):
+def test_birdnet_without_its_package_tells_the_command(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert", None)
-    for part in ("efficientnet-lite0", "birdnet"):
-        for name in embedded.FILES[part][1].values():
-            (tmp_path / "embedded").mkdir(exist_ok=True)
-            (tmp_path / "embedded" / name).touch()
-    torch.save(EfficientNetLite0().state_dict(), tmp_path / "embedded" / "efficientnet-lite0.pth")
     with pytest.raises(MissingPackageError, match='pip install "ai-edge-litert'):
-        embedded.load(ModelsConfig(audio="birdnet", model_dir=str(tmp_path)))
-    assert "CC BY-NC-SA 4.0" in capsys.readouterr().err
+        BirdNET(tmp_path / "model", tmp_path / "labels")
 
 
 def test_birdnet_words_pool_their_species():
@@ -283,26 +317,31 @@ def test_birdnet_words_pool_their_species():
         def features(self, samples):
             return np.full(1024, 2.0, np.float32)
 
-    head = BirdnetHead(Network(), {"owl": ("*Owl",), "duck": ("Mallard", "Teal"), "heron": ("*Heron",)})
+    words = {"owl": ("*Owl",), "duck": ("Mallard", "Teal"), "heron": ("*Heron",)}
+    head = BirdnetHead(Network(), words, dict.fromkeys(words, (0.0, 1.0)))
     assert head.words == ("owl", "duck")
     values = torch.zeros(1, 1024)
     values[0, 1] = 1.0
-    owl, duck = head.logits(values)[0]
+    owl, duck = head.logits(values)[0] / head.gain + head.offset
     assert owl == pytest.approx(np.log(1 + np.exp(18.0)), abs=1e-4) and duck == pytest.approx(0.0, abs=1e-6)
-    assert head.tokens(np.zeros(48000, np.float32), 4).shape == (4, 1024)
+    assert head.tokens(np.zeros(48000, np.float32)).shape == (BANDS * STEPS, 1024)
 
 
 @pytest.mark.data
 def test_the_real_models_share_their_words(models):
     bank = build_anchors(models)
-    assert bank.words == models.words and {"guitar", "violin", "drums"} <= set(bank.words)
-    assert bank.visual.shape == (len(bank.words), 1280) and bank.visual_logit_scale is None
-    assert isinstance(models.audio._heads[0], MusicnnHead)
+    assert bank.words == models.words and {"guitar", "dog", "vacuum cleaner", "person", "train"} <= set(bank.words)
+    assert bank.visual.shape == (len(bank.words), 1281) and bank.visual_logit_scale is None
+    assert bank.visual_kinds is not None and bank.audio_others is not None and bank.visual_others is not None
     assert embedded.fetch(ModelsConfig(), report=pytest.fail).is_dir()  # a second time: instant and silent
 
 
 @pytest.mark.data
-def test_the_real_sound_model_hears_drums_and_not_silence_alike(models):
+@pytest.mark.parametrize("audio", ["", "musicnn", "yamnet+musicnn"])
+def test_the_real_sound_models_hear_drums_and_take_silence(audio):
+    settings = ModelsConfig(audio=audio)
+    embedded.fetch(settings)
+    models = embedded.load(settings)
     rate = 16000
     rng = np.random.default_rng(0)
     time = np.arange(rate) / rate
@@ -313,8 +352,10 @@ def test_the_real_sound_model_hears_drums_and_not_silence_alike(models):
         beats[start : start + length] += (fade * (rng.normal(0, 0.2, length) + np.sin(2 * np.pi * 90 * time[:length]))).astype(
             np.float32
         )
-    heard = models.audio.word_logits(models.audio.encode(AudioWindow(0.5 * beats / abs(beats).max(), rate, 0)).values.mean(0))
-    assert models.words[int(heard.argmax())] == "drums" and heard.max() > 1.0
+    component = models.audio.encode(AudioWindow(0.5 * beats / abs(beats).max(), rate, 0)).values.mean(0)
+    odds = models.audio.log_odds(component)[: len(models.words)]
+    instruments = [models.words.index(word) for word in ("guitar", "piano", "violin", "cello", "harp", "flute", "drums")]
+    assert max(instruments, key=lambda n: float(odds[n])) == models.words.index("drums")
     tokens = models.audio.encode(AudioWindow(np.zeros(rate, np.float32), rate, 0))
     assert torch.isfinite(tokens.values).all() and tokens.values.min() >= 0
 

@@ -36,7 +36,7 @@ def iou(outcome, truth):
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"no-sound", "no-penalty", "no-min", "no-component"}))
 def test_methods_that_hear_find_the_sounding_thing(name, bench):
     wanted = sample(sounds="blue")
-    (found,) = bench.run(name, [wanted], settings={"factorization.max_iterations": 60} if name == "gradient" else None)
+    (found,) = bench.run(name, [wanted], settings={"factorization.max_iterations": 120} if name == "gradient" else None)
     assert iou(found, wanted.truth) > 0.5, name
     assert found.label == "blue" and 0 <= found.score <= 1
     assert found.map.min() >= 0 and found.map.max() <= 1 and found.winner.shape == found.map.shape
@@ -78,8 +78,8 @@ def test_noise_scores_nothing_as_in_the_live_line_and_is_mapped_all_the_same(tem
     noise = np.random.default_rng(0).normal(0, 0.1, wanted.window.sample_rate).astype(np.float32)
     noisy = dataclasses.replace(wanted, window=AudioWindow(noise, wanted.window.sample_rate, wanted.window.start_ns))
     clear, deaf = (bench.run("taco", [one] * 2, temporal=temporal)[0] for one in (wanted, noisy))
-    assert clear.score > 0 and deaf.score == 0.0
-    assert deaf.factorization is not None and deaf.map.any()  # data sets hold rain and engines: maps are judged without the gate
+    assert clear.score > 0.5 and deaf.score < 0.05
+    assert deaf.factorization is not None and deaf.map.any()  # maps are judged whatever the score
 
 
 def test_no_sound_does_not_hear_and_true_word_needs_no_sound(bench):
@@ -153,7 +153,7 @@ def test_joint_solves_the_clip_as_one_problem(bench):
 
 def test_words_stand_where_factors_stand(bench):
     features, audio = bench.base.encode(sample().frame, sample().window)
-    factors = as_factors(bench.anchors, 2, features.tokens, audio)
+    factors = as_factors(bench.anchors, [2], features.tokens, audio)
     assert factors.sounding == 2 and factors.visual_factors.shape == (3, 4)
     assert factors.visual_activations.min() >= 0 and factors.visual_activations.max() <= 1
     assert nearest_words(factors.visual_factors[1], bench.anchors)[0][0] == "green"
@@ -163,8 +163,8 @@ def test_clamping_cuts_the_negative_part_of_the_prompt(bench):
     features, audio = bench.base.encode(sample().frame, sample().window)
     anchors = bench.anchors
     odd = type(anchors)(anchors.words, anchors.visual - 0.5, anchors.audio, None, 1.0)
-    assert as_factors(odd, 0, features.tokens, audio).visual_factors.min() < 0
-    assert as_factors(odd, 0, features.tokens, audio, clamp=True).visual_factors.min() == 0
+    assert as_factors(odd, [0], features.tokens, audio).visual_factors.min() < 0
+    assert as_factors(odd, [0], features.tokens, audio, clamp=True).visual_factors.min() == 0
 
 
 def test_unknown_methods_name_the_nearest(bench):

@@ -29,7 +29,7 @@ def made_models(monkeypatch):
 def made_scenes(monkeypatch, made_models):
     """Stamps without the packages: squares and tones; a kind for each case."""
 
-    def stamp_set(words, split="test", count=4, kinds=("one", "two")):
+    def stamp_set(words, split="test", count=4, kinds=("one", "two"), **material):
         clips = []
         for kind in kinds:
             for i in range(count):
@@ -318,15 +318,15 @@ def composer(monkeypatch):
     from taco.evaluation import robustness
     from taco.evaluation.stamps import Stamps
 
-    made = Stamps(WORDS, sources=MadeSources(), size=(120, 160))
-    monkeypatch.setattr(stampset, "stamps_of", lambda words, window_s: made)
-    monkeypatch.setattr(streams, "stamps_of", lambda words, window_s: made)
+    made = Stamps(WORDS, sources=MadeSources(), size=(120, 160), bank="instruments", background="painted")
+    monkeypatch.setattr(stampset, "stamps_of", lambda words, window_s, *material: made)
+    monkeypatch.setattr(streams, "stamps_of", lambda words, window_s, *material: made)
     monkeypatch.setattr(robustness, "_sources", MadeSources)
     return made
 
 
 def test_scenes_as_a_data_set(composer):
-    data = stampset.stamp_set(WORDS, "val", 20)
+    data = stampset.stamp_set(WORDS, "val", 20, bank="instruments")
     assert {kind: sum(c.kind == kind for c in data.clips) for kind in stampset.SCORED_KINDS} == {
         "one": 20, "two": 20, "both": 20, "distractors": 20, "motion": 2,
     }  # fmt: skip
@@ -374,8 +374,10 @@ def test_streams_from_end_to_end(made_models, monkeypatch, tmp_path, capsys):
     class Switch(MadeClip):
         change = 4
 
-    monkeypatch.setattr(streams, "StampClip", lambda kind, split, seed, words: MadeClip(f"walk-{seed}", (still,) * 6))
-    monkeypatch.setattr(streams, "SwitchClip", lambda split, seed, words: Switch(f"switch-{seed}", (still,) * 4 + (walk,) * 5))
+    monkeypatch.setattr(streams, "StampClip", lambda kind, split, seed, words, *material: MadeClip(f"walk-{seed}", (still,) * 6))
+    monkeypatch.setattr(
+        streams, "SwitchClip", lambda split, seed, words, *material: Switch(f"switch-{seed}", (still,) * 4 + (walk,) * 5)
+    )
     monkeypatch.setattr(streams, "_is_switch", lambda clip: isinstance(clip, Switch))
     page = tmp_path / "streams.html"
     status, out, err = run("streams", "--limit", 2, "--html", page, "--json", capsys=capsys)
@@ -383,7 +385,7 @@ def test_streams_from_end_to_end(made_models, monkeypatch, tmp_path, capsys):
     assert status == 0 and found["clips"] == 4 and set(found["rows"]) == set(streams.MODES)
     warm = {key: value[0] for key, value in found["rows"]["warm"].items()}
     assert (
-        warm["followed"] == 100 and warm["delay_s"] <= 0.2 and warm["stability"] > 80 and warm["flips"] == 0 and warm["iou"] > 50
+        warm["followed"] == 100 and warm["delay_s"] <= 0.4 and warm["stability"] > 80 and warm["flips"] == 0 and warm["iou"] > 50
     )
     assert warm["u_iou"] > 50 and warm["u_stability"] > 80
     Whole().feed(page.read_text())

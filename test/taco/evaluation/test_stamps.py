@@ -1,4 +1,4 @@
-"""Stamp scenes: the same seed the same scene, splits that share nothing, truths that fit what is seen and heard.
+"""Stamp scenes of instruments on painted walls: same seed, same scene; splits share nothing; truths fit what is seen and heard.
 
 Most tests compose from made sources; those marked ``data`` use the real packages, fetched by name where missing.
 """
@@ -16,6 +16,7 @@ from taco.evaluation.stamp_sources import StampSources, catalogue
 from taco.evaluation.stamps import KINDS, SOUND_RATE, Stamps, coloured_noise, excerpt
 
 WORDS = ("guitar", "drums", "cello", "violin", "piano", "harp", "flute")
+FIRST = {"bank": "instruments", "background": "painted"}  # everyday scenes: test_everyday_scenes.py
 COLOURS: dict[str, tuple[int, int, int]] = {}
 
 
@@ -32,13 +33,13 @@ class MadeSources:
         return np.dstack([np.full((80, 60), c, np.uint8) for c in colour] + [np.where(disc, 255, 0).astype(np.uint8)])
 
     def sound(self, source, seed=0):
-        pitch = 200 + 37 * [entry.source for entry in catalogue()].index(source)
+        pitch = 200 + 37 * [entry.source for entry in catalogue("instruments")].index(source)
         return np.sin(2 * np.pi * pitch * np.arange(22050 * 2) / 22050).astype(np.float32), 22050
 
 
 @pytest.fixture(scope="module")
 def stamps():
-    return Stamps(WORDS, sources=MadeSources(), size=(120, 160))
+    return Stamps(WORDS, sources=MadeSources(), size=(120, 160), **FIRST)
 
 
 def same(one, two):
@@ -46,7 +47,7 @@ def same(one, two):
     return np.array_equal(one.samples, two.samples) and all(np.array_equal(a.frame.rgb, b.frame.rgb) for a, b in frames)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS[:8])
 def test_a_scene_is_a_function_of_its_seed(stamps, kind):
     first = stamps.compose(kind, "val", 3)
     assert same(first, stamps.compose(kind, "val", 3))
@@ -83,14 +84,16 @@ def test_masks_are_where_the_thing_was_painted(stamps):
 
 def test_splits_share_no_thing_and_no_recording():
     for role in ("thing", "sound"):
-        split = {name: {e.source for e in catalogue() if e.role == role and e.split == name} for name in ("val", "test")}
+        split = {
+            name: {e.source for e in catalogue("instruments") if e.role == role and e.split == name} for name in ("val", "test")
+        }
         assert split["val"] and split["test"] and not split["val"] & split["test"]
-    voiced = {(entry.word, entry.split) for entry in catalogue() if entry.role == "sound"}
-    assert all((entry.word, entry.split) in voiced for entry in catalogue() if entry.role == "thing")
+    voiced = {(entry.word, entry.split) for entry in catalogue("instruments") if entry.role == "sound"}
+    assert all((entry.word, entry.split) in voiced for entry in catalogue("instruments") if entry.role == "thing")
 
 
 def test_a_scene_stays_in_its_split_and_its_words(stamps):
-    table = {entry.source: entry for entry in catalogue()}
+    table = {entry.source: entry for entry in catalogue("instruments")}
     for kind in ("two", "offscreen"):
         for scene in stamps.scenes(kind, "test", 8):
             used = [*scene.sources, *(thing.source for thing in scene.frames[0].things)]
@@ -125,11 +128,11 @@ def test_a_moving_camera(stamps):
 
 def test_bad_requests_are_said(stamps):
     with pytest.raises(ValueRangeError, match="wanted one of one, two"):
-        stamps.compose("three", "val", 0)
+        stamps.compose("four", "val", 0)
     with pytest.raises(ValueRangeError, match="wanted val or test"):
         stamps.compose("one", "train", 0)
     with pytest.raises(ValueRangeError, match="at least two things"):
-        Stamps(("dog",), sources=MadeSources())
+        Stamps(("dog",), sources=MadeSources(), **FIRST)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.5, 1.0])
@@ -205,7 +208,7 @@ def real():
 
 @pytest.mark.data
 def test_every_line_of_the_catalogue_can_be_read(real):
-    for entry in catalogue():
+    for entry in catalogue("instruments"):
         if entry.role == "thing":
             rgba = real.cutout(entry.source)
             assert rgba.shape[2] == 4 and 0.05 < (rgba[..., 3] > 127).mean() < 0.95
@@ -216,7 +219,7 @@ def test_every_line_of_the_catalogue_can_be_read(real):
 
 @pytest.mark.data
 def test_a_real_scene_and_a_made_melody(real):
-    scene = Stamps(WORDS, sources=real).compose("distractors", "test", 0)
+    scene = Stamps(WORDS, sources=real, **FIRST).compose("distractors", "test", 0)
     assert scene.frames[0].frame.size == (480, 640) and 0.005 < scene.frames[0].truth.mean() < 0.3
     first, second = real.sound("gm:24", 1)[0], real.sound("gm:24", 2)[0]
     assert np.abs(first).max() == pytest.approx(0.9, abs=0.01) and not np.array_equal(first, second)

@@ -257,11 +257,19 @@ def test_small_things_are_dropped(segmenter, features):
     assert [thing.label for thing in run(segmenter, features, boxes, min_area=0.03).objects] == ["dog"]
 
 
-def test_no_concept_or_no_region_gives_nothing(segmenter, features):
+def test_no_concept_gives_nothing_and_no_region_the_place_of_the_factor(segmenter, features):
     nothing = run(segmenter, features, concepts=())
     assert nothing.objects == () and not nothing.confidence.any()
-    only_table = run(segmenter, features, [SCENE[2]], readout="argmax")
-    assert only_table.objects == ()
+    (thing,) = run(segmenter, features, [SCENE[2]], readout="argmax").objects
+    assert not thing.mask.any() and thing.labels == concept().labels and thing.score == 0.8
+
+
+def test_things_of_a_kind_are_one_object_or_one_each(segmenter, features):
+    boxes = [(TOP, LEFT, "dog"), (TOP, RIGHT, "dog"), SCENE[2]]
+    (together,) = run(segmenter, features, boxes, instances="together").objects
+    assert iou(together.mask, outline(TOP, LEFT) | outline(TOP, RIGHT)) > 0.85
+    apart = run(segmenter, features, boxes, instances="apart").objects
+    assert [thing.label for thing in apart] == ["dog", "dog"] and not (apart[0].mask & apart[1].mask).any()
 
 
 def test_threshold_one_keeps_the_top_only(segmenter, features):

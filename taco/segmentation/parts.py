@@ -1,0 +1,97 @@
+"""Which parts of an outline are the thing, and whether the outcome agrees with the map that it should refine."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from taco.segmentation.wordmap import THING, Box
+
+STANDS_OUT = 0.5  # of the silhouette: from here on a pixel belongs to something
+REACHES = 0.13  # of the map spread along colours: below it, silhouette or not, it is another thing
+TOUCHES = 0.5  # of the map's maximum that a part must hold
+CRUMB = 0.02  # of the greatest part's area, below which a part is dropped
+SHARE = 0.1  # of the strongest part's strength that a part must have
+ALIKE = 0.5  # of the strongest part's mean strength that a part must have
+KEEPS = 0.2  # of the map's strength that a mask from an outline must hold: a clear outline may well correct the map's extent,
+UNSURE = 1.0  # but not one with as many doubtful places as sure ones,
+CUT = 0.6  # or one that goes on beyond this share of its region's border
+AGREES = 0.45  # overlap (IoU) with the map from which a mask along its colours alone is believed
+
+
+def chosen_parts(mask: np.ndarray, heat: np.ndarray, touches: float = TOUCHES) -> np.ndarray:
+    """(h, w) bool: the connected parts of ``mask`` that the map (h, w) in [0, 1] touches, crumbs left out."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    if count < 2:
+        return np.zeros(mask.shape, bool)
+    flat = labels.ravel()
+    strength = np.bincount(flat, heat.ravel(), count)
+    peak = np.zeros(count, np.float32)
+    np.maximum.at(peak, flat, heat.ravel())
+    area = stats[:, cv2.CC_STAT_AREA].astype(float)
+    area[0] = strength[0] = peak[0] = 0
+    mean = strength / np.maximum(area, 1)
+    keep = (peak >= touches) & (area >= CRUMB * area.max()) & (strength >= SHARE * strength.max())
+    keep &= mean >= ALIKE * mean[strength.argmax()]
+    keep[0] = False
+    return keep[labels]
+
+
+def thing_in_outline(outline: np.ndarray, box: Box, heat: np.ndarray, reach: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: the thing, of an outline (s, s) in [0, 1] of the region ``box`` in an image of ``size``.
+
+    heat: the word's map, reach: the same spread along the colours, both of the whole image in any size, in [0, 1].
+    A region may lie partly outside the image, as one that has been moved there.
+    """
+    side = outline.shape[::-1]
+    near, within = _region(heat, box, size, side), _region(reach, box, size, side)
+    thing = chosen_parts((outline > STANDS_OUT) & (within > REACHES), near)
+    x, y, width, height = box
+    large = cv2.resize(thing.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    out = np.zeros(size, bool)
+    left, top, right, bottom = max(0, x), max(0, y), min(size[1], x + width), min(size[0], y + height)
+    if right > left and bottom > top:
+        out[top:bottom, left:right] = large[top - y : bottom - y, left - x : right - x]
+    return out
+
+
+def is_clear(outline: np.ndarray, box: Box, size: tuple[int, int]) -> bool:
+    """Does the outline (s, s) in [0, 1] of a region show something that is told from its surroundings?
+
+    Not where much of it is doubtful, nor where it fills the region's border, other than along the image's own edges.
+    """
+    sure = outline > STANDS_OUT
+    doubtful = np.count_nonzero((outline > 0.2) & (outline < 0.8))
+    x, y, width, height = box
+    sides = (
+        (x > 0, sure[:, 0]),
+        (y > 0, sure[0]),
+        (x + width < size[1], sure[:, -1]),
+        (y + height < size[0], sure[-1]),
+    )
+    border = [line.mean() for inside, line in sides if inside]
+    return doubtful < UNSURE * np.count_nonzero(sure) and (not border or float(np.mean(border)) < CUT)
+
+
+def keeps(mask: np.ndarray, heat: np.ndarray) -> float:
+    """Share in [0, 1] of the map's (h, w) strength that a mask of any size holds."""
+    small = cv2.resize(mask.astype(np.float32), heat.shape[::-1], interpolation=cv2.INTER_AREA)
+    return float((small * heat).sum() / max(float(heat.sum()), 1e-12))
+
+
+def agreement(mask: np.ndarray, heat: np.ndarray) -> float:
+    """IoU in [0, 1] of a mask of any size with the map (h, w) from THING on."""
+    small = cv2.resize(mask.astype(np.float32), heat.shape[::-1], interpolation=cv2.INTER_AREA) >= 0.5
+    thing = heat >= THING
+    return float((small & thing).sum() / max(1, (small | thing).sum()))
+
+
+def _region(values: np.ndarray, box: Box, size: tuple[int, int], side: tuple[int, int]) -> np.ndarray:
+    """The part of a whole image's map that lies in the region, at (width, height) ``side``."""
+    rows, columns = values.shape
+    sx, sy = columns / size[1], rows / size[0]
+    x, y, width, height = box
+    kx, ky = width * sx / side[0], height * sy / side[1]
+    matrix = np.float32([[kx, 0, x * sx + kx / 2 - 0.5], [0, ky, y * sy + ky / 2 - 0.5]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(values.astype(np.float32), matrix, side, flags=flags, borderMode=cv2.BORDER_REPLICATE)

@@ -1,0 +1,142 @@
+"""Outlines of whatever stands out in a part of an image: U2-Net-p (Qin et al. 2020), which knows no classes.
+
+The network is the slow step of a mask. A video's outline is carried on where the picture has hardly changed, or has only
+moved a little as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from taco.engines import Network, load_network
+from taco.segmentation.wordmap import Box
+
+SIDE = 192  # px: whatever the region's shape, the network sees a square, as it was trained
+OUTPUT = "1962"  # the third of its seven outputs: on val as good as the first, at 0.3 of the work
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of the colours it was trained on
+DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+THUMB, BLUR = 96, 1.5  # px, longer side of the picture by which changes are seen, and how far it is smoothed against noise
+STILL = 1.5  # mean change of the region's brightness, of 255, up to which nothing has moved
+MOST_CHANGE = 4.0  # ... up to which, after the picture's movement as a whole, an outline is carried on
+DETAIL, STEPS = 4.0, 4  # px, what counts as detail in the search for that movement; steps that make it exact
+MOST_SHIFT = 0.12  # of the picture's side: larger movements are not trusted
+LEAST_OVERLAP = 0.5  # of the region that is wanted and the one that is carried on
+LONGEST = 10  # frames that an outline is carried on at most
+
+
+@dataclass(slots=True)
+class _Carried:
+    outline: np.ndarray
+    box: Box
+    thumb: np.ndarray
+    age: int = 0
+
+
+class Silhouettes:
+    """The network, and the outlines of the last frames by what they are of. ``reset`` forgets them."""
+
+    def __init__(self, network: Network, output: str = OUTPUT):
+        self.network, self.output = network, output
+        self.runs = 0  # of the network, for those who count
+        self.reset()
+
+    @classmethod
+    def from_file(cls, path: str | Path, engine: str = "auto", threads: int = 1) -> Silhouettes:
+        """From ``u2netp.onnx``; MissingPackageError without an engine, WeightsError where the file cannot be used."""
+        return cls(load_network(path, [OUTPUT], (SIDE, SIDE), engine=engine, threads=threads))
+
+    def reset(self) -> None:
+        """Forget the outlines of frames before."""
+        self._carried: dict[str, _Carried] = {}
+
+    def keep(self, names) -> None:
+        """Forget those of other things than these."""
+        self._carried = {name: carried for name, carried in self._carried.items() if name in names}
+
+    def find(self, rgb: np.ndarray, box: Box) -> np.ndarray:
+        """(side, side) float32 in [0, 1]: how much each place of the region stands out as part of a thing."""
+        x, y, width, height = box
+        region = np.ascontiguousarray(rgb[y : y + height, x : x + width])
+        size = self.network.size
+        shrinks = width * height > size[0] * size[1]
+        values = cv2.resize(region, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR).astype(np.float32)
+        values = (values / max(1.0, float(values.max())) - MEAN) / DEVIATION  # brought to the brightest value, as in training
+        self.runs += 1
+        return self.network(values.transpose(2, 0, 1)[None])[self.output][0, 0]
+
+    def follow(self, rgb: np.ndarray, box: Box, name: str) -> tuple[np.ndarray, Box]:
+        """As ``find``, but carried on from the frames before where that will do; the outline and the region it is of."""
+        thumb = _thumb(rgb)
+        before = self._carried.get(name)
+        if before is not None and before.age < LONGEST and before.thumb.shape == thumb.shape:
+            moved = _moved(before, thumb, rgb.shape[:2])
+            if moved is not None and _overlap(moved, box) >= LEAST_OVERLAP:
+                before.age += 1
+                return before.outline, moved
+        self._carried[name] = _Carried(self.find(rgb, box), box, thumb)
+        return self._carried[name].outline, box
+
+
+def _thumb(rgb: np.ndarray) -> np.ndarray:
+    scale = THUMB / max(rgb.shape[:2])
+    size = [max(8, round(side * scale)) for side in rgb.shape[:2]]
+    small = cv2.cvtColor(cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return cv2.GaussianBlur(small, (0, 0), BLUR)
+
+
+def _moved(before: _Carried, thumb: np.ndarray, size: tuple[int, int]) -> Box | None:
+    """Where the region of a frame before is now, if the picture there is still the same; None if not."""
+    x, y, width, height = before.box
+    if _change(before.thumb, thumb, before.box, size) <= STILL:
+        return before.box
+    rows, columns = thumb.shape
+    (dx, dy), shifted = _shifted(before.thumb, thumb)
+    if max(abs(dx) / columns, abs(dy) / rows) > MOST_SHIFT:
+        return None
+    box = (round(x + dx * size[1] / columns), round(y + dy * size[0] / rows), width, height)
+    return box if _change(shifted, thumb, box, size) <= MOST_CHANGE else None
+
+
+def _shifted(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far (dx, dy) px the first picture must be moved to become the second, and the first moved so.
+
+    Phase correlation of the details finds the way roughly, a few Gauss-Newton steps on the brightness (Lucas and Kanade
+    1981) exactly.
+    """
+
+    def moved(shift: np.ndarray) -> np.ndarray:
+        matrix = np.float32([[1, 0, shift[0]], [0, 1, shift[1]]])
+        return cv2.warpAffine(one, matrix, one.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+
+    details = [picture - cv2.GaussianBlur(picture, (0, 0), DETAIL) for picture in (one, other)]
+    window = cv2.createHanningWindow(one.shape[::-1], cv2.CV_32F)
+    shift = np.array(cv2.phaseCorrelate(*details, window)[0])  # writes into what it is given
+    margin = np.s_[1:-1, 1:-1]
+    for _ in range(STEPS):
+        now = moved(shift)
+        right, down = (cv2.Sobel(now, cv2.CV_32F, *axis, scale=1 / 8)[margin].ravel() for axis in ((1, 0), (0, 1)))
+        rest = (other - now)[margin].ravel()
+        slopes = np.stack([right, down])
+        shift = shift - np.linalg.solve(slopes @ slopes.T + 1e-3 * np.eye(2), slopes @ rest)
+    return shift, moved(shift)
+
+
+def _change(one: np.ndarray, other: np.ndarray, box: Box, size: tuple[int, int]) -> float:
+    """Mean difference of two small pictures in a region of the large one; infinite where none of it is in view."""
+    rows, columns = one.shape
+    x, y, width, height = box
+    top, bottom = (int(round(edge * rows / size[0])) for edge in (max(0, y), y + height))
+    left, right = (int(round(edge * columns / size[1])) for edge in (max(0, x), x + width))
+    part = np.abs(one - other)[top : max(bottom, top + 1), left : max(right, left + 1)]
+    return float(part.mean()) if part.size else np.inf
+
+
+def _overlap(a: Box, b: Box) -> float:
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    both = max(0, width) * max(0, height)
+    return both / (a[2] * a[3] + b[2] * b[3] - both)

@@ -1,0 +1,88 @@
+"""When the outline network runs, and when the outline of a frame before is carried on."""
+
+import cv2
+import numpy as np
+import pytest
+
+from taco.segmentation.silhouette import LONGEST, SIDE, Silhouettes
+
+BOX = (100, 80, 120, 100)
+
+
+class Counting:
+    engine, precision, size = "made", "float32", (SIDE, SIDE)
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, values):
+        self.seen.append(values)
+        return {"out": np.full((1, 1, SIDE, SIDE), len(self.seen), np.float32)}
+
+
+def picture(seed=0, size=(360, 480)):
+    coarse = np.random.default_rng(seed).integers(0, 255, (12, 16, 3)).astype(np.uint8)
+    return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def window(large, x, y):
+    return np.ascontiguousarray(large[y : y + 240, x : x + 320])
+
+
+def test_the_network_sees_the_region_only_scaled_as_in_its_training():
+    network = Counting()
+    rgb = picture()
+    rgb[80:180, 100:220] = (255, 0, 0)
+    assert Silhouettes(network, "out").find(rgb, BOX).shape == (SIDE, SIDE)
+    (values,) = network.seen
+    assert values.shape == (1, 3, SIDE, SIDE) and values.dtype == np.float32
+    wanted = (np.array([1.0, 0, 0]) - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    np.testing.assert_allclose(values[0, :, 10, 10], wanted, rtol=1e-5)
+
+
+def test_a_still_picture_with_noise_keeps_its_outline_for_a_while():
+    silhouettes = Silhouettes(Counting(), "out")
+    rng = np.random.default_rng(1)
+    for _ in range(LONGEST + 1):
+        noisy = np.clip(picture() + rng.normal(0, 4, picture().shape), 0, 255).astype(np.uint8)
+        outline, box = silhouettes.follow(noisy, BOX, "dog")
+        assert outline[0, 0] == 1 and box == BOX
+    assert silhouettes.follow(picture(), BOX, "dog")[0][0, 0] == 2  # and is looked for anew after that
+
+
+def test_an_outline_moves_with_the_picture():
+    large, silhouettes = picture(size=(480, 640)), Silhouettes(Counting(), "out")
+    silhouettes.follow(window(large, 100, 100), BOX, "dog")
+    for step in range(1, 5):
+        outline, box = silhouettes.follow(window(large, 100 + 4 * step, 100 - 2 * step), BOX, "dog")
+        assert outline[0, 0] == 1
+        assert abs(box[0] - (BOX[0] - 4 * step)) <= 2 and abs(box[1] - (BOX[1] + 2 * step)) <= 2 and box[2:] == BOX[2:]
+
+
+@pytest.mark.parametrize("change", ["picture", "region", "thing", "size", "reset", "forgotten"])
+def test_whatever_changes_much_makes_the_network_look_again(change):
+    silhouettes = Silhouettes(Counting(), "out")
+    rgb = picture()
+    silhouettes.follow(rgb, BOX, "dog")
+    box, name = BOX, "dog"
+    if change == "picture":
+        rgb = picture(5)
+    elif change == "region":
+        box = (250, 200, 100, 100)
+    elif change == "thing":
+        name = "cat"
+    elif change == "size":
+        rgb = picture(size=(300, 480))
+    elif change == "reset":
+        silhouettes.reset()
+    else:
+        silhouettes.keep({"cat"})
+    assert silhouettes.follow(rgb, box, name)[0][0, 0] == 2 and silhouettes.runs == 2
+
+
+def test_a_thing_that_moves_before_a_still_background_is_looked_for_again():
+    silhouettes = Silhouettes(Counting(), "out")
+    for x, wanted in ((130, 1), (131, 1), (170, 2)):
+        rgb = picture()
+        rgb[100:150, x : x + 40] = (250, 250, 250)
+        assert silhouettes.follow(rgb, BOX, "dog")[0][0, 0] == wanted
