@@ -218,7 +218,17 @@ class _Tables:
             "groups": by_group,
             "val_thresholds": thresholds,
             "wrong_sounds": self._wrong_sounds(tuning),
+            **self._judged(),
         }
+
+    def _judged(self) -> dict:
+        """Of the first method, where words are told: are its scores probabilities, and what does it take for what?"""
+        from taco.evaluation import scores
+
+        first = next(iter(self.records.values()))[0]
+        if self.dataset.rules.metric in ("semantic", "detection") or not any(r["word"] for r in first):
+            return {"reliability": [], "confusions": []}
+        return {"reliability": scores.reliability(first, self.wrong), "confusions": scores.confusions(first)}
 
     def _groups(self, thresholds) -> dict:
         """{class, kind, category or subset: {row: figures}}."""
@@ -246,12 +256,14 @@ class _Tables:
         from taco.evaluation import robustness
 
         out: dict = {}
+        self.wrong: list = []  # frames of the first method in which nothing in view sounds
         for audio in self.args.audio:
             if self.args.dataset == "stamps":
                 run = self._run(self._stamps(self.args.split, kinds=(NEGATIVE.get(audio, audio),)), seeds=(0,), wrong=True)
             else:
                 run = self._run(self.dataset, seeds=(0,), audio=audio, wrong=True)
             wrong = self._records(run, f"{self.dataset.name} {audio}")
+            self.wrong += wrong[run.rows[0]][0]
             for row in run.rows:
                 right, chosen_on, bad = self.records[row][0], (tuning or self.records)[row][0], wrong[row][0]
                 right, chosen_on = ([r for r in part if r["scored"]] for part in (right, chosen_on))
@@ -281,6 +293,13 @@ class _Tables:
                     )
                     lines.append(f"{row:14}{found['auc']:>8.1f}{values}")
             parts.append("\n".join(lines))
+        if result["reliability"]:
+            lines = [f"scores of {next(iter(result['rows']))}: of so many frames, the share that was right (word and place)"]
+            lines += ["{from:.1f} to {to:.1f}{count:>8}{score:>8.2f}{right:>8.2f}".format(**row) for row in result["reliability"]]
+            parts.append("\n".join(lines))
+        if result["confusions"]:
+            pairs = ", ".join(f"{true} for {told} {count}" for true, told, count in result["confusions"])
+            parts.append(f"taken for another word (true for told, frames): {pairs}")
         return "\n\n".join(parts)
 
     def notes(self, result: dict) -> list[str]:

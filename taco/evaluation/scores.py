@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -120,6 +121,30 @@ def by_class(dataset: Dataset, records: Sequence[Record]) -> dict[str, dict[str,
         words = {r["class_id"]: r["word"] or f"class {r['class_id']}" for r in records}
         return {words[number]: {"iou": 100 * iou, "map": 100 * ap} for number, (iou, ap) in found.items()}
     return {}
+
+
+def reliability(right: Sequence[Record], wrong: Sequence[Record] = (), steps: int = 10) -> list[dict[str, float]]:
+    """Are scores probabilities? Rows by score: from, to, count, the mean score and the share that was right, both in [0, 1].
+
+    right: frames with one word to find; such a frame is right where the word is the true one and the map points at it.
+    wrong: frames in which nothing in view sounds: never right.
+    """
+    cases = [(r["score"], r["label"] == r["word"] and r.get("hit", True)) for r in right if r["scored"] and r["word"]]
+    cases += [(r["score"], False) for r in wrong if r["scored"]]
+    out = []
+    for step in range(steps):
+        low, high = step / steps, (step + 1) / steps
+        inside = [case for case in cases if low <= case[0] < high or (step == steps - 1 and case[0] == 1.0)]
+        if inside:
+            score, share = (float(np.mean([case[n] for case in inside])) for n in (0, 1))
+            out.append({"from": low, "to": high, "count": len(inside), "score": score, "right": share})
+    return out
+
+
+def confusions(records: Sequence[Record], most: int = 12) -> list[tuple[str, str, int]]:
+    """(true word, word that was told, frames), the most frequent first: what is taken for what, whether accepted or not."""
+    pairs = Counter((r["word"], r["label"]) for r in records if r["scored"] and r["word"] and r["label"] != r["word"])
+    return [(true, told, count) for (true, told), count in pairs.most_common(most)]
 
 
 def over_seeds(runs: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:

@@ -254,3 +254,23 @@ def test_places_on_a_cluster_of_three_nodes(device, workers, has, wanted):
             engine.places(has, nodes=3)
     else:
         assert engine.places(has, nodes=3) == wanted
+
+
+def told(score, label, word="dog", **more):
+    return {"score": score, "label": label, "word": word, "scored": True, "hit": True} | more
+
+
+def test_reliability_counts_right_words_in_right_places_against_scores():
+    right = [told(0.95, "dog"), told(0.91, "dog"), told(1.0, "cat"), told(0.97, "dog", hit=False), told(0.15, "dog")]
+    right += [told(0.95, "dog", scored=False), told(0.95, "dog", word="")]  # not judged; two things sound
+    rows = scores.reliability(right, [told(0.92, "cat", word="")])
+    assert [(row["from"], row["count"]) for row in rows] == [(0.1, 1), (0.9, 5)]
+    assert rows[1]["right"] == pytest.approx(2 / 5) and rows[1]["score"] == pytest.approx((0.95 + 0.91 + 1 + 0.97 + 0.92) / 5)
+    assert scores.reliability([]) == []
+
+
+def test_confusions_are_told_the_most_frequent_first():
+    records = [told(0.5, "cat"), told(0.1, "cat"), told(0.9, "wolf"), told(0.9, "dog"), told(0.9, "cat", scored=False)]
+    assert scores.confusions(records) == [("dog", "cat", 2), ("dog", "wolf", 1)] and scores.confusions(records, 1) == [
+        ("dog", "cat", 2)
+    ]
