@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from taco.concepts import word_probabilities
+from taco.concepts import image_evidence, pooled_components, word_probabilities
 from taco.config import SegmentationConfig, TacoConfig
 from taco.errors import ConfigError
 from taco.evaluation.datasets import Sample
+from taco.evaluation.maps import among, as_factors, minmax, nearest_words, resized, u_map
 from taco.factorization import factorize
 from taco.pipeline import TacoPipeline
 from taco.segmentation.base import Segmentation
@@ -246,8 +247,14 @@ class Bench:
             anchors, indices = self.anchors, [method.choose(seen, heard)]
         index = indices[0]
         score = 1.0 if method.told else float(method.score(seen[index], heard[index]).clamp(0, 1))
-        factors = as_factors(anchors, indices, features.tokens, audio, method.clamp)
-        concepts = tuple(Concept(i, ((anchors.words[i], score),), score, factors.visual_factors[i]) for i in indices)
+        if method.told and anchors.visual_logit_scale is None:  # segmenters without factors take the word itself
+            factors = self._solved(features, audio, anchors)
+            seen = image_evidence(pooled_components(factors, features.tokens), anchors)
+            pairs = [(int(seen[:, i].argmax()), i, anchors.visual[i]) for i in indices]
+        else:
+            factors = as_factors(anchors, indices, features.tokens, audio, method.clamp)
+            pairs = [(i, i, factors.visual_factors[i]) for i in indices]
+        concepts = tuple(Concept(k, ((anchors.words[i], score),), score, prompt) for k, i, prompt in pairs)
         times = {"image": self._image.ms(sample.frame), "sound": self._sound.ms(sample.window)}
         masks = self.base.segmenter.segment(sample.frame, features, factors, concepts, anchors)
         times["segment"] = 1000.0 * (time.perf_counter() - start)
@@ -257,6 +264,11 @@ class Bench:
         return out
 
     # --- pieces
+
+    def _solved(self, features: ImageFeatures, audio: Tokens, anchors: Anchors) -> Factorization:
+        """The configured factorization of one frame by itself, so that the ceiling has the method's own map."""
+        values = features.tokens.values, audio.values, anchors, self.config.factorization
+        return factorize(*values, visual_grid=features.tokens.grid, audio_grid=audio.grid)
 
     def _score(self, sample: Sample, score: float) -> float:
         """As the live line judges it: sound that is but noise scores 0."""
@@ -294,11 +306,11 @@ class Bench:
         chosen = [concept.factor for concept in concepts] or [factors.sounding]
         if isinstance(pipeline.segmenter, UMapSegmenter):
             heat = np.max([u_map(features, factors, factor) for factor in chosen], 0)
-            winner = features.tokens.on_grid(_among(factors.visual_activations.argmax(1), chosen)).cpu().numpy()
+            winner = features.tokens.on_grid(among(factors.visual_activations.argmax(1), chosen)).cpu().numpy()
         elif hasattr(pipeline.segmenter, "maps"):
             maps = pipeline.segmenter.maps(features, factors.visual_factors, pipeline.segmenter.propose(features))
             heat = np.max([minmax(maps[factor]) for factor in chosen], 0)
-            winner = _among(maps.argmax(0), chosen).cpu().numpy()
+            winner = among(maps.argmax(0), chosen).cpu().numpy()
         else:
             heat = confidence if confidence is not None else np.zeros(size, np.float32)
             winner = heat >= pipeline.config.segmentation.threshold
@@ -343,55 +355,6 @@ def method_named(name: str) -> Method:
     near = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ConfigError(f"--method: wanted one of {', '.join(known)}, got {name!r}{hint}")
-
-
-def as_factors(anchors: Anchors, chosen: Sequence[int], visual: Tokens, audio: Tokens, clamp: bool = False) -> Factorization:
-    """A word bank standing where factors stand: one row a word, the first of the chosen ones sounding.
-
-    Activations of the chosen words are the tokens' positive products with them, at most 1, those of the others 0: a map read
-    out of it is the tokens' own. All sound belongs to the first.
-    """
-    rows = anchors.visual.clamp_min(0) if clamp else anchors.visual
-    index, count, steps = chosen[0], len(anchors.words), audio.values.shape[0]
-    products = (visual.values @ rows[list(chosen)].to(visual.values).T).clamp_min(0)
-    activations = torch.zeros(len(visual.values), count).to(products)
-    activations[:, list(chosen)] = products / products.amax(0).clamp_min(1e-12)
-    heard = torch.zeros(steps, count).to(audio.values)
-    heard[:, index] = 1.0
-    sounds = torch.zeros(count, audio.values.shape[1]).to(audio.values)
-    sounds[index] = audio.values.mean(0)
-    return Factorization(activations, rows, heard, sounds, index)
-
-
-def nearest_words(factor: Tensor, anchors: Anchors, count: int = 5) -> tuple[tuple[str, float], ...]:
-    """Words by cosine with a visual factor, best first (the paper's label, section 5.2)."""
-    cosines = F.normalize(anchors.visual, dim=-1) @ F.normalize(factor.to(anchors.visual), dim=-1)
-    best = cosines.topk(min(count, len(anchors.words)))
-    return tuple((anchors.words[int(i)], float(v)) for v, i in zip(*best))
-
-
-def _among(winners: Tensor, chosen: Sequence[int]) -> Tensor:
-    return torch.isin(winners, torch.tensor(list(chosen), device=winners.device))
-
-
-def u_map(features: ImageFeatures, factors: Factorization, factor: int) -> np.ndarray:
-    """(rows, columns) activations of a factor, scaled to [0, 1]."""
-    return minmax(features.tokens.on_grid(factors.visual_activations[:, factor]))
-
-
-def minmax(values: Tensor) -> np.ndarray:
-    """Scaled to [0, 1]; all 0 where flat."""
-    values = values.float()
-    low, high = values.min(), values.max()
-    return ((values - low) / (high - low) if high > low else torch.zeros_like(values)).cpu().numpy()
-
-
-def resized(values: np.ndarray, size: tuple[int, int], mode: str = "bicubic") -> np.ndarray:
-    """(h, w) -> (H, W), corners aligned, as the public runs compare maps; the same array where the size is right."""
-    if values.shape == tuple(size):
-        return values
-    tensor = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None, None]
-    return F.interpolate(tensor, size, mode=mode, align_corners=True)[0, 0].numpy()
 
 
 def _segment(pipeline: TacoPipeline, sample: Sample, features, factors, concepts) -> Segmentation:

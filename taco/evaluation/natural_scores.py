@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from taco.evaluation import metrics
-from taco.evaluation.baselines import Bench, Outcome, method_named, resized
+from taco.evaluation.baselines import Bench, Outcome, method_named
 from taco.evaluation.datasets import Dataset, Sample
+from taco.evaluation.maps import resized
 from taco.evaluation.robustness import replaced
 from taco.evaluation.scores import FIXED, FOUND_IOU, points_at
 

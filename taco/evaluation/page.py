@@ -12,8 +12,9 @@ import numpy as np
 
 from taco import __version__
 from taco.draw import heat
-from taco.evaluation.baselines import Bench, Outcome, resized, u_map
+from taco.evaluation.baselines import Bench, Outcome
 from taco.evaluation.datasets import Sample
+from taco.evaluation.maps import resized, u_map
 from taco.evaluation.report import HEADINGS, Table, columns_of, figure, published
 from taco.evaluation.runner import Run, clip_outcomes
 from taco.evaluation.scores import Record

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from taco.evaluation import metrics
-from taco.evaluation.baselines import Bench, Outcome, resized, u_map
+from taco.evaluation.baselines import Bench, Outcome
 from taco.evaluation.datasets import Sample
+from taco.evaluation.maps import resized, u_map
 from taco.evaluation.stamps import FRAME_RATE, SOUND_RATE
 from taco.evaluation.stampset import StampClip, stamps_of
 from taco.types import AudioWindow, VideoFrame

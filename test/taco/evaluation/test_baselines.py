@@ -10,8 +10,9 @@ import torch
 from taco.config import TacoConfig
 from taco.errors import ConfigError
 from taco.evaluation import metrics
-from taco.evaluation.baselines import BY_U, METHODS, Bench, as_factors, method_named, nearest_words, resized, u_map
+from taco.evaluation.baselines import BY_U, METHODS, Bench, method_named
 from taco.evaluation.datasets import Sample
+from taco.evaluation.maps import as_factors, nearest_words, resized, u_map
 from taco.types import AudioWindow
 
 
