@@ -38,6 +38,7 @@ def nearest_words(factor: Tensor, anchors: Anchors, count: int = 5) -> tuple[tup
 
 
 def among(winners: Tensor, chosen: Sequence[int]) -> Tensor:
+    """Bool of the shape of ``winners``: is it one of the chosen numbers?"""
     return torch.isin(winners, torch.tensor(list(chosen), device=winners.device))
 
 
