@@ -17,7 +17,7 @@ from taco.config import SegmentationConfig
 from taco.segmentation.base import Segmentation
 from taco.segmentation.guided import spread
 from taco.segmentation.instances import single_things
-from taco.segmentation.parts import AGREES, KEEPS, agreement, chosen_parts, is_clear, keeps, thing_in_outline
+from taco.segmentation.parts import AGREES, KEEPS, agreement, chosen_parts, is_clear, keeps, thing_in_outline, uncovered
 from taco.segmentation.silhouette import Silhouettes
 from taco.segmentation.wordmap import THING, enlarge, thing_box, word_map
 from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, VideoFrame
@@ -90,23 +90,31 @@ class ActivationSegmenter:
             column = factorization.visual_activations[:, concept.factor]
             coarse = features.tokens.on_grid(column / column.max().clamp_min(1e-12)).float().cpu().numpy()
             return _Found(coarse, coarse, np.zeros(frame.size, bool), "none")
-        whole = enlarge(coarse, frame.size) >= self._level()
         refine = self._refinement()
         if refine == "none":
-            return _Found(coarse, coarse, whole, "none")
+            return self._unrefined(coarse, frame.size)
         reach = spread(coarse, frame.rgb)
         heat = enlarge(coarse, reach.shape)
+        thing = chosen_parts(reach >= self._level(), heat)
         if refine == "parts":
             box = thing_box(coarse, frame.size, PAD)
             outline, box = self.silhouettes.follow(frame.rgb, box, concept.label)
             mask = thing_in_outline(outline, box, heat, reach, frame.size)
             if self._large(mask) and is_clear(outline, box, frame.size) and keeps(mask, heat) >= KEEPS:
+                rest = uncovered(thing, mask)  # others of its kind, that the network did not see
+                if rest.any():
+                    mask |= self._along_edges(rest, reach, frame.size)
                 return _Found(coarse, reach, mask, "parts")
-        thing = chosen_parts(reach >= self._level(), heat)
-        mask = cv2.resize(np.where(thing, reach, 0), frame.size[::-1], interpolation=cv2.INTER_LINEAR) >= self._level()
+        mask = self._along_edges(thing, reach, frame.size)
         if self._large(mask) and agreement(mask, heat) >= AGREES:
             return _Found(coarse, reach, mask, "edges")
-        return _Found(coarse, coarse, whole, "none")
+        return self._unrefined(coarse, frame.size)
+
+    def _unrefined(self, coarse: np.ndarray, size: tuple[int, int]) -> _Found:
+        return _Found(coarse, coarse, enlarge(coarse, size) >= self._level(), "none")
+
+    def _along_edges(self, parts: np.ndarray, reach: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        return cv2.resize(np.where(parts, reach, 0), size[::-1], interpolation=cv2.INTER_LINEAR) >= self._level()
 
     def _refinement(self) -> str:
         """What ``config.refine`` comes to: parts, edges or none."""

@@ -8,7 +8,8 @@ import numpy as np
 from taco.segmentation.wordmap import THING, Box
 
 STANDS_OUT = 0.5  # of the silhouette: from here on a pixel belongs to something
-REACHES = 0.13  # of the map spread along colours: below it, silhouette or not, it is another thing
+REACHES = 0.2  # of the map spread along colours: below it, silhouette or not, it is another thing,
+WHOLE = 0.7  # unless this share of the connected part is reached: the rest of it is the same thing in another colour
 TOUCHES = 0.5  # of the map's maximum that a part must hold
 CRUMB = 0.02  # of the greatest part's area, below which a part is dropped
 SHARE = 0.1  # of the strongest part's strength that a part must have
@@ -16,7 +17,7 @@ ALIKE = 0.5  # of the strongest part's mean strength that a part must have
 KEEPS = 0.2  # of the map's strength that a mask from an outline must hold: a clear outline may well correct the map's extent,
 UNSURE = 1.0  # but not one with as many doubtful places as sure ones,
 CUT = 0.6  # or one that goes on beyond this share of its region's border
-AGREES = 0.45  # overlap (IoU) with the map from which a mask along its colours alone is believed
+AGREES = 0.55  # overlap (IoU) with the map from which a mask along its colours alone is believed
 
 
 def chosen_parts(mask: np.ndarray, heat: np.ndarray, touches: float = TOUCHES) -> np.ndarray:
@@ -26,12 +27,11 @@ def chosen_parts(mask: np.ndarray, heat: np.ndarray, touches: float = TOUCHES) -
         return np.zeros(mask.shape, bool)
     flat = labels.ravel()
     strength = np.bincount(flat, heat.ravel(), count)
-    peak = np.zeros(count, np.float32)
-    np.maximum.at(peak, flat, heat.ravel())
+    touched = np.bincount(flat[heat.ravel() >= touches], minlength=count) > 0
     area = stats[:, cv2.CC_STAT_AREA].astype(float)
-    area[0] = strength[0] = peak[0] = 0
+    area[0] = strength[0] = 0
     mean = strength / np.maximum(area, 1)
-    keep = (peak >= touches) & (area >= CRUMB * area.max()) & (strength >= SHARE * strength.max())
+    keep = touched & (area >= CRUMB * area.max()) & (strength >= SHARE * strength.max())
     keep &= mean >= ALIKE * mean[strength.argmax()]
     keep[0] = False
     return keep[labels]
@@ -45,7 +45,7 @@ def thing_in_outline(outline: np.ndarray, box: Box, heat: np.ndarray, reach: np.
     """
     side = outline.shape[::-1]
     near, within = _region(heat, box, size, side), _region(reach, box, size, side)
-    thing = chosen_parts((outline > STANDS_OUT) & (within > REACHES), near)
+    thing = chosen_parts(_reached(outline > STANDS_OUT, within), near)
     x, y, width, height = box
     large = cv2.resize(thing.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
     out = np.zeros(size, bool)
@@ -53,6 +53,23 @@ def thing_in_outline(outline: np.ndarray, box: Box, heat: np.ndarray, reach: np.
     if right > left and bottom > top:
         out[top:bottom, left:right] = large[top - y : bottom - y, left - x : right - x]
     return out
+
+
+def _reached(standing: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Where the map reaches what stands out; connected parts of it that are mostly reached, whole."""
+    count, labels = cv2.connectedComponents(standing.astype(np.uint8), connectivity=4)
+    reached = standing & (reach > REACHES)
+    whole = np.bincount(labels[reached], minlength=count) >= WHOLE * np.bincount(labels.ravel(), minlength=count)
+    return reached | (standing & whole[labels])
+
+
+def uncovered(parts: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(h, w) bool: the connected ones of ``parts`` of which a mask of any size holds nothing."""
+    count, labels = cv2.connectedComponents(parts.astype(np.uint8), connectivity=4)
+    small = cv2.resize(mask.astype(np.float32), parts.shape[::-1], interpolation=cv2.INTER_AREA) > 0.3
+    held = np.bincount(labels[small], minlength=count) > 0
+    held[0] = True
+    return ~held[labels]
 
 
 def is_clear(outline: np.ndarray, box: Box, size: tuple[int, int]) -> bool:

@@ -1,7 +1,7 @@
 """Outlines of whatever stands out in a part of an image: U2-Net-p (Qin et al. 2020), which knows no classes.
 
 The network is the slow step of a mask. A video's outline is carried on where the picture has hardly changed, or has only
-moved a little as a whole.
+moved or come nearer a little as a whole.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ THUMB, BLUR = 96, 1.5  # px, longer side of the picture by which changes are see
 STILL = 1.5  # mean change of the region's brightness, of 255, up to which nothing has moved
 MOST_CHANGE = 4.0  # ... up to which, after the picture's movement as a whole, an outline is carried on
 DETAIL, STEPS = 4.0, 4  # px, what counts as detail in the search for that movement; steps that make it exact
-MOST_SHIFT = 0.12  # of the picture's side: larger movements are not trusted
-LEAST_OVERLAP = 0.5  # of the region that is wanted and the one that is carried on
-LONGEST = 10  # frames that an outline is carried on at most
+MOST_SHIFT = 0.2  # of the picture's side, and of its scale: larger movements are not trusted
+LEAST_OVERLAP = 0.4  # of the region that is wanted and the one that is carried on
+LONGEST = 15  # frames after which an outline is looked for again, but not two of them in one frame: later then, ...
+LATEST = 30  # ... at most by so many
 
 
 @dataclass(slots=True)
@@ -52,9 +53,11 @@ class Silhouettes:
     def reset(self) -> None:
         """Forget the outlines of frames before."""
         self._carried: dict[str, _Carried] = {}
+        self._ran = False  # in this frame
 
     def keep(self, names) -> None:
-        """Forget those of other things than these."""
+        """A frame begins: forget the outlines of other things than these."""
+        self._ran = False
         self._carried = {name: carried for name, carried in self._carried.items() if name in names}
 
     def find(self, rgb: np.ndarray, box: Box) -> np.ndarray:
@@ -69,15 +72,20 @@ class Silhouettes:
         return self.network(values.transpose(2, 0, 1)[None])[self.output][0, 0]
 
     def follow(self, rgb: np.ndarray, box: Box, name: str) -> tuple[np.ndarray, Box]:
-        """As ``find``, but carried on from the frames before where that will do; the outline and the region it is of."""
+        """As ``find``, but carried on from the frames before where that will do; the outline and the region it is of.
+
+        ``keep`` is called before the first of each frame.
+        """
         thumb = _thumb(rgb)
         before = self._carried.get(name)
-        if before is not None and before.age < LONGEST and before.thumb.shape == thumb.shape:
+        longest = LATEST if self._ran else LONGEST
+        if before is not None and before.age < longest and before.thumb.shape == thumb.shape:
             moved = _moved(before, thumb, rgb.shape[:2])
             if moved is not None and _overlap(moved, box) >= LEAST_OVERLAP:
                 before.age += 1
                 return before.outline, moved
         self._carried[name] = _Carried(self.find(rgb, box), box, thumb)
+        self._ran = True
         return self._carried[name].outline, box
 
 
@@ -94,35 +102,44 @@ def _moved(before: _Carried, thumb: np.ndarray, size: tuple[int, int]) -> Box | 
     if _change(before.thumb, thumb, before.box, size) <= STILL:
         return before.box
     rows, columns = thumb.shape
-    (dx, dy), shifted = _shifted(before.thumb, thumb)
-    if max(abs(dx) / columns, abs(dy) / rows) > MOST_SHIFT:
+    (right, down, zoom), seen = _movement(before.thumb, thumb)
+    if max(abs(right) / columns, abs(down) / rows, abs(zoom - 1)) > MOST_SHIFT:
         return None
-    box = (round(x + dx * size[1] / columns), round(y + dy * size[0] / rows), width, height)
-    return box if _change(shifted, thumb, box, size) <= MOST_CHANGE else None
+    left = size[1] / 2 + (x - size[1] / 2) * zoom + right * size[1] / columns
+    top = size[0] / 2 + (y - size[0] / 2) * zoom + down * size[0] / rows
+    box = (round(left), round(top), max(1, round(width * zoom)), max(1, round(height * zoom)))
+    return box if _change(seen, thumb, box, size) <= MOST_CHANGE else None
 
 
-def _shifted(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far (dx, dy) px the first picture must be moved to become the second, and the first moved so.
+def _movement(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """((right px, down px, zoom about the middle) that make the second picture of the first, and the first brought there).
 
     Phase correlation of the details finds the way roughly, a few Gauss-Newton steps on the brightness (Lucas and Kanade
-    1981) exactly.
+    1981) exactly, and the zoom.
     """
+    rows, columns = one.shape
+    middle = np.array([columns - 1, rows - 1]) / 2
 
-    def moved(shift: np.ndarray) -> np.ndarray:
-        matrix = np.float32([[1, 0, shift[0]], [0, 1, shift[1]]])
+    def moved(way: np.ndarray) -> np.ndarray:
+        corner = middle * (1 - way[2]) + way[:2]
+        matrix = np.float32([[way[2], 0, corner[0]], [0, way[2], corner[1]]])
         return cv2.warpAffine(one, matrix, one.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
 
     details = [picture - cv2.GaussianBlur(picture, (0, 0), DETAIL) for picture in (one, other)]
     window = cv2.createHanningWindow(one.shape[::-1], cv2.CV_32F)
     shift = np.array(cv2.phaseCorrelate(*details, window)[0])  # writes into what it is given
-    margin = np.s_[1:-1, 1:-1]
+    if (np.abs(shift) > MOST_SHIFT * np.array((columns, rows))).any():  # a peak of chance
+        shift = np.zeros(2)
+    way = np.array([*shift, 1.0])
+    inner = np.s_[2:-2, 2:-2]
+    y, x = (axis[inner].ravel() for axis in np.indices(one.shape, np.float32) - middle[::-1, None, None])
     for _ in range(STEPS):
-        now = moved(shift)
-        right, down = (cv2.Sobel(now, cv2.CV_32F, *axis, scale=1 / 8)[margin].ravel() for axis in ((1, 0), (0, 1)))
-        rest = (other - now)[margin].ravel()
-        slopes = np.stack([right, down])
-        shift = shift - np.linalg.solve(slopes @ slopes.T + 1e-3 * np.eye(2), slopes @ rest)
-    return shift, moved(shift)
+        now = moved(way)
+        right, down = (cv2.Sobel(now, cv2.CV_32F, *axis, scale=1 / 8)[inner].ravel() for axis in ((1, 0), (0, 1)))
+        slopes = np.stack([right, down, right * x + down * y])
+        rest = (other - now)[inner].ravel()
+        way = way - np.linalg.solve(slopes @ slopes.T + 1e-3 * np.eye(3), slopes @ rest)
+    return way, moved(way)
 
 
 def _change(one: np.ndarray, other: np.ndarray, box: Box, size: tuple[int, int]) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taco.segmentation.instances import single_things
-from taco.segmentation.parts import agreement, chosen_parts, is_clear, keeps, thing_in_outline
+from taco.segmentation.parts import agreement, chosen_parts, is_clear, keeps, thing_in_outline, uncovered
 
 
 def boxes(*places, size=(60, 80)):
@@ -48,6 +48,23 @@ def test_an_outline_over_two_things_is_cut_where_the_map_ends():
     heat[:, :40] = 1.0
     thing = thing_in_outline(outline, (0, 0, 80, 60), heat, heat, (60, 80))
     assert thing[:, :36].all() and not thing[:, 44:].any()
+
+
+@pytest.mark.parametrize(("reached", "whole"), [(16, True), (10, False)])
+def test_a_thing_in_two_colours_is_taken_whole_where_most_of_it_is_reached(reached, whole):
+    outline = np.zeros((20, 20), np.float32)
+    outline[5:15, :] = 1
+    reach = np.zeros((20, 20), np.float32)
+    reach[:, :reached] = 1.0
+    thing = thing_in_outline(outline, (0, 0, 20, 20), reach, reach, (20, 20))
+    assert thing[8, :reached].all() and thing[8, 19] == whole and not thing[2].any()
+
+
+def test_parts_of_which_a_mask_holds_nothing_are_told():
+    parts = boxes(ONE, OTHER)
+    large = boxes((10, 14, 10, 14)).repeat(4, 0).repeat(4, 1)
+    assert np.array_equal(uncovered(parts, large), boxes(OTHER))
+    assert not uncovered(parts, boxes(ONE, OTHER)).any() and not uncovered(boxes(), large).any()
 
 
 def test_clear_is_what_is_sure_and_told_from_its_surroundings():

@@ -44,9 +44,11 @@ def test_a_still_picture_with_noise_keeps_its_outline_for_a_while():
     silhouettes = Silhouettes(Counting(), "out")
     rng = np.random.default_rng(1)
     for _ in range(LONGEST + 1):
+        silhouettes.keep({"dog"})
         noisy = np.clip(picture() + rng.normal(0, 4, picture().shape), 0, 255).astype(np.uint8)
         outline, box = silhouettes.follow(noisy, BOX, "dog")
         assert outline[0, 0] == 1 and box == BOX
+    silhouettes.keep({"dog"})
     assert silhouettes.follow(picture(), BOX, "dog")[0][0, 0] == 2  # and is looked for anew after that
 
 
@@ -57,6 +59,27 @@ def test_an_outline_moves_with_the_picture():
         outline, box = silhouettes.follow(window(large, 100 + 4 * step, 100 - 2 * step), BOX, "dog")
         assert outline[0, 0] == 1
         assert abs(box[0] - (BOX[0] - 4 * step)) <= 2 and abs(box[1] - (BOX[1] + 2 * step)) <= 2 and box[2:] == BOX[2:]
+
+
+def test_an_outline_comes_nearer_with_the_picture():
+    large, silhouettes = picture(size=(480, 640)), Silhouettes(Counting(), "out")
+    silhouettes.follow(large, (220, 140, 200, 200), "dog")
+    for zoom in (1.03, 1.06, 1.09):
+        matrix = np.float32([[zoom, 0, 320 * (1 - zoom)], [0, zoom, 240 * (1 - zoom)]])
+        outline, box = silhouettes.follow(cv2.warpAffine(large, matrix, (640, 480)), (220, 140, 200, 200), "dog")
+        wanted = (320 - 100 * zoom, 240 - 100 * zoom, 200 * zoom, 200 * zoom)
+        assert outline[0, 0] == 1 and np.abs(np.subtract(box, wanted)).max() <= 3, (zoom, box)
+
+
+def test_two_old_outlines_are_not_looked_for_again_in_the_same_frame():
+    silhouettes = Silhouettes(Counting(), "out")
+    runs = []
+    for _ in range(LONGEST + 3):
+        silhouettes.keep({"dog", "cat"})
+        for name in ("dog", "cat"):
+            silhouettes.follow(picture(), BOX, name)
+        runs.append(silhouettes.runs)
+    assert runs[0] == 2 and np.diff(runs).tolist() == [0] * LONGEST + [1, 1]
 
 
 @pytest.mark.parametrize("change", ["picture", "region", "thing", "size", "reset", "forgotten"])
