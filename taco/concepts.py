@@ -18,7 +18,7 @@ from taco.config import ConceptsConfig
 from taco.types import Anchors, Concept, Factorization, Tokens, WordScore
 
 HEARD_FLOOR, SEEN_FLOOR = 3e-3, 1e-2  # of probabilities, so that no single sense can veto a word for good
-SHOWN = 0.02  # least product of what two factors show of two words, so that it is worth to ask whether both sound
+SHOWN = 0.15  # least product of what two factors show of two words, so that it is worth to ask whether both sound
 # Of two words that might sound at once, in nats: what the factors show of both; how much one part of the sound prefers the one,
 # another the other, times APART; the log-odds that the second is heard, in the whole or in a part, times ALONE. What has less
 # than AUDIBLE of these is not asked about. TWO: constant and weight of the sum as the second's own log-odds (stamps, val).

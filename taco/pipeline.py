@@ -124,7 +124,8 @@ class TacoPipeline:
         if level < self.config.concepts.silence_dbfs:
             self._last = self.heard = None
             return scene("silent")
-        if structure(window) < self.config.concepts.min_structure:
+        least = self.config.concepts.min_structure
+        if least and structure(window) < least:
             self._last = self.heard = None
             return scene("unknown")
         with _timed(times, "image"):

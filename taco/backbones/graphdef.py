@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from taco.backbones.protobuf import fields
 from taco.errors import WeightsError
 
 # Field numbers of TensorFlow's published .proto files.
@@ -21,7 +22,6 @@ ATTR_TENSOR = 8
 TENSOR_DTYPE, TENSOR_SHAPE, TENSOR_CONTENT, TENSOR_FLOATS = 1, 2, 4, 5
 SHAPE_DIM, DIM_SIZE = 2, 1
 FLOAT32 = 1  # TensorFlow's DataType
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
 
 def read_constants(path: Path) -> dict[str, np.ndarray]:
@@ -38,62 +38,31 @@ def read_constants(path: Path) -> dict[str, np.ndarray]:
 
 
 def _constants(graph: bytes) -> Iterator[tuple[str, np.ndarray]]:
-    for field, node in _fields(graph):
+    for field, node in fields(graph):
         if field != GRAPH_NODE:
             continue
         name, op, tensor = "", b"", None
-        for field, value in _fields(node):
+        for field, value in fields(node):
             if field == NODE_NAME:
                 name = value.decode()
             elif field == NODE_OP:
                 op = value
             elif field == NODE_ATTR:
-                entry = dict(_fields(value))
+                entry = dict(fields(value))
                 if entry.get(MAP_KEY) == b"value":
-                    tensor = dict(_fields(entry[MAP_VALUE])).get(ATTR_TENSOR)
-        if op == b"Const" and tensor is not None and dict(_fields(tensor)).get(TENSOR_DTYPE) == FLOAT32:
+                    tensor = dict(fields(entry[MAP_VALUE])).get(ATTR_TENSOR)
+        if op == b"Const" and tensor is not None and dict(fields(tensor)).get(TENSOR_DTYPE) == FLOAT32:
             yield name, _tensor(tensor)
 
 
 def _tensor(tensor: bytes) -> np.ndarray:
     shape, values = (), b""
-    for field, value in _fields(tensor):
+    for field, value in fields(tensor):
         if field == TENSOR_SHAPE:
-            shape = tuple(dict(_fields(dim)).get(DIM_SIZE, 0) for field, dim in _fields(value) if field == SHAPE_DIM)
+            shape = tuple(dict(fields(dim)).get(DIM_SIZE, 0) for field, dim in fields(value) if field == SHAPE_DIM)
         elif field in (TENSOR_CONTENT, TENSOR_FLOATS):
             values += value
     numbers = np.frombuffer(values, np.float32)
     if numbers.size == 1:  # one number stands for all
         return np.full(shape, numbers[0])
     return numbers.reshape(shape).copy()
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(field number, value) of one message: an integer, or the bytes of anything else."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        kind = key & 7
-        if kind == VARINT:
-            value, at = _varint(message, at)
-        else:
-            if kind == BYTES:
-                length, at = _varint(message, at)
-            elif kind in (FIXED32, FIXED64):
-                length = 4 if kind == FIXED32 else 8
-            else:
-                raise ValueError(f"wire type {kind}")
-            if at + length > len(message):
-                raise ValueError("it ends too soon")
-            value, at = message[at : at + length], at + length
-        yield key >> 3, value
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at

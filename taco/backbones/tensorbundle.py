@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from taco.backbones.protobuf import fields, varint
 from taco.errors import WeightsError
 
 TABLE_MAGIC = 0xDB4775248B80FB57
@@ -34,13 +35,13 @@ def _tensors(table: bytes, numbers: bytes) -> Iterator[tuple[str, np.ndarray]]:
     if len(table) < FOOTER or int.from_bytes(table[-8:], "little") != TABLE_MAGIC:
         raise ValueError("no table footer")
     footer = table[-FOOTER:]
-    _, at = _varint(footer, 0)  # offset and size of the meta index, unused
-    _, at = _varint(footer, at)
-    offset, at = _varint(footer, at)
-    size, _ = _varint(footer, at)
+    _, at = varint(footer, 0)  # offset and size of the meta index, unused
+    _, at = varint(footer, at)
+    offset, at = varint(footer, at)
+    size, _ = varint(footer, at)
     for _, handle in _block(table, offset, size):
-        start, at = _varint(handle, 0)
-        length, _ = _varint(handle, at)
+        start, at = varint(handle, 0)
+        length, _ = varint(handle, at)
         for name, record in _block(table, start, length):
             if name:  # the empty name is the bundle's header
                 yield name.decode(), _tensor(record, numbers)
@@ -54,9 +55,9 @@ def _block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]
     end = size - 4 * (int.from_bytes(block[-4:], "little") + 1)
     at, key = 0, b""
     while at < end:
-        shared, at = _varint(block, at)
-        fresh, at = _varint(block, at)
-        length, at = _varint(block, at)
+        shared, at = varint(block, at)
+        fresh, at = varint(block, at)
+        length, at = varint(block, at)
         key = key[:shared] + block[at : at + fresh]
         at += fresh
         yield key, block[at : at + length]
@@ -65,35 +66,7 @@ def _block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]
 
 def _tensor(record: bytes, numbers: bytes) -> np.ndarray:
     """BundleEntryProto: 1 dtype, 2 shape, 4 offset, 5 size."""
-    fields = dict(_fields(record))
-    shape = [dict(_fields(dim)).get(1, 0) for number, dim in _fields(fields.get(2, b"")) if number == 2]
-    start, size = fields.get(4, 0), fields[5]
-    return np.frombuffer(numbers[start : start + size], DTYPES[fields[1]]).reshape(shape)
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(number, value) of a protocol buffer message's fields."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        kind = tag & 7
-        if kind == 0:
-            value, at = _varint(message, at)
-        elif kind == 2:
-            size, at = _varint(message, at)
-            value, at = message[at : at + size], at + size
-        elif kind == 5:
-            value, at = message[at : at + 4], at + 4
-        else:
-            raise ValueError(f"wire type {kind}")
-        yield tag >> 3, value
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
+    entry = dict(fields(record))
+    shape = [dict(fields(dim)).get(1, 0) for number, dim in fields(entry.get(2, b"")) if number == 2]
+    start, size = entry.get(4, 0), entry[5]
+    return np.frombuffer(numbers[start : start + size], DTYPES[entry[1]]).reshape(shape)

@@ -272,7 +272,8 @@ class Bench:
 
     def _score(self, sample: Sample, score: float) -> float:
         """As the live line judges it: sound that is but noise scores 0."""
-        return score if structure(sample.window) >= self.config.concepts.min_structure else 0.0
+        least = self.config.concepts.min_structure
+        return score if not least or structure(sample.window) >= least else 0.0
 
     def _variant(self, changes: Mapping[str, object], segmenter: bool) -> TacoPipeline:
         key = (tuple(sorted(changes.items())), segmenter)
