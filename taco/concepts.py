@@ -18,11 +18,12 @@ from taco.config import ConceptsConfig
 from taco.types import Anchors, Concept, Factorization, Tokens, WordScore
 
 HEARD_FLOOR, SEEN_FLOOR = 3e-3, 1e-2  # of probabilities, so that no single sense can veto a word for good
-SHOWN = 0.15  # least product of what two factors show of two words, so that it is worth to ask whether both sound
+SHOWN = 0.05  # least product of what two factors show of two words, so that it is worth to ask whether both sound
 # Of two words that might sound at once, in nats: what the factors show of both; how much one part of the sound prefers the one,
 # another the other, times APART; the log-odds that the second is heard, in the whole or in a part, times ALONE. What has less
-# than AUDIBLE of these is not asked about. TWO: constant and weight of the sum as the second's own log-odds (stamps, val).
-APART, ALONE, AUDIBLE, TWO = 0.15, 0.1, -6.0, (3.0, 3.5)
+# than AUDIBLE of these is not asked about. TWO: constant and weight of the sum as the second's own log-odds (stamps and
+# pairs of photographs, val).
+APART, ALONE, AUDIBLE, TWO = 0.5, 0.3, -6.0, (2.0, 1.5)
 SECOND = 0.4  # least score of what sounds beside the first, however low the threshold: a second must not be told for being last
 OTHERS = -3.0  # log-odds of things outside the word bank against those in it, before looking
 SURENESS = 0.7  # of closed-vocabulary image models: what their logits are multiplied by, for they are surer than they are right
@@ -184,7 +185,7 @@ class _Votes:
                 own = torch.minimum(prefers.amax(0), (-prefers).amax(0))
                 both = (shown * self.seen[k, w]).clamp_min(EPS).log() + APART * own + ALONE * alone
                 evidence = torch.minimum(evidence, both)
-            evidence[alone < AUDIBLE] = -torch.inf
+            evidence[(alone < AUDIBLE) | (shown * min(float(self.seen[k, w]) for k, w in told) < SHOWN)] = -torch.inf
             evidence[[w for _, w in told]] = -torch.inf
             word = int(evidence.argmax())
             score = 1.0 / (1.0 + math.exp(-max(-50.0, TWO[0] + TWO[1] * float(evidence[word]))))

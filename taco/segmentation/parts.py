@@ -8,8 +8,8 @@ import numpy as np
 from taco.segmentation.wordmap import THING, Box
 
 STANDS_OUT = 0.5  # of the silhouette: from here on a pixel belongs to something
-REACHES = 0.2  # of the map spread along colours: below it, silhouette or not, it is another thing,
-WHOLE = 0.7  # unless this share of the connected part is reached: the rest of it is the same thing in another colour
+REACHES = 0.13  # of the map spread along colours: below it, silhouette or not, it is another thing,
+WHOLE = 0.9  # unless this share of the connected part is reached: the rest of it is the same thing in another colour
 TOUCHES = 0.5  # of the map's maximum that a part must hold
 CRUMB = 0.02  # of the greatest part's area, below which a part is dropped
 SHARE = 0.1  # of the strongest part's strength that a part must have

@@ -50,7 +50,7 @@ def test_an_outline_over_two_things_is_cut_where_the_map_ends():
     assert thing[:, :36].all() and not thing[:, 44:].any()
 
 
-@pytest.mark.parametrize(("reached", "whole"), [(16, True), (10, False)])
+@pytest.mark.parametrize(("reached", "whole"), [(19, True), (10, False)])
 def test_a_thing_in_two_colours_is_taken_whole_where_most_of_it_is_reached(reached, whole):
     outline = np.zeros((20, 20), np.float32)
     outline[5:15, :] = 1
