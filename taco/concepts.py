@@ -184,6 +184,7 @@ class _Votes:
                 prefers = parts[:, w, None] - parts  # (P, M): how much each part prefers the word that is told
                 own = torch.minimum(prefers.amax(0), (-prefers).amax(0))
                 both = (shown * self.seen[k, w]).clamp_min(EPS).log() + APART * own + ALONE * alone
+                both[own <= 0] = -torch.inf  # no part prefers it, or none the other: one sound that has both names
                 evidence = torch.minimum(evidence, both)
             evidence[(alone < AUDIBLE) | (shown * min(float(self.seen[k, w]) for k, w in told) < SHOWN)] = -torch.inf
             evidence[[w for _, w in told]] = -torch.inf

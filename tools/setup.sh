@@ -64,9 +64,9 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
 fi
 [ -n "${fresh:-}" ] && step 3/4 "ROS messages and nodes"
 tools/build_messages.sh "$venv"
-[ -n "${fresh:-}" ] && step 4/4 "embedded models, and the photographs and sounds of demo and tests (170 MB)"
+[ -n "${fresh:-}" ] && step 4/4 "embedded models, and the photographs and sounds of demo and tests (300 MB)"
 "$venv/bin/python" -m taco.cli weights fetch embedded
-# pictures and sounds of demo and tests, 170 MB
+# pictures and sounds of demo and tests, 300 MB
 [ -z "${fresh:-}" ] || "$venv/bin/python" -c 'from taco.evaluation.stamp_sources import fetch; fetch()'
 if [ "${BIRDNET:-0}" != 0 ] && [ -n "${BIRDNET:-}" ]; then
   "$venv/bin/python" -c 'import ai_edge_litert' 2>/dev/null || run "$venv/bin/pip" install -c requirements/lock.txt -r requirements/birdnet.txt

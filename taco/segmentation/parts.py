@@ -14,7 +14,7 @@ TOUCHES = 0.5  # of the map's maximum that a part must hold
 CRUMB = 0.02  # of the greatest part's area, below which a part is dropped
 SHARE = 0.1  # of the strongest part's strength that a part must have
 ALIKE = 0.5  # of the strongest part's mean strength that a part must have
-KEEPS = 0.2  # of the map's strength that a mask from an outline must hold: a clear outline may well correct the map's extent,
+KEEPS = 0.25  # of the map's strength over THING that a mask from an outline must hold: a clear one may well correct its extent,
 UNSURE = 1.0  # but not one with as many doubtful places as sure ones,
 CUT = 0.6  # or one that goes on beyond this share of its region's border
 AGREES = 0.55  # overlap (IoU) with the map from which a mask along its colours alone is believed
@@ -91,9 +91,10 @@ def is_clear(outline: np.ndarray, box: Box, size: tuple[int, int]) -> bool:
 
 
 def keeps(mask: np.ndarray, heat: np.ndarray) -> float:
-    """Share in [0, 1] of the map's (h, w) strength that a mask of any size holds."""
+    """Share in [0, 1] of the map's (h, w) strength over THING that a mask of any size holds: what lies below is everywhere."""
     small = cv2.resize(mask.astype(np.float32), heat.shape[::-1], interpolation=cv2.INTER_AREA)
-    return float((small * heat).sum() / max(float(heat.sum()), 1e-12))
+    strength = np.maximum(heat - THING, 0)
+    return float((small * strength).sum() / max(float(strength.sum()), 1e-12))
 
 
 def agreement(mask: np.ndarray, heat: np.ndarray) -> float:

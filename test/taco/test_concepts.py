@@ -141,13 +141,16 @@ def test_what_is_hardly_seen_must_be_heard_the_better():
 def test_a_second_thing_is_the_surer_the_better_the_parts_tell_the_two_apart():
     mixed = {"cat": 0.72, "drum": 0.69}
     apart = both({"cat": 1.0}, {"drum": 1.0}, sound=mixed)[0].concepts[1]
-    alike = both(mixed, mixed, sound=mixed)[0].concepts[1]
-    assert apart.label == alike.label == "drum" and apart.score > alike.score + 0.01
+    nearly = both({"cat": 0.72, "drum": 0.69}, {"cat": 0.69, "drum": 0.72}, sound=mixed)[0].concepts[1]
+    assert apart.label == nearly.label == "drum" and apart.score > nearly.score + 0.01
+    assert two(mixed, mixed, sound=mixed)[0] == [("cat", 0)]  # a siren is no second car for having two names
 
 
 def test_a_second_thing_is_the_surer_the_better_it_is_heard():
-    faint, clear = (both({"cat": 1.0}, {"drum": w, "cat": 1.0}, sound={"cat": 1.0, "drum": w})[0] for w in (0.93, 0.98))
-    assert faint.words == clear.words == ("cat", "drum") and clear.concepts[1].score > faint.concepts[1].score
+    faint, clear = (both({"cat": 1.0}, {"drum": w, "cat": w - 0.05}, sound={"cat": 1.0, "drum": w})[0] for w in (0.9, 0.97))
+    silent = both({"cat": 1.0}, {"drum": 0.9, "bell": 0.9, "cat": 0.85}, sound={"cat": 1.0, "drum": 0.9, "bell": 0.9})[0]
+    assert faint.words == clear.words == silent.words == ("cat", "drum")
+    assert min(clear.concepts[1].score, faint.concepts[1].score) > silent.concepts[1].score + 0.01
 
 
 def test_what_the_whole_sound_hides_may_be_heard_in_a_part():
@@ -182,9 +185,7 @@ def test_three_things_sound_each_beside_every_other():
     assert len(name_concepts(*args, ConceptsConfig(max_concepts=2), parts=each).words) == 2
     loud = (*args[:2], scene(sound={"cat": 0.75, "drum": 0.7, "bell": 0.7})[2], args[3])
     together = parts({"cat": 1.0, "bell": 1.0}, {"drum": 1.0})  # nothing tells the bell from the cat
-    third = name_concepts(*loud, ConceptsConfig(), parts=together).concepts
-    alone = {c.label: c.score for c in name_concepts(*loud, ConceptsConfig(), parts=each).concepts}
-    assert [c.label for c in third] == ["cat", "drum", "bell"] and third[2].score < alone["bell"] - 0.01
+    assert name_concepts(*loud, ConceptsConfig(), parts=together).words == ("cat", "drum")
     pair = parts({"cat": 1.0}, {"drum": 1.0})
     args = (*args[:2], scene(sound={"cat": 0.7, "drum": 0.7})[2], args[3])
     assert sorted(name_concepts(*args, ConceptsConfig(), parts=pair).words) == ["cat", "drum"]  # nobody hears the bell
@@ -363,8 +364,8 @@ def test_a_second_thing_comes_and_goes_by_the_hysteresis_and_is_never_told_below
     one, pair = named(sound={"cat": 1.0}), both({"cat": 1.0}, {"drum": 1.0})[0]
     assert (len(one.words), len(pair.words)) == (1, 2)
     changes = []
-    for weight in torch.linspace(0.0, 1.0, 101).tolist():
-        unsure, sound = ({"cat": 1.0}, {"drum": weight, "cat": 1.0}), {"cat": 1.0, "drum": 0.5 * weight}
+    for weight in torch.linspace(0.0, 1.0, 201).tolist():
+        unsure, sound = ({"cat": 1.0}, {"bell": 1.0, "drum": weight, "cat": 0.3}), {"cat": 1.0, "drum": 0.5 * weight}
         settings = ConceptsConfig(hysteresis=0.5, memory_s=0.0)
         after = [both(*unsure, sound=sound, config=settings, before=b)[0] for b in (one, pair)]
         changes.append(tuple(len(heard.words) for heard in after))
