@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from taco.concepts import (
+    Sound,
+    _Votes,
     image_evidence,
     listen,
     name_concepts,
@@ -151,6 +153,26 @@ def test_a_second_thing_is_the_surer_the_better_it_is_heard():
     silent = both({"cat": 1.0}, {"drum": 0.9, "bell": 0.9, "cat": 0.85}, sound={"cat": 1.0, "drum": 0.9, "bell": 0.9})[0]
     assert faint.words == clear.words == silent.words == ("cat", "drum")
     assert min(clear.concepts[1].score, faint.concepts[1].score) > silent.concepts[1].score + 0.01
+
+
+def second(drum, apart):
+    """Score of a drum beside a cat, both in view. drum: log-odds in its own part; apart: how far over the cat's there."""
+
+    def heard(cat, drum):
+        odds = torch.tensor([cat, -13.0, drum, -13.0]).sigmoid()
+        return Sound(odds / odds.sum(), odds)
+
+    seen = torch.tensor([[0.9, 0, 0, 0], [0, 0, 0.9, 0]])
+    votes = _Votes(heard(3.0, -13.0), seen, anchors(), ConceptsConfig(), ())
+    found = votes.further((0, 0), [heard(3.0, -13.0), heard(drum - apart, drum)])
+    return found[0][2] if found else None
+
+
+def test_a_second_things_score_weighs_how_well_it_is_heard_and_told_apart():
+    assert second(0.0, 2.0) > second(-2.0, 2.0) + 0.02  # the better heard, as well told apart
+    assert second(-2.0, 3.0) > second(-2.0, 1.0) + 0.02  # the better told apart, as well heard
+    assert second(-2.0, -0.1) is None  # no part prefers it
+    assert second(-5.5, 6.0) is not None and second(-6.5, 6.0) is None  # too faint to be asked about
 
 
 def test_what_the_whole_sound_hides_may_be_heard_in_a_part():

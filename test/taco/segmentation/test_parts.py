@@ -104,3 +104,10 @@ def test_two_touching_things_are_told_apart_by_the_maps_two_peaks():
     coarse[2:4, 1:7] = np.maximum(coarse[2:4, 1:7], 0.85)  # no valley: one thing
     assert len(single_things(mask, coarse)) == 1
     assert single_things(np.zeros_like(mask), coarse) == []
+
+
+def test_a_mask_keeps_the_maps_strong_part_whatever_lies_everywhere():
+    heat = np.full((20, 20), 0.28, np.float32)
+    heat[5:9, 5:9] = 1.0
+    thing = heat == 1.0
+    assert keeps(thing, heat) == pytest.approx(1.0) and keeps(~thing, heat) == pytest.approx(0.0)
