@@ -30,7 +30,7 @@ from taco.weights import packaged
 EARS = ("yamnet", "musicnn", "birdnet")
 EYES = ("efficientnet-lite0", "person")
 OUTLINES = "u2netp"  # for the segmenter; fetched with the others, and done without where it is missing
-IMAGE_SIZE = 416  # px: one core encodes it in about 70 ms, people included
+IMAGE_SIZE = 416  # px: one core encodes it in 70 to 90 ms, people included
 # YAMNet's classes that name a kind, a place or a quality of sound: any word's sound may be one of these as well.
 GENERAL = (
     "5 7 8 21-23 25 33-37 39-41 45 49-55 67 68 81 93 103 117 121 125 130 132-134 147 153-156 161 165 168 179 180 184 185 187 190 "
