@@ -7,8 +7,8 @@ nearest word and never says "nothing" (section 3.4); naming with both senses, an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ SURENESS = 0.7  # of closed-vocabulary image models: what their logits are multi
 CROWD = 0.5  # a word that the image model knows many kinds of is that much less likely by each, as a power of their number
 SCORE = (1.39, 0.79, 0.57)  # of ``sounding_score``: constant, weight of what agrees, of what does not
 KNOWN = 0.2  # least probability at which a word counts as what is heard
-TOLD = 0.1  # ... and at which it is told as heard
+REPORTED = 0.1  # ... and at which it is reported as heard
 EPS = 1e-6
 
 
@@ -38,14 +38,18 @@ EPS = 1e-6
 class Sound:
     """What the sound says of the word bank.
 
-    share: (M,) in [0, 1], of the words in all that is heard, sum <= 1. present: (M,) in [0, 1], that each is heard at all,
-    whatever else is. other: in [0, 1], the same for the likeliest sound without a word. names: how many sounds it could be.
+    share: (M,) in [0, 1], of the words in all that is heard, sum <= 1.
+    present: (M,) in [0, 1], that each is heard at all, whatever else is.
+    other: in [0, 1], the same for the likeliest sound without a word.
+    names: how many sounds it could be.
+    component: (C_a,) the pooled tokens of this frame's sound, what all this was read from.
     """
 
     share: Tensor
     present: Tensor
     other: float = 0.0
     names: int = 0
+    component: Tensor | None = None
 
     @property
     def known(self) -> bool:
@@ -57,28 +61,43 @@ class Sound:
         if before is None or past == 0:
             return self
         share, present = (now + past * (then - now) for now, then in ((self.share, before.share), (self.present, before.present)))
-        return Sound(share, present, self.other + past * (before.other - self.other), self.names)
+        return replace(self, share=share, present=present, other=self.other + past * (before.other - self.other))
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """score: in [0, 1], how sure we are that something in view is heard. concepts: best first; empty below ``min_score``.
+class Naming:
+    """What is heard and seen in one frame.
 
-    sound: what the ear says, averaged over frames; parts: the same of the parts of the sound, where they were asked for.
+    score: in [0, 1], how sure we are that something in view is heard.
+    concepts: best first; empty below ``min_score``.
+    sound: what the ear says, averaged over frames; None where nothing can be read from it.
+    parts: the same of the parts of the sound, where they were asked for.
+    seen: (K, M) in [0, 1], how likely each factor shows each word.
+    first: (factor, word) of what is named by both senses, reported or not; None where it was not (the paper's naming).
     """
 
     score: float
     concepts: tuple[Concept, ...]
     sound: Sound | None = field(default=None, repr=False, compare=False)
     parts: tuple[Sound, ...] = field(default=(), repr=False, compare=False)
+    seen: Tensor | None = field(default=None, repr=False, compare=False)
+    first: tuple[int, int] | None = field(default=None, repr=False, compare=False)
 
     @property
     def words(self) -> tuple[str, ...]:
         """The words of what sounds."""
         return tuple(concept.label for concept in self.concepts)
 
+    @property
+    def may_be_several(self) -> bool:
+        """Do two factors show two words, so that it is worth to ask whether both sound (``name_further``)?"""
+        if self.first is None:
+            return False
+        best, words = self.seen.max(1)  # of each factor
+        return bool(((best[:, None] * best >= SHOWN) & (words[:, None] != words)).any())
 
-Parts = Callable[[], Sequence[Tokens]]  # the sounds that the sound can be taken apart into; none where it cannot
+
+NOTHING = Naming(0.0, ())
 
 
 def name_concepts(
@@ -87,46 +106,68 @@ def name_concepts(
     audio: Tokens,
     anchors: Anchors,
     config: ConceptsConfig,
-    before: Heard | None = None,
+    before: Naming | None = None,
     elapsed_s: float = math.inf,
-    parts: Parts | None = None,
-) -> Heard:
-    """What is heard and seen in one frame. before: what was in the frame before, ``elapsed_s`` seconds ago.
+) -> Naming:
+    """What is heard and seen in one frame: one concept at most. before: of the frame before, ``elapsed_s`` seconds ago.
 
     The sound's probabilities are averaged over frames (``memory_s``), another word must beat those of the
     frame before by ``switch_margin`` log-odds (joint naming), and to those ``hysteresis`` applies.
     naming "joint": sound and image both vote for every pair of factor and word, and the best pair
     wins. naming "factor" (the paper's): the sounding factor k*, called by the word nearest to it.
     "auto": the paper's where the image model is compared by cosines, as the paper's is. The score is
-    the same in both: see ``sounding_score``. parts: asked only where the image shows two words, for
-    things that sound at the same time (joint naming, ``max_concepts`` over 1): see ``_Votes.further``.
+    the same in both: see ``sounding_score``.
     """
     if factorization.sounding < 0 or not bool(torch.isfinite(audio.values).all()):
-        return Heard(0.0, ())
-    before = before or Heard(0.0, ())
-    past = math.exp(-elapsed_s / config.memory_s) if config.memory_s and elapsed_s > 0 else 0.0  # its share of the average
-    sound = listen(pooled_sound(audio), anchors).averaged(before.sound, past)
-    seen = image_evidence(pooled_components(factorization, visual), anchors)  # (K, M)
+        return NOTHING
+    before = before or NOTHING
+    sound = listen(pooled_sound(audio), anchors).averaged(before.sound, _past(config, elapsed_s))
+    seen = image_evidence(pooled_components(factorization, visual), anchors)
     score = sounding_score(sound.present, seen, sound.other, sound.names)
     if score < config.min_score * (config.hysteresis if before.concepts else 1.0):
-        return Heard(score, (), sound)
-    apart: tuple[Sound, ...] = ()
+        return Naming(score, (), sound, seen=seen)
     if config.naming == "factor" or (config.naming == "auto" and anchors.visual_logit_scale is not None):
-        concepts = [_paper_concept(factorization, anchors, config, score)]
+        first, concept = None, _paper_concept(factorization, anchors, config, score)
     else:
         votes = _Votes(sound, seen, anchors, config, before.words)
         first = votes.one()
-        concepts = [votes.concept(*first, score)]
-        if parts and config.max_concepts > 1 and _shows_two(seen):
-            apart = _in_order([listen(pooled_sound(part), anchors) for part in parts()], before.parts, past)
-            concepts += [votes.concept(k, w, own) for k, w, own in votes.further(first, apart)]
-    if score < config.min_score:
-        concepts = [concept for concept in concepts if concept.label in before.words]
-    return Heard(score, tuple(concepts), sound, apart)
+        concept = votes.concept(*first, score)
+    return Naming(score, _reported([concept], score, config, before), sound, seen=seen, first=first)
+
+
+def name_further(
+    naming: Naming,
+    parts: Sequence[Tokens],
+    anchors: Anchors,
+    config: ConceptsConfig,
+    before: Naming | None = None,
+    elapsed_s: float = math.inf,
+) -> Naming:
+    """Adds what sounds at the same time, ``max_concepts`` in all; see ``_Votes.further``. *Ours.*
+
+    parts: the tokens of the sounds that the window can be taken apart into; none where it cannot. before, elapsed_s: as above.
+    """
+    before = before or NOTHING
+    past = _past(config, elapsed_s)
+    apart = _in_order([listen(pooled_sound(part), anchors) for part in parts], before.parts, past)
+    votes = _Votes(naming.sound, naming.seen, anchors, config, before.words)
+    found = [(*naming.first, naming.score), *votes.further(naming.first, apart)]
+    concepts = [votes.concept(factor, word, score) for factor, word, score in found]
+    return replace(naming, concepts=_reported(concepts, naming.score, config, before), parts=apart)
+
+
+def _past(config: ConceptsConfig, elapsed_s: float) -> float:
+    """Share of the frame before in the average of what is heard."""
+    return math.exp(-elapsed_s / config.memory_s) if config.memory_s and elapsed_s > 0 else 0.0
+
+
+def _reported(concepts: list[Concept], score: float, config: ConceptsConfig, before: Naming) -> tuple[Concept, ...]:
+    """Below the threshold, within the hysteresis, only the words of the frame before."""
+    return tuple(concept for concept in concepts if score >= config.min_score or concept.label in before.words)
 
 
 def listen(component: Tensor, anchors: Anchors) -> Sound:
-    """What a pooled component (C_a,) of the sound says of the words.
+    """What a pooled component (C_a,) of the sound says of the words: the one place that says so.
 
     Sound models that tell every sound by itself (their anchors have ``audio_others``, the last of which is "none of them")
     give log-odds against that one; of the others a word is as present as its share.
@@ -135,15 +176,16 @@ def listen(component: Tensor, anchors: Anchors) -> Sound:
     count = len(anchors.words)
     share = logits.softmax(-1)[:count]
     if anchors.audio_others is None:
-        return Sound(share, share, names=count)
+        return Sound(share, share, names=count, component=component)
     odds = (logits - logits[-1]).sigmoid()
-    return Sound(share, odds[:count], float(odds[count:-1].max()) if len(odds) > count + 1 else 0.0, len(odds))
+    other = float(odds[count:-1].max()) if len(odds) > count + 1 else 0.0
+    return Sound(share, odds[:count], other, len(odds), component)
 
 
-def told(sound: Sound, words: Sequence[str], count: int) -> tuple[WordScore, ...]:
+def words_heard(sound: Sound, words: Sequence[str], count: int) -> tuple[WordScore, ...]:
     """The ``count`` likeliest words that are heard with a probability of at least 0.1, best first."""
     order = sound.present.argsort(descending=True)[:count].tolist()
-    return tuple((words[n], float(sound.present[n])) for n in order if sound.present[n] >= TOLD)
+    return tuple((words[n], float(sound.present[n])) for n in order if sound.present[n] >= REPORTED)
 
 
 class _Votes:
@@ -217,12 +259,6 @@ def _in_order(now: list[Sound], before: tuple[Sound, ...], past: float) -> tuple
     if len(now) == 2 and alike[0, 1] + alike[1, 0] > alike[0, 0] + alike[1, 1]:
         now = now[::-1]
     return tuple(one.averaged(then, past) for one, then in zip(now, before))
-
-
-def _shows_two(seen: Tensor) -> bool:
-    """Do two factors show two words?"""
-    best, words = seen.max(1)  # of each factor
-    return bool(((best[:, None] * best >= SHOWN) & (words[:, None] != words)).any())
 
 
 def word_probabilities(components: Tensor, anchors: Anchors) -> Tensor:

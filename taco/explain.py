@@ -52,12 +52,12 @@ class Explanation:
 @torch.inference_mode()
 def explain(pipeline, frame: VideoFrame, window: AudioWindow) -> Explanation:
     """Run the pipeline on a frame and take its factors apart."""
-    scene = pipeline.process(frame, window)
+    encodings = pipeline.encodings()
+    scene = pipeline.process(frame, window, encodings)
     found = scene.factorization
     if found is None:
         return Explanation(frame, window, scene, (), -1, -1)
-    features, audio = pipeline.encode(frame, window)
-    visual, anchors = features.tokens, pipeline.anchors
+    visual, audio, anchors = encodings.image(frame).tokens, encodings.sound(window), pipeline.anchors
     components_v = found.visual_activations.T @ visual.values.clamp_min(0) / len(visual.values)
     components_a = found.audio_activations.T @ audio.values.clamp_min(0) / len(audio.values)
     cosines = F.normalize(found.visual_factors, dim=-1) @ F.normalize(anchors.visual, dim=-1).T
@@ -75,7 +75,7 @@ def explain(pipeline, frame: VideoFrame, window: AudioWindow) -> Explanation:
         )
         for k in range(len(cosines))
     )
-    named = pipeline.heard.concepts[0].factor if pipeline.heard.concepts else -1
+    named = scene.concepts[0].factor if scene.concepts else -1
     return Explanation(frame, window, scene, factors, found.sounding, named)
 
 

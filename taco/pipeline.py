@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from taco.backbones import build_anchors, load_backbones
 from taco.backbones.base import Backbones
-from taco.backbones.together import EncodedTogether
-from taco.concepts import Heard, listen, name_concepts, pooled_sound, told
+from taco.backbones.shared_encodings import SharedEncodings
+from taco.concepts import Naming, Sound, name_concepts, name_further, words_heard
 from taco.config import TacoConfig
+from taco.errors import ShapeError
 from taco.factorization import factorize
 from taco.segmentation import load_segmenter
-from taco.segmentation.base import Segmenter
+from taco.segmentation.base import Segmentation, Segmenter
 from taco.spectral import sound_parts, structure
 from taco.types import AudioWindow, Factorization, ImageFeatures, SoundingScene, Tokens, VideoFrame, WordScore
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What the next frame starts from: the frame before. naming: None where new settings hold."""
+
+    stamp_ns: int
+    factorization: Factorization
+    naming: Naming | None
+    segmentation: Segmentation | None
 
 
 class TacoPipeline:
     """Frozen models, a word bank and the memory of the last frame. Use it from one thread.
 
-    heard: what the last frame was named by; None after silence and steady noise, and before the first.
-    config: every setting. backbones, segmenter: given ones are used instead of the configured ones.
+    config: every setting; the word bank is ``config.models.word_bank``, and ``anchors`` are always its.
+    backbones, segmenter: given ones are used instead of the configured ones.
     Raises WeightsError, DeviceError, ConfigError or MissingPackageError where the configured models cannot run.
     """
 
@@ -38,28 +52,34 @@ class TacoPipeline:
             torch.set_num_threads(self.config.models.threads)
         self.backbones = backbones or load_backbones(self.config.models)
         self.segmenter = segmenter or load_segmenter(self.config, self.backbones)
-        self.set_words(self.config.models.word_bank)
+        self.anchors = build_anchors(self.backbones, self.config.models.word_bank)
         self.reset()
+
+    def sibling(self, config: TacoConfig | None = None, segmenter: Segmenter | None = None) -> TacoPipeline:
+        """A pipeline on the same models with a memory of its own: another camera, or other settings (not of models)."""
+        other = copy.copy(self)
+        other.segmenter = segmenter or self.segmenter
+        other.reset()
+        other.set_config(config or self.config)
+        return other
 
     def set_words(self, words: Sequence[str]) -> None:
-        """Listen for these words (empty: the models' own list); forgets the last frame."""
-        self.anchors = build_anchors(self.backbones, words)
-        self.reset()
+        """Listen for these words (empty: the models' own list); forgets the last frame. ConfigError changes nothing."""
+        self.set_config(self.config.updated({"models.word_bank": tuple(words)}))
 
     def set_config(self, config: TacoConfig) -> None:
-        """Use other live settings (thresholds) from the next frame on; models stay as they are."""
-        if config.concepts != self.config.concepts:
-            self.heard = None  # a new threshold holds at once, for the words of the frame before too
+        """Use other live settings from the next frame on; models stay as they are. ConfigError (words) changes nothing."""
+        if config.models.word_bank != self.config.models.word_bank:
+            self.anchors = build_anchors(self.backbones, config.models.word_bank)
+            self.reset()
+        elif config.concepts != self.config.concepts and self._memory:
+            # A new threshold holds at once, for the words of the frame before too.
+            self._memory = dataclasses.replace(self._memory, naming=None)
         self.config = config
-        self.segmenter.config = config.segmentation
 
     def reset(self, seed: int = 0) -> None:
         """Forget the last frame: the next one starts cold. seed: of the random numbers of cold starts."""
-        self._last: Factorization | None = None
-        self.heard: Heard | None = None
-        self._heard_ns = 0
-        if hasattr(self.segmenter, "reset"):
-            self.segmenter.reset()
+        self._memory: _Memory | None = None
         self._generator = torch.Generator().manual_seed(seed)
 
     def warm_up(self, size: tuple[int, int] = (480, 640)) -> dict[str, float]:
@@ -73,98 +93,165 @@ class TacoPipeline:
         self.reset()
         return dict(scene.stage_ms)
 
-    @torch.inference_mode()
-    def encode(self, frame: VideoFrame, window: AudioWindow) -> tuple[ImageFeatures, Tokens]:
-        """Image features and audio tokens, one pass of each frozen model."""
-        return self.backbones.image.encode(frame), self.backbones.audio.encode(window)
+    def encodings(self, frames: Sequence[VideoFrame] = ()) -> SharedEncodings:
+        """A memory of what the models make of images and sounds, for calls of ``process`` that share them.
 
-    def name(
-        self,
-        window: AudioWindow,
-        features: ImageFeatures,
-        audio: Tokens,
-        factorization: Factorization,
-        before: Heard | None = None,
-        elapsed_s: float = math.inf,
-        hear=None,
-    ) -> Heard:
-        """What is heard and seen, for factors found elsewhere too. Remembers nothing.
-
-        before: what was heard ``elapsed_s`` seconds ago. hear: encodes the window's parts; None takes the sound model.
+        frames: images that go through the image model in one pass (several cameras).
         """
-        hear = hear or self.backbones.audio.encode
-
-        def parts():
-            return [hear(part) for part in sound_parts(window) or ()]
-
-        concepts = self.config.concepts
-        return name_concepts(factorization, features.tokens, audio, self.anchors, concepts, before, elapsed_s, parts)
-
-    def told(self, audio: Tokens) -> tuple[WordScore, ...]:
-        """What is heard, in view or not: words, and names of sounds without one, with probabilities, best first."""
-        component, count, encoder = pooled_sound(audio), self.config.concepts.n_heard, self.backbones.audio
-        if hasattr(encoder, "heard"):
-            return encoder.heard(component, count)
-        return told(listen(component, self.anchors), self.anchors.words, count)
+        return SharedEncodings(self.backbones, frames)
 
     @torch.inference_mode()
-    def process(self, frame: VideoFrame, window: AudioWindow, together: EncodedTogether | None = None) -> SoundingScene:
+    def process(self, frame: VideoFrame, window: AudioWindow, encodings: SharedEncodings | None = None) -> SoundingScene:
         """What is heard and seen in one frame; the next frame starts from it (warm start, temporal term).
 
-        together: a pass that this frame shares with those of other pipelines with the same models (several cameras).
+        encodings: shared with other calls on the same models (other cameras, other methods, an explanation).
         """
-        times: dict[str, float] = {}
-        level = window.level_dbfs
-
-        def scene(verdict: str, score: float = 0.0, **found) -> SoundingScene:
-            return SoundingScene(
-                frame.stamp_ns, frame.size, window.start_ns, window.end_ns, level, score, verdict, stage_ms=times, **found
-            )
-
-        if level < self.config.concepts.silence_dbfs:
-            self._last = self.heard = None
-            return scene("silent")
-        least = self.config.concepts.min_structure
-        if least and structure(window) < least:
-            self._last = self.heard = None
-            return scene("unknown")
+        empty = self._without_models(frame, window)
+        if empty:
+            self._memory = None
+            return empty
+        encodings, times = encodings or self.encodings(), {}
         with _timed(times, "image"):
-            features = together.image(frame) if together else self.backbones.image.encode(frame)
-        hear = together.sound if together else self.backbones.audio.encode
+            features = encodings.image(frame)
         with _timed(times, "sound"):
-            audio = hear(window)
+            audio = encodings.sound(window)
+        last = self._memory.factorization if self._memory else None
         with _timed(times, "factorize"):
             factorization = factorize(
                 features.tokens.values,
                 audio.values,
                 self.anchors,
                 self.config.factorization,
-                init=self._last,
-                previous=self._last,
+                init=last,
+                previous=last,
                 generator=self._generator,
                 visual_grid=features.tokens.grid,
                 audio_grid=audio.grid,
             )
-        self._last = factorization
+        return self._named_and_outlined(frame, window, features, audio, factorization, encodings, times)
+
+    @torch.inference_mode()
+    def process_clip(
+        self, frames: Sequence[VideoFrame], windows: Sequence[AudioWindow], encodings: SharedEncodings | None = None
+    ) -> list[SoundingScene]:
+        """All frames of a clip, solved as one problem with the joint temporal term (paper Eq. 7): it sees the future.
+
+        Silent frames divide the clip. The memory of the last frame is dropped before, so that the clip stands alone.
+        """
+        if len(frames) != len(windows):
+            raise ShapeError(f"process_clip: wanted a window for each of {len(frames)} frames, got {len(windows)}")
+        self._memory = None
+        encodings, joint = encodings or self.encodings(), dataclasses.replace(self.config.factorization, temporal="joint")
+        scenes: list[SoundingScene] = []
+        pairs = list(zip(frames, windows))
+        while len(scenes) < len(pairs):
+            rest = pairs[len(scenes) :]
+            empty = [self._without_models(*pair) for pair in rest]
+            if empty[0]:
+                self._memory = None
+                scenes.append(empty[0])
+                continue
+            run = rest[: next((n for n, scene in enumerate(empty) if scene), len(rest))]
+            scenes += self._jointly(run, encodings, joint)
+        return scenes
+
+    def _jointly(self, run, encodings: SharedEncodings, config) -> list[SoundingScene]:
+        """The scenes of (frame, window) pairs without silence among them."""
+        times: dict[str, float] = {}
+        with _timed(times, "image"):
+            features = [encodings.image(frame) for frame, _ in run]
+        with _timed(times, "sound"):
+            audio = [encodings.sound(window) for _, window in run]
+        with _timed(times, "factorize"):
+            found = factorize(
+                torch.stack([each.tokens.values for each in features]),
+                torch.stack([each.values for each in audio]),
+                self.anchors,
+                config,
+                generator=self._generator,
+                visual_grid=features[0].tokens.grid,
+                audio_grid=audio[0].grid,
+            )
+        each = {stage: ms / len(run) for stage, ms in times.items()}
+        return [
+            self._named_and_outlined(*pair, *encoded, encodings, dict(each))
+            for pair, *encoded in zip(run, features, audio, found)
+        ]
+
+    def _without_models(self, frame: VideoFrame, window: AudioWindow) -> SoundingScene | None:
+        """The scene of a frame whose sound says nothing: silence, or (where the gate is asked for) steady noise."""
+        concepts = self.config.concepts
+        if window.level_dbfs < concepts.silence_dbfs:
+            return _scene(frame, window, "silent")
+        if concepts.min_structure and structure(window) < concepts.min_structure:
+            return _scene(frame, window, "unknown")
+        return None
+
+    def _named_and_outlined(
+        self,
+        frame: VideoFrame,
+        window: AudioWindow,
+        features: ImageFeatures,
+        audio: Tokens,
+        factorization: Factorization,
+        encodings: SharedEncodings,
+        times: dict[str, float],
+    ) -> SoundingScene:
+        """The scene of solved factors: naming, then outlines. Keeps what the next frame starts from."""
+        last = self._memory
+        before, elapsed_s = (last.naming, (frame.stamp_ns - last.stamp_ns) / 1e9) if last else (None, math.inf)
         with _timed(times, "name"):
-            elapsed_s = (frame.stamp_ns - self._heard_ns) / 1e9
-            heard = self.name(window, features, audio, factorization, self.heard, elapsed_s, hear)
-            self.heard, self._heard_ns = heard, frame.stamp_ns
-            sound_map = _sound_map(factorization, audio)
-        found = {"factorization": factorization, "sound_map": sound_map, "heard": self.told(audio)}
-        if not heard.concepts:
-            known = heard.sound is not None and heard.sound.known
-            return scene("not_in_view" if known else "unknown", heard.score, **found)
-        with _timed(times, "segment"):
-            masks = self.segmenter.segment(frame, features, factorization, heard.concepts, self.anchors)
-        verdict = "sounding" if any(thing.mask.any() for thing in masks.objects) else "no_mask"
-        return scene(verdict, heard.score, objects=masks.objects, confidence=masks.confidence, **found)
+            bank = self.anchors, self.config.concepts
+            naming = name_concepts(factorization, features.tokens, audio, *bank, before, elapsed_s)
+            if naming.may_be_several and self.config.concepts.max_concepts > 1:
+                parts = [encodings.sound(part) for part in sound_parts(window) or ()]
+                naming = name_further(naming, parts, *bank, before, elapsed_s)
+        segmentation = None
+        if naming.concepts:
+            with _timed(times, "segment"):
+                masks_before = last.segmentation if last else None
+                asked = factorization, naming.concepts, self.anchors, self.config.segmentation, masks_before
+                segmentation = self.segmenter.segment(frame, features, *asked)
+        self._memory = _Memory(frame.stamp_ns, factorization, naming, segmentation)
+        return _scene(
+            frame,
+            window,
+            _verdict(naming, segmentation),
+            naming.score,
+            objects=segmentation.objects if segmentation else (),
+            confidence=segmentation.confidence if segmentation else None,
+            sound_map=_sound_map(factorization, audio),
+            stage_ms=times,
+            factorization=factorization,
+            heard=self._heard(naming.sound),
+            concepts=naming.concepts,
+        )
+
+    def _heard(self, sound: Sound | None) -> tuple[WordScore, ...]:
+        """What is heard, in view or not: words, and names of sounds without one, with probabilities, best first."""
+        count, encoder = self.config.concepts.n_heard, self.backbones.audio
+        if sound is None:
+            return ()
+        if hasattr(encoder, "heard"):
+            return encoder.heard(sound.component, count)
+        return words_heard(sound, self.anchors.words, count)
 
     def close(self) -> None:
         """Free the models' memory; the pipeline cannot be used afterwards."""
-        self._last = self.anchors = self.segmenter = self.backbones = None
+        self._memory = self.anchors = self.segmenter = self.backbones = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _scene(frame: VideoFrame, window: AudioWindow, verdict: str, score: float = 0.0, **found) -> SoundingScene:
+    head = frame.stamp_ns, frame.size, window.start_ns, window.end_ns, window.level_dbfs
+    return SoundingScene(*head, score, verdict, **found)
+
+
+def _verdict(naming: Naming, segmentation: Segmentation | None) -> str:
+    if segmentation is None:
+        return "not_in_view" if naming.sound is not None and naming.sound.known else "unknown"
+    return "sounding" if any(thing.mask.any() for thing in segmentation.objects) else "no_mask"
 
 
 @contextmanager

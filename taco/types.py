@@ -347,7 +347,8 @@ class SoundingScene:
     used. level_dbfs: its level in [-200, 0]. sounding_score: in [0, 1], how sure we are that
     something in view is heard. verdict: one of ``VERDICTS``. confidence: (H, W) float32 in [0, 1].
     sound_map: (frequency, time) float32 in [0, 1], activation of the sounding factor on the sound.
-    stage_ms: milliseconds by stage. factorization: for explanations and warm starts; None when silent.
+    stage_ms: milliseconds by stage. factorization, concepts: for explanations; None and () when silent. A concept is named
+    by ``min_score`` and gives one object or, where things are told apart, several.
     heard: what is heard in the window, whatever is in view: words with probabilities in [0, 1], best first,
     also of sounds without a word in the bank.
     """
@@ -365,6 +366,7 @@ class SoundingScene:
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     factorization: Factorization | None = None
     heard: tuple[WordScore, ...] = ()
+    concepts: tuple[Concept, ...] = ()
 
     def __post_init__(self):
         if self.verdict not in VERDICTS:
@@ -385,15 +387,3 @@ class SoundingScene:
         for index in sorted(range(len(self.objects)), key=lambda i: self.objects[i].score):
             out[self.objects[index].mask] = min(index + 1, 255)
         return out
-
-
-@dataclass(frozen=True, slots=True)
-class WordSource:
-    """What ear and eye call a word. ear, eye: names of their classes, empty on the side that doesn't know the word, and
-    ("any words",) where a model takes words as they are. ear_models, eye_models: the models that the classes belong to."""
-
-    word: str
-    ear: tuple[str, ...] = ()
-    eye: tuple[str, ...] = ()
-    ear_models: tuple[str, ...] = ()
-    eye_models: tuple[str, ...] = ()

@@ -292,23 +292,22 @@ class TacoNode(LifecycleNode):
         result, config = self.parameters.check_change(self.config, parameters, running)
         if not result.successful or not running:
             return result
-        previous, self.config = self.config, config
+        self.config = config
         self.worker.interval_s = 1.0 / config.node.max_rate_hz if config.node.max_rate_hz else 0.0
-        self.worker.call(self._apply, previous, config)
+        self.worker.call(self._apply, config)
         return result
 
-    def _apply(self, previous: TacoConfig, config: TacoConfig) -> None:
+    def _apply(self, config: TacoConfig) -> None:
         """Give live settings to the models; a word bank that they refuse is put back."""
         if self.processor is None:
             return
-        words = config.models.word_bank
-        if words != previous.models.word_bank and words != self.processor.config.models.word_bank:
-            try:
-                self.processor.set_words(words)
-            except TacoError as error:
-                self.get_logger().error(f"word bank not changed: {error}")
-                self.show_words(self.processor.config.models.word_bank)
-        self.processor.set_config(config.updated({"models.word_bank": self.processor.config.models.word_bank}))
+        try:
+            self.processor.set_config(config)
+        except TacoError as error:
+            self.get_logger().error(f"word bank not changed: {error}")
+            words = self.processor.config.models.word_bank
+            self.processor.set_config(config.updated({"models.word_bank": words}))
+            self.show_words(words)
 
     def show_words(self, words) -> None:
         """Make the parameter tell the words that are in use."""

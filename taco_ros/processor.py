@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from taco.audio import AudioBuffer
-from taco.backbones.base import encode_images
-from taco.backbones.together import EncodedTogether
 from taco.config import TacoConfig
 from taco.errors import AudioGapError, TacoError
 from taco.pipeline import TacoPipeline
@@ -47,62 +45,58 @@ class Processor:
     """
 
     def __init__(self, config: TacoConfig, audio: AudioBuffer, statistics: Statistics, now_ns: Callable, warn: Callable):
-        self.config = config
         self.audio = audio
         self.newest: SoundingScene | None = None
         self._statistics, self._now_ns, self._warn = statistics, now_ns, warn
         self._last_stamp_ns: dict[str, int] = {}
         names = config.node.cameras or ("",)
         first = TacoPipeline(config)
-        rest = [TacoPipeline(config, backbones=first.backbones, segmenter=first.segmenter) for _ in names[1:]]
-        self.pipelines: dict[str, TacoPipeline] = dict(zip(names, [first, *rest]))
+        self.pipelines: dict[str, TacoPipeline] = dict(zip(names, [first, *(first.sibling() for _ in names[1:])]))
         self._trackers = {name: Tracker(config.tracking) for name in names}
+
+    @property
+    def _first(self) -> TacoPipeline:
+        return next(iter(self.pipelines.values()))
+
+    @property
+    def config(self) -> TacoConfig:
+        """The settings in use."""
+        return self._first.config
 
     def warm_up(self) -> float:
         """Run a made frame through the models; milliseconds it took."""
         start = time.perf_counter()
-        first = next(iter(self.pipelines.values()))
-        first.warm_up()
-        blank = [VideoFrame(np.zeros((480, 640, 3), np.uint8), 0) for _ in self.pipelines]
-        if len(blank) > 1:  # what all cameras together take, takes them a first time too
-            encode_images(first.backbones.image, blank)
+        self._first.warm_up()
+        if len(self.pipelines) > 1:  # what all cameras together take, takes them a first time too
+            blank = [VideoFrame(np.zeros((480, 640, 3), np.uint8), 0) for _ in self.pipelines]
+            self._first.encodings(blank).image(blank[0])
         return 1000.0 * (time.perf_counter() - start)
 
     @property
     def words(self) -> Sequence[str]:
         """The words listened for."""
-        return next(iter(self.pipelines.values())).anchors.words
+        return self._first.anchors.words
 
     @property
     def models(self) -> str:
         """Names of the models in use."""
-        pipeline = next(iter(self.pipelines.values()))
-        return f"{pipeline.backbones.image.name}, {pipeline.backbones.audio.name}, {pipeline.segmenter.name}"
+        first = self._first
+        return f"{first.backbones.image.name}, {first.backbones.audio.name}, {first.segmenter.name}"
 
     @property
     def device(self) -> str:
         """Where the models run."""
-        image = next(iter(self.pipelines.values())).backbones.image
-        return str(getattr(image, "device", self.config.models.device))
+        return str(getattr(self._first.backbones.image, "device", self.config.models.device))
 
     def set_words(self, words: Sequence[str]) -> int:
         """Listen for other words in all cameras, or change nothing and raise ConfigError; returns how many."""
-        previous = self.config.models.word_bank
-        try:
-            for pipeline in self.pipelines.values():
-                pipeline.set_words(words)
-        except TacoError:
-            for pipeline in self.pipelines.values():
-                pipeline.set_words(previous)
-            raise
-        self.config = self.config.updated({"models.word_bank": tuple(words)})
+        self.set_config(self.config.updated({"models.word_bank": tuple(words)}))
         return len(self.words)
 
     def set_config(self, config: TacoConfig) -> None:
-        """Use other live settings from the next image on."""
-        self.config = config
+        """Use other live settings from the next image on; ConfigError (words) changes nothing."""
         for pipeline, tracker in zip(self.pipelines.values(), self._trackers.values()):
-            pipeline.set_config(config)
+            pipeline.set_config(config)  # what the first takes, all take: they share the models
             tracker.config = config.tracking
 
     def reset(self) -> None:
@@ -132,20 +126,19 @@ class Processor:
             with self._dropped_if_unusable():
                 self._check_time(item)
                 inputs.append((item, *self._convert(item, windows)))
-        together = None
-        if len(inputs) > 1:
-            together = EncodedTogether(self.pipelines[batch[0].camera].backbones, [frame for _, frame, *_ in inputs])
+        shared = len(inputs) > 1
+        encodings = self._first.encodings([frame for _, frame, *_ in inputs] if shared else ())
         for item, frame, window, converted_ms in inputs:
             result = None
             with self._dropped_if_unusable():
-                result = self._process(item, frame, window, converted_ms, together)
+                result = self._process(item, frame, window, converted_ms, encodings, shared)
             if result is not None:
                 yield result
-        for model, ms in together.ms.items() if together else ():  # of the whole pass, not of the camera that was first
+        for model, ms in encodings.total_ms.items() if shared else ():  # of the whole pass, not of the camera that was first
             self._statistics.sample(f"stage.{model}", ms)
-        if together and together.problem:
-            line = " ".join(str(together.problem).split())
-            self._warn("not_together", f"images had to be encoded one by one: {type(together.problem).__name__}: {line}")
+        if encodings.problem:
+            line = " ".join(str(encodings.problem).split())
+            self._warn("not_together", f"images had to be encoded one by one: {type(encodings.problem).__name__}: {line}")
 
     @contextmanager
     def _dropped_if_unusable(self):
@@ -191,19 +184,19 @@ class Processor:
         return frame, window, 1000.0 * (time.perf_counter() - start)
 
     def _process(
-        self, item: Pending, frame: VideoFrame, window: AudioWindow, converted_ms: float, together: EncodedTogether | None
+        self, item: Pending, frame: VideoFrame, window: AudioWindow, converted_ms: float, encodings, shared: bool
     ) -> Result:
         node = self.config.node
-        scene = self.pipelines[item.camera].process(frame, window, together)
+        scene = self.pipelines[item.camera].process(frame, window, encodings)
         tracker = self._trackers[item.camera]
         scene = restore_scene(tracker.update(scene), node.rotation, node.mirror)
         for stage, ms in {"convert": converted_ms, **scene.stage_ms}.items():
-            if not (together and stage in together.ms):
+            if not (shared and stage in encodings.total_ms):
                 self._statistics.sample(f"stage.{stage}", ms)
         if scene.factorization is not None:
             self._statistics.sample("iterations", scene.factorization.iterations)
         self._statistics.count(scene.verdict)
-        self.newest = dataclasses.replace(scene, objects=(), confidence=None, sound_map=None, factorization=None)
+        self.newest = dataclasses.replace(scene, objects=(), confidence=None, sound_map=None, factorization=None, concepts=())
         rgb = restored(frame.rgb, node.rotation, node.mirror) if node.rotation or node.mirror else frame.rgb
         return Result(item.camera, item.message.header, rgb, scene, tracker.tracks)
 

@@ -58,3 +58,15 @@ class Backbones:
     image: ImageEncoder
     audio: AudioEncoder
     words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WordSource:
+    """What ear and eye call a word. ear, eye: names of their classes, empty on the side that doesn't know the word, and
+    ("any words",) where a model takes words as they are. ear_models, eye_models: the models that the classes belong to."""
+
+    word: str
+    ear: tuple[str, ...] = ()
+    eye: tuple[str, ...] = ()
+    ear_models: tuple[str, ...] = ()
+    eye_models: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from taco.backbones.base import Backbones
+from taco.backbones.base import Backbones, WordSource
 from taco.backbones.birdnet import LICENCE, BirdNET
 from taco.backbones.efficientnet import EfficientNetEncoder
 from taco.backbones.eyes import PersonEye, SideBySideEyes
@@ -24,7 +24,6 @@ from taco.backbones.yamnet import YAMNet
 from taco.config import ModelsConfig
 from taco.errors import ConfigError, WeightsError
 from taco.packages import model_dir, say
-from taco.types import WordSource
 from taco.weights import packaged
 
 EARS = ("yamnet", "musicnn", "birdnet")

@@ -15,6 +15,7 @@ from taco.errors import AudioGapError, ConfigError, MediaError, MissingPackageEr
 
 HELP = "outline what is heard in videos, pictures with a sound, folders and ROS 2 bags"
 NS = 1_000_000_000
+CLIP_FRAMES = 50  # that --temporal joint solves as one problem: all their features are in memory at once
 FORMAT = 2  # of the lines in objects.jsonl: results of another one are made again
 
 
@@ -39,6 +40,12 @@ def add_arguments(parser) -> None:
     parser.add_argument("--end", type=float, default=float("inf"), metavar="S", help="stop before this second")
     parser.add_argument(
         "--fps", type=float, default=10.0, help="rate of a folder of pictures that is given with a sound (default 10)"
+    )
+    parser.add_argument(
+        "--temporal",
+        choices=("causal", "joint", "none"),
+        help=f"consistency over time: with the past (default), over clips of {CLIP_FRAMES} frames that are solved as one problem "
+        "(the paper's), or none",
     )
     parser.add_argument("--image-topic", default="", metavar="TOPIC", help="of a bag; found by type when left out")
     parser.add_argument("--audio-topic", default="", metavar="TOPIC", help="of a bag; found by type when left out")
@@ -75,6 +82,8 @@ def run(args) -> int:
     if not 0 < args.fps <= 1000:
         raise ConfigError(f"--fps: wanted 0 to 1000 frames a second, got {args.fps:g}")
     config = config_from(args)
+    if args.temporal:
+        config = config.updated({"factorization.temporal": args.temporal})
     engine = engine_from(args, config)
     if engine.name == "ray":  # the other processes may run in another folder
         args.inputs = [str(Path(path).absolute()) for path in args.inputs]
@@ -221,20 +230,42 @@ class _Work:
         total = _expected(source, self.args, self.every)
         bar = tqdm(total=total, initial=results.resumed, unit="frame", desc=f"{prefix}{source.name}", disable=None, leave=False)
         with bar, _closing(viewer):
-            for frame in source.frames(self.args.start, self.args.end, wanted):
-                try:
-                    window = feed.window(frame.stamp_ns)
-                except AudioGapError as error:
-                    results.add_record({**_skipped(frame, len(results.records), error)})
+            for frame, scene in self._scenes(source.frames(self.args.start, self.args.end, wanted), feed):
+                if isinstance(scene, AudioGapError):
+                    results.add_record({**_skipped(frame, len(results.records), scene)})
                     bar.update()
                     continue
-                scene = tracker.update(self.pipeline.process(frame, window))
+                scene = tracker.update(scene)
                 results.add(scene, tracker.tracks)
                 if viewer:
                     viewer.log(frame.rgb, scene)
                 said = ", ".join(thing.label for thing in scene.objects) or told_words(scene.heard, 1) or scene.verdict
                 bar.set_postfix_str(said[:30], refresh=False)
                 bar.update()
+
+    def _scenes(self, frames, feed):
+        """(frame, its scene, or the AudioGapError that says why it has no sound), in order; joint: clip by clip."""
+        joint, clip = self.config.factorization.temporal == "joint", []
+
+        def solved():
+            scenes = self.pipeline.process_clip(*zip(*clip)) if clip else ()
+            yield from zip([frame for frame, _ in clip], scenes)
+            clip.clear()
+
+        for frame in frames:
+            try:
+                window = feed.window(frame.stamp_ns)
+            except AudioGapError as error:
+                yield from solved()
+                yield frame, error
+                continue
+            if not joint:
+                yield frame, self.pipeline.process(frame, window)
+                continue
+            clip.append((frame, window))
+            if len(clip) == CLIP_FRAMES:
+                yield from solved()
+        yield from solved()
 
     def _tracker(self, results):
         """A tracker that goes on with the ids of an interrupted run."""

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from taco.backbones.base import WordSource
 from taco.config import ModelsConfig
-from taco.types import WordSource
 
 HELP = "list the words that are listened for, with their classes of sound and image, or look words up"
 ANY = ("any words",)

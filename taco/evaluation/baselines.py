@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from taco.concepts import image_evidence, pooled_components, word_probabilities
-from taco.config import SegmentationConfig, TacoConfig
+from taco.concepts import image_evidence, listen, pooled_components, pooled_sound
+from taco.config import TacoConfig
 from taco.errors import ConfigError
 from taco.evaluation.datasets import Sample
 from taco.evaluation.maps import among, as_factors, minmax, nearest_words, resized, u_map
@@ -24,7 +24,7 @@ from taco.factorization import factorize
 from taco.pipeline import TacoPipeline
 from taco.segmentation.base import Segmentation
 from taco.spectral import structure
-from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, Tokens
+from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, SoundingScene, Tokens
 
 # Of the image's evidence against the sound's log-probability in late fusion, for unscaled tokens: the best of
 # .05, .1, .15, .2, .3, .5, .8 on the scenes of val, so that the rival is at its best.
@@ -113,13 +113,10 @@ class UMapSegmenter:
 
     name = "u"
 
-    def __init__(self, config: SegmentationConfig):
-        self.config = config
-
-    def segment(self, frame, features, factorization, concepts, anchors) -> Segmentation:
+    def segment(self, frame, features, factorization, concepts, anchors, config, before=None) -> Segmentation:
         """The map of the first concept's factor, scaled to [0, 1] and brought to image size."""
         heat = resized(u_map(features, factorization, concepts[0].factor), frame.size, "bicubic").clip(0, 1)
-        found = SoundingObject.from_mask(heat >= self.config.threshold, concepts[0].labels, concepts[0].score)
+        found = SoundingObject.from_mask(heat >= config.threshold, concepts[0].labels, concepts[0].score)
         return Segmentation(heat, (found,) if found else ())
 
 
@@ -132,12 +129,10 @@ class Bench:
     def __init__(self, config: TacoConfig, words: Sequence[str] = (), *, pipeline: TacoPipeline | None = None):
         self.config = config
         self.base = pipeline or TacoPipeline(config)
-        if words:
-            self.base.set_words(tuple(words))
-        self._image = _Remembered(self.base.backbones.image, "encode")
-        self._sound = _Remembered(self.base.backbones.audio, "encode")
-        self._proposals = _Remembered(self.base.segmenter, "propose") if hasattr(self.base.segmenter, "propose") else None
         self._variants: dict[tuple, TacoPipeline] = {}
+        self.forget()
+        if words:
+            self.set_words(words)
 
     def set_words(self, words: Sequence[str]) -> None:
         """Listen for these words."""
@@ -158,38 +153,45 @@ class Bench:
         settings: changes of this run.
         """
         method = method_named(name)
+        if hasattr(self.base.segmenter, "keep_proposals"):
+            self.base.segmenter.keep_proposals(len(samples))
         if method.choose or method.told:
-            self.base.reset()
             return [self._by_word(method, sample) for sample in samples]
         changes = dict(NEVER_REJECT) | dict(settings or {}) | dict(method.settings)
         changes.setdefault("factorization.temporal", temporal)
-        if changes["factorization.temporal"] == "none" and temporal == "joint":
-            temporal = "none"
         pipeline = self._variant(changes, method.segmenter)
         pipeline.reset(seed)
-        if temporal == "joint":
-            return self._jointly(pipeline, samples, seed)
+        if temporal == changes["factorization.temporal"] == "joint":
+            frames, windows = [sample.frame for sample in samples], [sample.window for sample in samples]
+            scenes = pipeline.process_clip(frames, windows, self._encodings)
+            return [self._by_factors(pipeline, *each) for each in zip(samples, scenes)]
         out = []
         for number, sample in enumerate(samples):
-            if temporal == "none" and number:
+            if temporal != "causal" and number:
                 pipeline.reset(seed + number)
-            out.append(self._by_factors(pipeline, sample))
+            scene = pipeline.process(sample.frame, sample.window, self._encodings)
+            out.append(self._by_factors(pipeline, sample, scene))
         return out
 
     def forget(self) -> None:
         """Drop what was remembered of a clip."""
-        for memory in (self._image, self._sound, self._proposals):
-            if memory:
-                memory.clear()
+        self._encodings = self.base.encodings()
+        if hasattr(self.base.segmenter, "keep_proposals"):
+            self.base.segmenter.keep_proposals(0)
+
+    def encoded(self, sample: Sample) -> tuple[ImageFeatures, Tokens]:
+        """What the models make of a frame's image and sound."""
+        with torch.inference_mode():
+            return self._encodings.image(sample.frame), self._encodings.sound(sample.window)
 
     def evidence(self, sample: Sample) -> tuple[Tensor, Tensor]:
         """(seen (M,), heard (M,)): what the image and the sound alone say of each word.
 
-        heard: the sound's probabilities. seen: the greatest product of a token and the word, weighted; for encoders with a
-        temperature of their own (CLIP) the log-probability of the greatest cosine.
+        heard: the sound's probabilities, as naming has them. seen: the greatest product of a token and the word, weighted; for
+        encoders with a temperature of their own (CLIP) the log-probability of the greatest cosine.
         """
-        features, audio = self.base.encode(sample.frame, sample.window)
-        heard = word_probabilities(audio.values.mean(0, keepdim=True), self.anchors)[0]
+        features, audio = self.encoded(sample)
+        heard = listen(pooled_sound(audio), self.anchors).share
         scale = self.anchors.visual_logit_scale
         tokens, words = features.tokens.values, self.anchors.visual
         if scale is None:
@@ -197,49 +199,22 @@ class Bench:
         cosines = F.normalize(tokens, dim=-1) @ F.normalize(words, dim=-1).T
         return (float(scale) * cosines.amax(0)).log_softmax(-1), heard
 
-    # --- the three middles
+    # --- the two middles
 
-    def _by_factors(self, pipeline: TacoPipeline, sample: Sample) -> Outcome:
-        scene = pipeline.process(sample.frame, sample.window)
-        features, _ = pipeline.encode(sample.frame, sample.window)  # remembered
-        times = dict(scene.stage_ms) | {"image": self._image.ms(sample.frame), "sound": self._sound.ms(sample.window)}
-        factors = scene.factorization
-        concepts = pipeline.heard.concepts if pipeline.heard else ()
+    def _by_factors(self, pipeline: TacoPipeline, sample: Sample, scene: SoundingScene) -> Outcome:
+        features, _ = self.encoded(sample)
         found = (self._score(sample, scene.sounding_score), scene.objects, scene.confidence, scene.sound_map)
-        return self._outcome(pipeline, features, factors, concepts, *found, times)
+        times = dict(scene.stage_ms) | self._encoding_ms(sample)
+        return self._outcome(pipeline, features, scene.factorization, scene.concepts, *found, times)
 
-    @torch.inference_mode()
-    def _jointly(self, pipeline: TacoPipeline, samples: Sequence[Sample], seed: int) -> list[Outcome]:
-        pairs = [pipeline.encode(sample.frame, sample.window) for sample in samples]
-        start = time.perf_counter()
-        results = factorize(
-            torch.stack([features.tokens.values for features, _ in pairs]),
-            torch.stack([audio.values for _, audio in pairs]),
-            pipeline.anchors,
-            pipeline.config.factorization,
-            generator=torch.Generator().manual_seed(seed),
-            visual_grid=pairs[0][0].tokens.grid,
-            audio_grid=pairs[0][1].grid,
-        )
-        each = 1000.0 * (time.perf_counter() - start) / len(samples)
-        out, heard, then_ns = [], None, 0
-        for sample, (features, audio), factors in zip(samples, pairs, results):
-            times = {"image": self._image.ms(sample.frame), "sound": self._sound.ms(sample.window), "factorize": each}
-            elapsed_s = (sample.frame.stamp_ns - then_ns) / 1e9
-            heard = pipeline.name(sample.window, features, audio, factors, heard, elapsed_s)
-            then_ns = sample.frame.stamp_ns
-            masks = _segment(pipeline, sample, features, factors, heard.concepts)
-            sound = audio.on_grid(factors.audio_activations[:, factors.sounding]).float().cpu().numpy()
-            sound = sound if factors.sounding >= 0 else None
-            found = (self._score(sample, heard.score), masks.objects, masks.confidence, sound)
-            out.append(self._outcome(pipeline, features, factors, heard.concepts, *found, times))
-        return out
+    def _encoding_ms(self, sample: Sample) -> dict[str, float]:
+        return {"image": self._encodings.image_ms(sample.frame), "sound": self._encodings.sound_ms(sample.window)}
 
     @torch.inference_mode()
     def _by_word(self, method: Method, sample: Sample) -> Outcome:
         start = time.perf_counter()
         seen, heard = self.evidence(sample)
-        features, audio = self.base.encode(sample.frame, sample.window)
+        features, audio = self.encoded(sample)
         if method.told:
             anchors, indices = self._with_words(tuple(word for word, _ in sample.things) or (sample.word,))
             seen, heard = (F.pad(part, (0, len(anchors.words) - len(part))) for part in (seen, heard))
@@ -255,8 +230,8 @@ class Bench:
             factors = as_factors(anchors, indices, features.tokens, audio, method.clamp)
             pairs = [(i, i, factors.visual_factors[i]) for i in indices]
         concepts = tuple(Concept(k, ((anchors.words[i], score),), score, prompt) for k, i, prompt in pairs)
-        times = {"image": self._image.ms(sample.frame), "sound": self._sound.ms(sample.window)}
-        masks = self.base.segmenter.segment(sample.frame, features, factors, concepts, anchors)
+        times = self._encoding_ms(sample)
+        masks = self.base.segmenter.segment(sample.frame, features, factors, concepts, anchors, self.config.segmentation)
         times["segment"] = 1000.0 * (time.perf_counter() - start)
         found = (score, masks.objects, masks.confidence, None, times)
         out = self._outcome(self.base, features, factors, concepts, *found)
@@ -278,11 +253,9 @@ class Bench:
     def _variant(self, changes: Mapping[str, object], segmenter: bool) -> TacoPipeline:
         key = (tuple(sorted(changes.items())), segmenter)
         if key not in self._variants:
-            config = self.config.updated(changes)
-            masks = self.base.segmenter if segmenter else UMapSegmenter(config.segmentation)
-            variant = TacoPipeline(config, backbones=self.base.backbones, segmenter=masks)
-            variant.anchors = self.anchors
-            self._variants[key] = variant
+            bank = {"models.word_bank": self.base.config.models.word_bank}
+            config = self.config.updated({**changes, **bank})
+            self._variants[key] = self.base.sibling(config, None if segmenter else UMapSegmenter())
         return self._variants[key]
 
     def _with_words(self, words: Sequence[str]) -> tuple[Anchors, list[int]]:
@@ -320,29 +293,6 @@ class Bench:
         return Outcome(heat, winner, label, score, tuple(objects), times, words, sound_map, factors, chosen[0])
 
 
-class _Remembered:
-    """Makes ``owner.name(x)`` compute each object x once, and knows how long it took."""
-
-    def __init__(self, owner, name: str):
-        self._inner, self._kept = getattr(owner, name), {}
-        setattr(owner, name, self)
-
-    def __call__(self, value):
-        if id(value) not in self._kept:
-            start = time.perf_counter()
-            result = self._inner(value)
-            self._kept[id(value)] = value, result, 1000.0 * (time.perf_counter() - start)
-        return self._kept[id(value)][1]
-
-    def ms(self, value) -> float:
-        """Milliseconds that ``value`` took, 0 where it was never asked for."""
-        return self._kept[id(value)][2] if id(value) in self._kept else 0.0
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._kept.clear()
-
-
 def method_named(name: str) -> Method:
     """The method, "u-" before a variant of TACO for its activation map; ConfigError names the nearest known one."""
     import difflib
@@ -356,9 +306,3 @@ def method_named(name: str) -> Method:
     near = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ConfigError(f"--method: wanted one of {', '.join(known)}, got {name!r}{hint}")
-
-
-def _segment(pipeline: TacoPipeline, sample: Sample, features, factors, concepts) -> Segmentation:
-    if not concepts:
-        return Segmentation(np.zeros(sample.frame.size, np.float32), ())
-    return pipeline.segmenter.segment(sample.frame, features, factors, concepts, pipeline.anchors)

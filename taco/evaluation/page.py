@@ -71,7 +71,7 @@ def pictures(run: Run, bench: Bench, row: str, seed: int, chosen: Sequence[Recor
     drawn = {}
     for number, records in by_clip.items():
         samples, outcomes = clip_outcomes(run, bench, number, row, seed)
-        features = {sample.id: bench.base.encode(sample.frame, sample.window)[0] for sample in samples}
+        features = {sample.id: bench.encoded(sample)[0] for sample in samples}
         for sample, outcome in zip(samples, outcomes):
             for r in records:
                 if r["id"] == sample.id:

@@ -133,7 +133,7 @@ def _u_mask(bench: Bench, sample: Sample, outcome: Outcome) -> np.ndarray:
     """(H, W) bool: where the outcome's factor is active."""
     if outcome.factorization is None or outcome.factor < 0:
         return np.zeros(sample.frame.size, bool)
-    features, _ = bench.base.encode(sample.frame, sample.window)  # remembered
+    features, _ = bench.encoded(sample)
     return resized(u_map(features, outcome.factorization, outcome.factor), sample.frame.size, "bilinear") > 0.5
 
 

@@ -14,7 +14,7 @@ def load_segmenter(config: TacoConfig, backbones: Backbones) -> Segmenter:
     if name == "activation":
         from taco.segmentation.activation import ActivationSegmenter
 
-        return ActivationSegmenter(config.segmentation, _silhouettes(config))
+        return ActivationSegmenter(_silhouettes(config))
     if config.models.name != "paper":
         raise ConfigError(f"models.segmenter: fcclip needs models.name paper, got {config.models.name!r}")
     from taco.segmentation.fcclip import load

@@ -14,18 +14,23 @@ from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingO
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """confidence: (H, W) float32 in [0, 1] at image size. objects: what was outlined in it, best first."""
+    """confidence: (H, W) float32 in [0, 1] at image size. objects: what was outlined in it, best first.
+
+    steps: how each concept's mask was found, where the segmenter has several ways. memory: what the next frame of the same
+    stream may start from; opaque to callers.
+    """
 
     confidence: np.ndarray
     objects: tuple[SoundingObject, ...]
+    steps: tuple[str, ...] = ()
+    memory: object = None
 
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Turns sounding concepts into masks at image size."""
+    """Turns sounding concepts into masks at image size. It remembers nothing: streams share it."""
 
     name: str
-    config: SegmentationConfig  # replaced while running when a live setting changes
 
     def segment(
         self,
@@ -34,5 +39,7 @@ class Segmenter(Protocol):
         factorization: Factorization,
         concepts: Sequence[Concept],
         anchors: Anchors,
+        config: SegmentationConfig,
+        before: Segmentation | None = None,
     ) -> Segmentation:
-        """Masks of the things that the concepts point at."""
+        """Masks of the things that the concepts point at. before: of the frame before in the same stream."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class FCCLIPSegmenter:
     """FC-CLIP's decoder on the maps of ``image_encoder``; the CLIP trunk runs once, in the encoder.
 
     alpha, beta: weight of the frozen CLIP in the geometric ensemble for prompts seen in training and
-    for others; factor rows are never seen ones. ``config`` (read-out, threshold) may be replaced while running.
+    for others; factor rows are never seen ones.
     """
 
     name = "fcclip"
@@ -40,11 +41,11 @@ class FCCLIPSegmenter:
         image_encoder: OpenCLIPImageEncoder,
         alpha: float = 0.4,
         beta: float = 1.0,
-        config: SegmentationConfig | None = None,
     ):
         self.encoder, self.alpha, self.beta = image_encoder, alpha, beta
-        self.config = config or SegmentationConfig()
         self.decoder = frozen(decoder, image_encoder.device)
+        self._proposals: OrderedDict[int, tuple[ImageFeatures, Proposals]] = OrderedDict()
+        self._most_proposals = 0
         self.scales = (min(float(decoder.head.logit_scale.exp()), 100.0), min(image_encoder.logit_scale, 100.0))
 
     @classmethod
@@ -54,7 +55,6 @@ class FCCLIPSegmenter:
         image_encoder: OpenCLIPImageEncoder,
         alpha: float = 0.4,
         beta: float = 1.0,
-        config: SegmentationConfig | None = None,
     ) -> FCCLIPSegmenter:
         """Load ``fcclip_cocopan.pth``; WeightsError where it is missing, damaged or of another model."""
         state = read_state_dict(path, "FC-CLIP", wrappers=("model",))
@@ -66,11 +66,24 @@ class FCCLIPSegmenter:
             raise ConfigError(
                 f"models.image: FC-CLIP in {path} wants maps and words {wanted} wide, {image_encoder.name} gives {got}"
             )
-        return cls(decoder, image_encoder, alpha, beta, config)
+        return cls(decoder, image_encoder, alpha, beta)
 
-    @torch.inference_mode()
+    def keep_proposals(self, count: int) -> None:
+        """Remember the proposals of the ``count`` last images, for several calls on the same features; 0 (at first): of none."""
+        self._most_proposals = count
+        while len(self._proposals) > count:
+            self._proposals.popitem(last=False)
+
     def propose(self, features: ImageFeatures) -> Proposals:
         """What is in the image, whatever is asked for; masks of it can be asked for many times."""
+        if id(features) not in self._proposals:
+            self._proposals[id(features)] = features, self._proposed(features)  # the features are kept: no other gets their id
+        _, found = self._proposals[id(features)]
+        self.keep_proposals(self._most_proposals)
+        return found
+
+    @torch.inference_mode()
+    def _proposed(self, features: ImageFeatures) -> Proposals:
         try:
             pyramid = [features.pyramid[level] for level in LEVELS]
         except KeyError as error:
@@ -105,6 +118,8 @@ class FCCLIPSegmenter:
         factorization: Factorization,
         concepts: Sequence[Concept],
         anchors: Anchors,
+        config: SegmentationConfig,
+        before: Segmentation | None = None,
     ) -> Segmentation:
         """Masks of the sounding factors: read-out and threshold of ``config``; with ``config.split`` one a thing.
 
@@ -120,21 +135,24 @@ class FCCLIPSegmenter:
         maps = F.interpolate(maps[None], size=frame.size, mode="bilinear", align_corners=False)[0]
         heats = torch.stack([_minmax(maps[concept.factor]) for concept in concepts])
         best = heats.argmax(0)
-        smallest = max(1.0, self.config.min_area * confidence.size)
+        smallest = max(1.0, config.min_area * confidence.size)
         found: list[tuple] = []
         for index, concept in enumerate(concepts):
             heat = heats[index]
-            if self.config.readout == "argmax":
+            if config.readout == "argmax":
                 region = (maps.argmax(0) == concept.factor) & (maps[concept.factor] > 0)
                 heat = heat * region
             else:
-                region = (heat >= self.config.threshold) & (heat > 0)
+                region = (heat >= config.threshold) & (heat > 0)
             confidence = np.maximum(confidence, heat.cpu().numpy())
             region = region & (best == index)
             seen = maps[concept.factor]
-            own = self._things(region, seen, proposals, shares[:, concept.factor], features, factorization, concept, anchors)
+            own = [(region.cpu().numpy(), concept.labels, concept.score)]
+            if config.split:
+                strength = shares[:, concept.factor]
+                own = self._things(region, seen, proposals, strength, features, factorization, concept, anchors) or own
             own = [thing for thing in own if thing[0].sum() >= smallest]
-            if self.config.instances == "together":
+            if config.instances == "together":
                 own = _of_a_kind(own)
             found += own or [(_place(factorization, concept, features, frame.size), concept.labels, concept.score)]
         found = sorted(found, key=lambda thing: -thing[2])
@@ -142,22 +160,21 @@ class FCCLIPSegmenter:
         return Segmentation(confidence, tuple(objects))
 
     def _things(self, region, evidence, proposals, strength, features, factorization, concept, anchors) -> list[tuple]:
-        """(mask, labels, score) of every thing in the region; the whole region where it is one thing."""
-        whole = [(region.cpu().numpy(), concept.labels, concept.score)]
-        if not self.config.split or not region.any():
-            return whole
+        """(mask, labels, score) of every thing in the region; none where it is one thing."""
+        if not region.any():
+            return []
         # Which queries: at the masks' own size. Their outlines: at image size, for the chosen ones only.
         rows, columns = (-(-side // 4) for side in features.size)
         small = F.interpolate(region[None, None].float(), size=(rows, columns), mode="area")[0, 0] >= 0.5
         parts = choose_queries(small, proposals.masks[:, :rows, :columns].sigmoid(), strength)
         if len(parts.queries) < 2:
-            return whole
+            return []
         chosen = torch.tensor(parts.queries, device=strength.device)
         outlines = mask_probabilities(proposals.masks[chosen], features.padded_size, features.size)
         outlines = F.interpolate(outlines[None], size=region.shape, mode="bilinear", align_corners=False)[0]
         masks = share_out(region, outlines, strength[chosen])
         if sum(float(evidence[mask].sum()) for mask in masks) < COVERED * float(evidence[region].sum()):
-            return whole
+            return []
         words = F.normalize(anchors.visual.to(strength), dim=-1)
         seen = (1 - self.beta) * self.scales[0] * proposals.embeddings[chosen] @ words.T
         seen = seen + self.beta * self.scales[1] * proposals.clip_embeddings[chosen] @ words.T
@@ -216,4 +233,4 @@ def load(config: TacoConfig, backbones: Backbones) -> FCCLIPSegmenter:
         raise ConfigError(f"models.segmenter: fcclip needs an OpenCLIP image encoder, got {backbones.image.name}")
     options = config.segmentation
     path = locate("fcclip", config.models)
-    return FCCLIPSegmenter.from_checkpoint(path, backbones.image, options.alpha, options.beta, options)
+    return FCCLIPSegmenter.from_checkpoint(path, backbones.image, options.alpha, options.beta)

@@ -6,8 +6,10 @@ moved or come nearer a little as a whole.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -29,36 +31,29 @@ LONGEST = 15  # frames after which an outline is looked for again, but not two o
 LATEST = 30  # ... at most by so many
 
 
-@dataclass(slots=True)
-class _Carried:
-    outline: np.ndarray
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """One found in a frame and carried on for ``age`` frames. values: (side, side) float32 in [0, 1] of the region ``box``.
+
+    thumb: the picture, small, that it was found in.
+    """
+
+    values: np.ndarray
     box: Box
     thumb: np.ndarray
     age: int = 0
 
 
 class Silhouettes:
-    """The network, and the outlines of the last frames by what they are of. ``reset`` forgets them."""
+    """The network. It remembers nothing."""
 
     def __init__(self, network: Network, output: str = OUTPUT):
         self.network, self.output = network, output
-        self.runs = 0  # of the network, for those who count
-        self.reset()
 
     @classmethod
     def from_file(cls, path: str | Path, engine: str = "auto", threads: int = 1) -> Silhouettes:
         """From ``u2netp.onnx``; MissingPackageError without an engine, WeightsError where the file cannot be used."""
         return cls(load_network(path, [OUTPUT], (SIDE, SIDE), engine=engine, threads=threads))
-
-    def reset(self) -> None:
-        """Forget the outlines of frames before."""
-        self._carried: dict[str, _Carried] = {}
-        self._ran = False  # in this frame
-
-    def keep(self, names) -> None:
-        """A frame begins: forget the outlines of other things than these."""
-        self._ran = False
-        self._carried = {name: carried for name, carried in self._carried.items() if name in names}
 
     def find(self, rgb: np.ndarray, box: Box) -> np.ndarray:
         """(side, side) float32 in [0, 1]: how much each place of the region stands out as part of a thing."""
@@ -68,25 +63,33 @@ class Silhouettes:
         shrinks = width * height > size[0] * size[1]
         values = cv2.resize(region, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR).astype(np.float32)
         values = (values / max(1.0, float(values.max())) - MEAN) / DEVIATION  # brought to the brightest value, as in training
-        self.runs += 1
         return self.network(values.transpose(2, 0, 1)[None])[self.output][0, 0]
 
-    def follow(self, rgb: np.ndarray, box: Box, name: str) -> tuple[np.ndarray, Box]:
-        """As ``find``, but carried on from the frames before where that will do; the outline and the region it is of.
 
-        ``keep`` is called before the first of each frame.
-        """
-        thumb = _thumb(rgb)
-        before = self._carried.get(name)
+class Follower:
+    """The outlines of one frame, by what they are of: found by the network, or carried on where that will do.
+
+    before: those of the frame before. now: those of this one, for the next.
+    """
+
+    def __init__(self, silhouettes: Silhouettes, rgb: np.ndarray, before: Mapping[str, Outline] = MappingProxyType({})):
+        self.silhouettes, self.rgb, self.before = silhouettes, rgb, before
+        self.now: dict[str, Outline] = {}
+        self._thumb = _thumb(rgb)
+        self._ran = False
+
+    def outline(self, box: Box, name: str) -> tuple[np.ndarray, Box]:
+        """(side, side) float32 in [0, 1] as ``Silhouettes.find`` gives, and the region it is of."""
+        before = self.before.get(name)
         longest = LATEST if self._ran else LONGEST
-        if before is not None and before.age < longest and before.thumb.shape == thumb.shape:
-            moved = _moved(before, thumb, rgb.shape[:2])
+        if before is not None and before.age < longest and before.thumb.shape == self._thumb.shape:
+            moved = _moved(before, self._thumb, self.rgb.shape[:2])
             if moved is not None and _overlap(moved, box) >= LEAST_OVERLAP:
-                before.age += 1
-                return before.outline, moved
-        self._carried[name] = _Carried(self.find(rgb, box), box, thumb)
+                self.now[name] = replace(before, age=before.age + 1)
+                return before.values, moved
         self._ran = True
-        return self._carried[name].outline, box
+        self.now[name] = Outline(self.silhouettes.find(self.rgb, box), box, self._thumb)
+        return self.now[name].values, box
 
 
 def _thumb(rgb: np.ndarray) -> np.ndarray:
@@ -96,7 +99,7 @@ def _thumb(rgb: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(small, (0, 0), BLUR)
 
 
-def _moved(before: _Carried, thumb: np.ndarray, size: tuple[int, int]) -> Box | None:
+def _moved(before: Outline, thumb: np.ndarray, size: tuple[int, int]) -> Box | None:
     """Where the region of a frame before is now, if the picture there is still the same; None if not."""
     x, y, width, height = before.box
     if _change(before.thumb, thumb, before.box, size) <= STILL:

@@ -18,6 +18,7 @@ class MadePipeline:
     """Outlines a box that walks to the right while there is sound; keeps what it was given."""
 
     seen: list = []
+    clips: list = []
     anchors = SimpleNamespace(words=("dog", "cat", "bell"))
     heard = (("Bark", 0.9), ("Rain", 0.2))
 
@@ -38,6 +39,11 @@ class MadePipeline:
         mask[rows // 4 : rows // 2, left : left + columns // 4] = True
         thing = SoundingObject.from_mask(mask, [("dog", 0.8), ("cat", 0.1)], 0.75)
         return SoundingScene(*head, 0.7, "sounding", (thing,), stage_ms={"image": 1.0}, heard=self.heard)
+
+
+    def process_clip(self, frames, windows):
+        self.clips.append(len(frames))
+        return [self.process(*pair) for pair in zip(frames, windows)]
 
 
 def tone(rate=16000, seconds=2.0):

@@ -12,6 +12,7 @@ from taco.concepts import (
     _Votes,
     image_evidence,
     name_concepts,
+    name_further,
     pooled_components,
     pooled_sound,
     sounding_score,
@@ -87,6 +88,14 @@ def test_no_sounding_factor_and_broken_sound_give_nothing():
     assert name_concepts(silent, visual, audio, anchors(), ConceptsConfig()).concepts == ()
 
 
+def name_all(factorization, visual, audio, bank, config, parts, before=None, elapsed_s=math.inf):
+    """Both steps of naming, as the pipeline takes them; ``parts`` is asked where there may be several."""
+    naming = name_concepts(factorization, visual, audio, bank, config, before, elapsed_s)
+    if naming.may_be_several and config.max_concepts > 1:
+        naming = name_further(naming, parts(), bank, config, before, elapsed_s)
+    return naming
+
+
 def parts(*sounds):
     """The sounds that the sound is taken apart into, each with its words by weight; counts how often it is asked."""
 
@@ -101,7 +110,7 @@ def parts(*sounds):
 def both(*sounds, shown=("cat", "drum"), sound=None, config=None, **before):
     found = parts(*sounds)
     scene_of = scene(shown, sound or {"cat": 0.7, "drum": 0.7})
-    return name_concepts(*scene_of, anchors(), config or ConceptsConfig(), parts=found, **before), found.asked
+    return name_all(*scene_of, anchors(), config or ConceptsConfig(), found, **before), found.asked
 
 
 def two(*args, **kwargs):
@@ -120,7 +129,7 @@ def test_one_thing_sounds_where_no_part_of_the_sound_is_another():
     alone = {"cat": 1.0}
     assert two({"cat": 1.0}, {"cat": 1.0}, sound=alone)[0] == [("cat", 0)]
     assert two({"cat": 1.0}, {"cat": 1.0, "drum": 0.2}, sound=alone)[0] == [("cat", 0)]
-    none = name_concepts(*scene(sound=alone), anchors(), ConceptsConfig(), parts=list)
+    none = name_all(*scene(sound=alone), anchors(), ConceptsConfig(), list)
     assert [c.label for c in none.concepts] == ["cat"]
 
 
@@ -132,8 +141,8 @@ def test_what_is_hardly_seen_must_be_heard_the_better():
     for weight in (0.0, 1.0):
         found = parts({"cat": 1.0}, {"cat": 1.0 - weight, "drum": weight} if weight else {"cat": 1.0})
         whole = scene(sound={"cat": 1.0, "drum": weight})[2]
-        told_by_parts[weight] = name_concepts(
-            factorization, Tokens(dim, GRID), whole, anchors(), ConceptsConfig(min_score=0.0), parts=found
+        told_by_parts[weight] = name_all(
+            factorization, Tokens(dim, GRID), whole, anchors(), ConceptsConfig(min_score=0.0), found
         ).words
     assert len(told_by_parts[1.0]) == 2 and len(told_by_parts[0.0]) == 1
 
@@ -186,7 +195,7 @@ def test_one_factor_is_one_thing():
     left = values[:, WORDS.index("cat")] > 0.5
     values[left, WORDS.index("dog")] = 1.0
     found = parts({"cat": 1.0}, {"dog": 1.0})
-    heard = name_concepts(factorization, Tokens(values, GRID), audio, anchors(), ConceptsConfig(), parts=found)
+    heard = name_all(factorization, Tokens(values, GRID), audio, anchors(), ConceptsConfig(), found)
     assert [concept.factor for concept in heard.concepts] == [0] and found.asked == 1
 
 
@@ -201,14 +210,14 @@ def test_three_things_sound_each_beside_every_other():
     factorization = Factorization(activations, factors, torch.ones(STEPS, 3), audio.values.mean(0).repeat(3, 1), 0)
     args = factorization, Tokens(visual, GRID), audio, anchors()
     each = parts({"cat": 1.0}, {"drum": 1.0}, {"bell": 1.0})
-    assert sorted(name_concepts(*args, ConceptsConfig(), parts=each).words) == ["bell", "cat", "drum"]
-    assert len(name_concepts(*args, ConceptsConfig(max_concepts=2), parts=each).words) == 2
+    assert sorted(name_all(*args, ConceptsConfig(), each).words) == ["bell", "cat", "drum"]
+    assert len(name_all(*args, ConceptsConfig(max_concepts=2), each).words) == 2
     loud = (*args[:2], scene(sound={"cat": 0.75, "drum": 0.7, "bell": 0.7})[2], args[3])
     together = parts({"cat": 1.0, "bell": 1.0}, {"drum": 1.0})  # nothing tells the bell from the cat
-    assert name_concepts(*loud, ConceptsConfig(), parts=together).words == ("cat", "drum")
+    assert name_all(*loud, ConceptsConfig(), together).words == ("cat", "drum")
     pair = parts({"cat": 1.0}, {"drum": 1.0})
     args = (*args[:2], scene(sound={"cat": 0.7, "drum": 0.7})[2], args[3])
-    assert sorted(name_concepts(*args, ConceptsConfig(), parts=pair).words) == ["cat", "drum"]  # nobody hears the bell
+    assert sorted(name_all(*args, ConceptsConfig(), pair).words) == ["cat", "drum"]  # nobody hears the bell
 
 
 def test_a_second_thing_must_be_in_view():

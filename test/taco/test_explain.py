@@ -32,7 +32,13 @@ class MadePipeline:
         self.audio = torch.full((10, 6), 0.01)
         self.audio[5:, 0], self.audio[:5, 1] = 4.0, 1.0
 
-    def process(self, frame, window):
+    def encodings(self):
+        return SimpleNamespace(
+            image=lambda frame: ImageFeatures(Tokens(self.visual, (4, 4)), {}, (64, 64), (64, 64)),
+            sound=lambda window: Tokens(self.audio, (1, 10)),
+        )
+
+    def process(self, frame, window, encodings=None):
         self.processed.append(frame.stamp_ns)
         head = (frame.stamp_ns, frame.size, window.start_ns, window.end_ns, window.level_dbfs)
         if window.level_dbfs < -50:
@@ -43,15 +49,13 @@ class MadePipeline:
         v = torch.zeros(2, 6)
         v[0, 0], v[1, 1] = 5.0, 3.0
         found = Factorization(u_v, v, u_a, v.clone(), 0)
-        features, audio = self.encode(frame, window)
-        self.heard = name_concepts(found, features.tokens, audio, self.anchors, self.config.concepts)
+        encodings = encodings or self.encodings()
+        tokens, audio = encodings.image(frame).tokens, encodings.sound(window)
+        naming = name_concepts(found, tokens, audio, self.anchors, self.config.concepts)
         mask = np.zeros(frame.size, bool)
         mask[:12, :16] = True
         thing = SoundingObject.from_mask(mask, [("dog", 0.9)], 0.8)
-        return SoundingScene(*head, 0.8, "sounding", (thing,), factorization=found)
-
-    def encode(self, frame, window):
-        return ImageFeatures(Tokens(self.visual, (4, 4)), {}, (64, 64), (64, 64)), Tokens(self.audio, (1, 10))
+        return SoundingScene(*head, 0.8, "sounding", (thing,), factorization=found, concepts=naming.concepts)
 
 
 def inputs(level=0.3, rate=16000):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+import taco.pipeline
 from taco.config import TacoConfig
-from taco.errors import ConfigError
+from taco.errors import ConfigError, ShapeError
 from taco.pipeline import TacoPipeline
 from taco.segmentation.base import Segmentation
 from taco.types import VERDICTS, AudioWindow, SoundingObject, VideoFrame
@@ -98,30 +99,95 @@ def test_two_sounds_at_once_outline_two_things(pipeline):
 
 
 class Boxes:
-    """A segmenter that finds no outline, and counts how often it is told to forget."""
+    """A segmenter that finds no outline, and notes what it is given of the frame before and of the settings."""
 
-    name, resets = "boxes", 0
+    name = "boxes"
 
-    def __init__(self, config):
-        self.config = config
+    def __init__(self):
+        self.before, self.configs = [], []
 
-    def reset(self):
-        self.resets += 1
-
-    def segment(self, frame, features, factorization, concepts, anchors):
+    def segment(self, frame, features, factorization, concepts, anchors, config, before=None):
+        self.before.append(before)
+        self.configs.append(config)
         things = tuple(SoundingObject.from_box((1, 2, 30, 40), frame.size, c.labels, c.score) for c in concepts)
-        return Segmentation(np.zeros(frame.size, np.float32), things)
+        return Segmentation(np.zeros(frame.size, np.float32), things, memory=len(self.before))
 
 
 def test_what_is_heard_and_seen_but_has_no_outline_is_told_with_its_box(pipeline):
-    masks = Boxes(pipeline.config.segmentation)
-    other = TacoPipeline(pipeline.config, backbones=pipeline.backbones, segmenter=masks)
+    other = pipeline.sibling(segmenter=Boxes())
     scene = other.process(picture(), tone("red"))
     assert scene.verdict == "no_mask" and scene.objects[0].label == "red" and not scene.objects[0].mask.any()
     assert scene.objects[0].box == (1, 2, 30, 40) and scene.sounding_score > 0.5
-    before = masks.resets
-    other.reset()
-    assert masks.resets == before + 1
+
+
+def test_each_stream_keeps_what_its_segmenter_remembers_and_its_own_settings(pipeline):
+    masks = Boxes()
+    left = pipeline.sibling(segmenter=masks)
+    right = left.sibling(pipeline.config.updated({"segmentation.threshold": 0.9}))
+    for stream in (left, right, left, right):
+        stream.process(picture(), tone("red"))
+    assert [before and before.memory for before in masks.before] == [None, None, 1, 2]
+    assert [config.threshold for config in masks.configs] == [0.5, 0.9, 0.5, 0.9]
+    left.reset()
+    for stream in (left, right):
+        stream.process(picture(), tone("red"))
+    assert [before and before.memory for before in masks.before[4:]] == [None, 4]
+
+
+def test_a_given_segmenter_follows_the_pipelines_settings(pipeline):
+    """It once kept its own: three thresholds gave one mask."""
+    areas = []
+    for threshold in (0.2, 0.5, 0.95):
+        config = pipeline.config.updated({"segmentation.threshold": threshold})
+        own = TacoPipeline(config, backbones=pipeline.backbones, segmenter=pipeline.segmenter)
+        areas.append(int(own.process(picture(), tone("red")).objects[0].mask.sum()))
+    assert areas[0] > areas[1] > areas[2] > 0
+
+
+def test_every_frame_starts_from_the_one_before(pipeline, monkeypatch):
+    calls, inner = [], taco.pipeline.factorize
+
+    def noted(*args, **kwargs):
+        calls.append((kwargs.get("init"), kwargs.get("previous")))
+        return inner(*args, **kwargs)
+
+    monkeypatch.setattr(taco.pipeline, "factorize", noted)
+    pipeline.reset()
+    scenes = [pipeline.process(picture(stamp), tone("red")) for stamp in (1, 2)]
+    assert calls[0] == (None, None)
+    assert calls[1][0] is scenes[0].factorization and calls[1][1] is scenes[0].factorization
+
+
+def test_a_clip_is_one_problem_and_silence_divides_it(pipeline, monkeypatch):
+    calls, inner = [], taco.pipeline.factorize
+
+    def noted(visual, *args, **kwargs):
+        calls.append((len(visual), args[2].temporal))
+        return inner(visual, *args, **kwargs)
+
+    monkeypatch.setattr(taco.pipeline, "factorize", noted)
+    quiet = AudioWindow(np.zeros(RATE, np.float32), RATE, 3)
+    windows = [tone("red"), tone("green"), quiet, tone("red"), tone("red"), tone("red")]
+    frames = [picture(stamp * 10**9) for stamp in range(6)]
+    scenes = pipeline.process_clip(frames, windows)
+    assert calls == [(2, "joint"), (3, "joint")]
+    assert [scene.objects[0].label if scene.objects else None for scene in scenes] == ["red", "green", None, "red", "red", "red"]
+    assert [scene.stamp_ns for scene in scenes] == [frame.stamp_ns for frame in frames] and scenes[2].verdict == "silent"
+    assert {"image", "sound", "factorize", "name", "segment"} <= set(scenes[0].stage_ms)
+    again = pipeline.process_clip(frames[:2], windows[:2])
+    assert pipeline.process_clip([], []) == [] and again[0].sounding_score == pytest.approx(scenes[0].sounding_score, abs=0.05)
+    with pytest.raises(ShapeError, match="a window for each of 6 frames, got 5"):
+        pipeline.process_clip(frames, windows[:5])
+
+
+def test_encodings_are_shared_and_nothing_is_encoded_twice(pipeline):
+    frame, window, encodings = picture(), tone("red"), pipeline.encodings()
+    pipeline.reset()
+    pipeline.process(frame, window, encodings)
+    spent = encodings.total_ms
+    pipeline.reset()
+    pipeline.process(frame, window, encodings)
+    assert encodings.total_ms == spent and spent["image"] > 0
 
 
 def test_same_start_same_answer(pipeline):
@@ -149,7 +215,6 @@ def test_what_was_heard_counts_on_for_a_while_and_ends_with_the_sound(pipeline):
         pipeline.reset()
         assert [label("red", 10.0), label("green", 10.1), label("green", 13.0)] == ["red", "red", "green"]
         assert [label("red", 20.0), label(None, 20.1), label("green", 20.2)] == ["red", None, "green"]
-        assert pipeline.heard.words == ("green",)
         pipeline.reset()
         assert label("red", 20.3) == "red"
         pipeline.set_config(config.updated({"concepts.memory_s": 0.0}))
@@ -176,7 +241,9 @@ def test_word_bank_changes_and_a_wrong_one_is_refused(pipeline):
         assert pipeline.anchors.words == ("green", "blue")
         with pytest.raises(ConfigError, match="violet"):
             pipeline.set_words(["violet"])
-        assert pipeline.anchors.words == ("green", "blue")
+        assert pipeline.anchors.words == pipeline.config.models.word_bank == ("green", "blue")
+        pipeline.set_config(pipeline.config.updated({"models.word_bank": ["red"]}))  # one owner: the setting
+        assert pipeline.anchors.words == ("red",)
     finally:
         pipeline.set_words([])
     assert pipeline.anchors.words == ("red", "green", "blue")

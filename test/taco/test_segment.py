@@ -15,7 +15,7 @@ from segment_help import NS, MadePipeline, files, lines, make_clip, make_still, 
 from taco import cli, media
 from taco.commands import segment
 from taco.commands.segment_summary import told_bank
-from taco.errors import ConfigError
+from taco.errors import AudioGapError, ConfigError
 from taco.sources import open_sources
 from taco.types import VERDICTS, AudioChunk, SoundingObject, SoundingScene
 
@@ -26,7 +26,7 @@ real_pipeline = segment.make_pipeline
 def made(monkeypatch, tmp_path):
     monkeypatch.setattr(segment, "make_pipeline", MadePipeline)
     monkeypatch.chdir(tmp_path)
-    MadePipeline.seen = []
+    MadePipeline.seen, MadePipeline.clips = [], []
 
 
 def test_image_and_sound(tmp_path, capsys):
@@ -64,6 +64,30 @@ def test_a_sound_shorter_than_the_window_is_used_as_it_is(tmp_path):
     make_still(tmp_path, 0.4)
     assert cli.main(["segment", "image.png", "sound.wav", "-o", "out"]) == 0
     assert [len(w.samples) for _, w in MadePipeline.seen] == [6400]
+
+
+def test_joint_solves_clip_by_clip_and_frames_stay_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(segment, "CLIP_FRAMES", 8)
+    make_clip(tmp_path / "clip.mp4")
+    assert cli.main(["segment", "clip.mp4", "-o", "alone"]) == 0 and MadePipeline.clips == []
+    assert cli.main(["segment", "clip.mp4", "--temporal", "joint", "-o", "out"]) == 0
+    assert MadePipeline.clips == [8, 8, 4]
+    assert [r["stamp_ns"] for r in lines("out")] == [r["stamp_ns"] for r in lines("alone")]
+
+
+def test_joint_keeps_the_place_of_frames_without_sound(tmp_path, monkeypatch):
+    inner, gaps = media.AudioFeed.window, (3, 4, 9)
+
+    def window(feed, stamp_ns):
+        if round(stamp_ns * 10 / NS) in gaps:
+            raise AudioGapError("made", "a gap")
+        return inner(feed, stamp_ns)
+
+    monkeypatch.setattr(media.AudioFeed, "window", window)
+    make_clip(tmp_path / "clip.mp4")
+    assert cli.main(["segment", "clip.mp4", "--temporal", "joint", "-o", "out"]) == 0
+    assert MadePipeline.clips == [3, 4, 10]
+    assert [n for n, record in enumerate(lines("out")) if record["verdict"] == "skipped"] == list(gaps)
 
 
 def test_clip_keeps_its_sound_and_its_times(tmp_path):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from taco.concepts import image_evidence, listen, told
+from taco.concepts import image_evidence, listen, words_heard
 from taco.types import Anchors, Kinds
 
 DIM = 6
@@ -26,7 +26,7 @@ def test_the_ears_own_odds_do_not_depend_on_the_bank():
     shares = torch.tensor([2.0, -3.0, 1.0, 0.5, 0.0]).softmax(0)
     assert torch.allclose(one.share, shares[:2], atol=1e-6)
     assert one.known and not listen(torch.tensor([-1.0, -3.0, 3.0, 0, 0, 4.0]), everything).known
-    assert told(one, everything.words, 5) == (("cat", pytest.approx(0.8808, abs=1e-3)),)
+    assert words_heard(one, everything.words, 5) == (("cat", pytest.approx(0.8808, abs=1e-3)),)
 
 
 def test_a_word_of_many_kinds_is_seen_by_any_of_them():

@@ -7,10 +7,10 @@ import pytest
 
 from taco import cli
 from taco.backbones import embedded
+from taco.backbones.base import WordSource
 from taco.commands import words
 from taco.config import ModelsConfig
 from taco.errors import ConfigError
-from taco.types import WordSource
 
 ROOT = Path(__file__).parents[2]
 MADE = [

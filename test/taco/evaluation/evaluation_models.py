@@ -70,7 +70,7 @@ def backbones():
 
 def pipeline(config=None):
     config = config or TacoConfig()
-    return TacoPipeline(config, backbones=backbones(), segmenter=ActivationSegmenter(config.segmentation))
+    return TacoPipeline(config, backbones=backbones(), segmenter=ActivationSegmenter())
 
 
 def picture(left, right, size=(64, 64)):

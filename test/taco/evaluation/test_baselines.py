@@ -54,7 +54,7 @@ def test_every_method_gives_a_whole_outcome(name, bench):
 def test_a_variant_read_out_by_u_shows_the_activations_of_its_own_factor(name, bench):
     wanted, settings = sample(sounds="blue"), {"factorization.max_iterations": 20}
     (found,), (plain,) = (bench.run(n, [wanted], settings=settings, seed=3) for n in (name, name.removeprefix("u-")))
-    features, _ = bench.base.encode(wanted.frame, wanted.window)
+    features, _ = bench.encoded(wanted)
     assert torch.equal(found.factorization.visual_activations, plain.factorization.visual_activations)
     assert np.array_equal(found.map, u_map(features, plain.factorization, found.factor)) and found.label == plain.label
     assert found.map.shape == (models.GRID, models.GRID) != plain.map.shape
@@ -114,10 +114,10 @@ def test_a_frame_is_encoded_once_for_all_methods():
     frames = [sample(), sample("green", "red", "red")]
     for name in ("taco", "u", "late-fusion", "true-word", "taco"):
         bench.run(name, frames)
-    assert bench._image._inner.__self__.passes == 2
+    assert bench.base.backbones.image.passes == 2
     bench.forget()
     bench.run("taco", frames[:1])
-    assert bench._image._inner.__self__.passes == 3
+    assert bench.base.backbones.image.passes == 3
 
 
 def test_same_seed_same_answer_and_clips_do_not_see_each_other(bench):
@@ -153,7 +153,7 @@ def test_joint_solves_the_clip_as_one_problem(bench):
 
 
 def test_words_stand_where_factors_stand(bench):
-    features, audio = bench.base.encode(sample().frame, sample().window)
+    features, audio = bench.encoded(sample())
     factors = as_factors(bench.anchors, [2], features.tokens, audio)
     assert factors.sounding == 2 and factors.visual_factors.shape == (3, 4)
     assert factors.visual_activations.min() >= 0 and factors.visual_activations.max() <= 1
@@ -161,7 +161,7 @@ def test_words_stand_where_factors_stand(bench):
 
 
 def test_clamping_cuts_the_negative_part_of_the_prompt(bench):
-    features, audio = bench.base.encode(sample().frame, sample().window)
+    features, audio = bench.encoded(sample())
     anchors = bench.anchors
     odd = type(anchors)(anchors.words, anchors.visual - 0.5, anchors.audio, None, 1.0)
     assert as_factors(odd, [0], features.tokens, audio).visual_factors.min() < 0
@@ -195,7 +195,7 @@ def clip_bench(tmp_path_factory):
     encoder = OpenCLIPImageEncoder(*synthetic.tiny_clip(), image_size=synthetic.TINY_SIDE)
     config = TacoConfig().updated({"factorization.n_factors": 3})
     both = Backbones(encoder, models.Ear(), models.WORDS)
-    segmenter = FCCLIPSegmenter.from_checkpoint(path, encoder, config=config.segmentation)
+    segmenter = FCCLIPSegmenter.from_checkpoint(path, encoder)
     return Bench(config, pipeline=TacoPipeline(config, backbones=both, segmenter=segmenter))
 
 
@@ -204,11 +204,17 @@ def scaled(values):
 
 
 def test_every_method_runs_on_fcclip_and_the_image_is_decoded_once(clip_bench):
-    frame = sample()
+    frame, passes = sample(), []
     settings = {"factorization.max_iterations": 5}
+    decoder = clip_bench.base.segmenter.decoder
+    hook = decoder.register_forward_hook(lambda *_: passes.append(1))
     found = {name: clip_bench.run(name, [frame], settings=settings)[0] for name in METHODS}
-    assert len(clip_bench._proposals._kept) == 1 and len(clip_bench._image._kept) == 1
-    side = clip_bench.base.encode(frame.frame, frame.window)[0].size
+    assert len(passes) == 1
+    clip_bench.forget()
+    clip_bench.run("taco", [frame], settings=settings)
+    assert len(passes) == 2
+    hook.remove()
+    side = clip_bench.encoded(frame)[0].size
     for name, one in found.items():
         assert one.map.shape == (one.winner.shape if name == "u" else side), name
         assert one.map.min() == 0 and one.map.max() == pytest.approx(1), name
@@ -217,7 +223,7 @@ def test_every_method_runs_on_fcclip_and_the_image_is_decoded_once(clip_bench):
 def test_papers_solver_takes_the_raw_map_of_its_own_factor_and_the_nearest_word(clip_bench):
     frame = sample()
     (found,) = clip_bench.run("gradient", [frame], settings={"factorization.max_iterations": 5})
-    features, _ = clip_bench.base.encode(frame.frame, frame.window)
+    features, _ = clip_bench.encoded(frame)
     factors = found.factorization
     maps = clip_bench.base.segmenter.maps(features, factors.visual_factors)
     assert np.allclose(found.map, scaled(maps[factors.sounding]), atol=1e-6)
@@ -229,7 +235,7 @@ def test_papers_solver_takes_the_raw_map_of_its_own_factor_and_the_nearest_word(
 def test_a_word_is_prompted_among_the_whole_bank(clip_bench):
     frame = sample(sounds="green")
     (found,) = clip_bench.run("a-fcclip", [frame])
-    features, _ = clip_bench.base.encode(frame.frame, frame.window)
+    features, _ = clip_bench.encoded(frame)
     maps = clip_bench.base.segmenter.maps(features, clip_bench.anchors.visual)
     assert found.label == "green" and np.allclose(found.map, scaled(maps[1]), atol=1e-6)
     (clamped,) = clip_bench.run("a+-fcclip", [frame])
@@ -244,7 +250,7 @@ def test_the_ceiling_is_told_every_sounding_word_even_with_the_papers_solver(cli
     papers = Bench(clip_bench.config.updated({"factorization.solver": "gradient"}), pipeline=clip_bench.base)
     papers.base.config = papers.config
     (found,) = papers.run("true-word", [both])
-    features, _ = papers.base.encode(both.frame, both.window)
+    features, _ = papers.encoded(both)
     maps = papers.base.segmenter.maps(features, papers.anchors.visual)
     assert np.allclose(found.map, np.maximum(scaled(maps[2]), scaled(maps[0])), atol=1e-6)
     papers.base.config = clip_bench.config

@@ -59,17 +59,18 @@ class Painter:
         return {"out": self.paint(standing)[None, None]}
 
 
-def segmenter(paint=None, **settings) -> ActivationSegmenter:
-    """With a made outline network where ``paint`` is given."""
+def segmenter(paint=None, **settings) -> tuple[ActivationSegmenter, SegmentationConfig]:
+    """With a made outline network where ``paint`` is given; and its settings."""
     silhouettes = None if paint is None else Silhouettes(Painter(paint), "out")
-    return ActivationSegmenter(SegmentationConfig(**settings), silhouettes)
+    return ActivationSegmenter(silhouettes), SegmentationConfig(**settings)
 
 
-def segment(concepts, with_=None, rgb=None, factorization=None):
+def segment(concepts, with_=None, rgb=None, factorization=None, tokens=None, before=None):
     image, masks = scene()
     frame = VideoFrame(image if rgb is None else rgb, 0)
     found = factors(masks) if factorization is None else factorization
-    return (with_ or segmenter()).segment(frame, features(), found, concepts, None), masks
+    own, config = with_ or segmenter()
+    return own.segment(frame, tokens or features(), found, concepts, None, config, before), masks
 
 
 def iou(a, b):
@@ -91,12 +92,11 @@ def test_the_mask_fits_the_thing_and_not_the_grid(thing, paint, least):
 def test_what_comes_out_keeps_the_contract():
     assert isinstance(ActivationSegmenter(), Segmenter)
     for threshold in (0.3, 0.5, 0.8):
-        with_ = segmenter(threshold=threshold)
-        found, _ = segment([concept(0, score=0.7)], with_)
+        found, _ = segment([concept(0, score=0.7)], segmenter(threshold=threshold))
         assert found.confidence.shape == SIZE and found.confidence.dtype == np.float32
         assert found.confidence.min() >= 0 and found.confidence.max() <= 1
         (item,) = found.objects
-        assert item.label == "thing 0" and item.score == 0.7 and with_.steps == ("edges",)
+        assert item.label == "thing 0" and item.score == 0.7 and found.steps == ("edges",)
         assert np.array_equal(item.mask, found.confidence >= np.float32(threshold))
 
 
@@ -111,11 +111,10 @@ def test_two_concepts_share_no_pixel():
 
 
 def test_the_factors_place_the_mask_and_not_the_tokens():
-    image, masks = scene()
+    _, masks = scene()
     tokens = torch.zeros(GRID[0] * GRID[1], DIM)
     tokens[:, 0] = factors(masks).visual_activations[:, 1]  # the tokens show word 0 where thing 1 is
-    wrong = ImageFeatures(Tokens(tokens, GRID), {}, SIZE, SIZE)
-    found = segmenter().segment(VideoFrame(image, 0), wrong, factors(masks), [concept(0)], None)
+    found, _ = segment([concept(0)], tokens=ImageFeatures(Tokens(tokens, GRID), {}, SIZE, SIZE))
     assert iou(found.objects[0].mask, masks[0]) > 0.85
 
 
@@ -163,9 +162,8 @@ def test_of_two_things_that_stand_out_the_one_that_the_map_reaches_is_taken():
     ],
 )
 def test_an_outline_that_does_not_agree_with_the_map_is_not_taken(paint):
-    with_ = segmenter(paint)
-    found, masks = segment([concept(0)], with_)
-    assert with_.steps == ("edges",) and iou(found.objects[0].mask, masks[0]) > 0.85
+    found, masks = segment([concept(0)], segmenter(paint))
+    assert found.steps == ("edges",) and iou(found.objects[0].mask, masks[0]) > 0.85
 
 
 def test_edges_that_lose_the_map_are_not_taken():
@@ -173,8 +171,7 @@ def test_edges_that_lose_the_map_are_not_taken():
     rgb = np.random.default_rng(3).integers(0, 255, (*SIZE, 3), np.uint8)
     rgb[:, :] = (100, 100, 100)
     rgb[100:104, 60:64] = (255, 0, 0)
-    with_ = segmenter()
-    (item,) = segment([concept(0)], with_, rgb=rgb)[0].objects
+    (item,) = segment([concept(0)], rgb=rgb)[0].objects
     plain = segment([concept(0)], segmenter(refine="none"), rgb=rgb)[0].objects[0]
     assert iou(item.mask, plain.mask) > 0.45
 
@@ -240,15 +237,17 @@ def test_the_same_frame_gives_the_same_mask():
 
 
 def test_a_still_picture_is_outlined_once_and_a_cut_anew():
-    with_ = segmenter(lambda standing: standing)
+    with_, before = segmenter(lambda standing: standing), None
+    network = with_[0].silhouettes.network
     for _ in range(4):
-        segment([concept(0)], with_)
-    assert with_.silhouettes.network.runs == 1
-    segment([concept(0)], with_, factorization=factors(scene()[1], restart="cut"))
-    assert with_.silhouettes.network.runs == 2
-    with_.reset()
+        before, _ = segment([concept(0)], with_, before=before)
+    assert network.runs == 1
+    segment([concept(0)], with_, factorization=factors(scene()[1], restart="cut"), before=before)
+    assert network.runs == 2
+    segment([concept(0)], with_, before=before)
+    assert network.runs == 2  # the outlines travel with the stream: another stream's cut forgets nothing of this one
     segment([concept(0)], with_)
-    assert with_.silhouettes.network.runs == 3
+    assert network.runs == 3
 
 
 def test_several_of_a_kind_are_one_object_or_one_each():

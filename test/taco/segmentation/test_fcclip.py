@@ -179,9 +179,9 @@ def concept(score=0.8):
 class Made(FCCLIPSegmenter):
     """Proposals as given: (rows, columns, word) of each query's box on a 31 x 31 map of a 124 px image."""
 
-    def __init__(self, boxes, base, config=None):
+    def __init__(self, boxes, base):
         self.decoder, self.encoder, self.scales = base.decoder, base.encoder, base.scales
-        self.alpha, self.beta, self.config = 0.4, 1.0, config or SegmentationConfig()
+        self.alpha, self.beta = 0.4, 1.0
         masks = torch.full((len(boxes), 32, 32), -8.0)
         for mask, (rows, columns, _) in zip(masks, boxes):
             mask[rows, columns] = 8.0
@@ -207,9 +207,10 @@ def iou(a, b):
 
 
 def run(base, features, boxes=SCENE, size=(SIDE, SIDE), sound=(0.5, 0.5, 0.0, 0.0), concepts=None, **settings):
-    made = Made(boxes, base, SegmentationConfig(**settings))
+    made, config = Made(boxes, base), SegmentationConfig(**settings)
     frame = VideoFrame(np.zeros((*size, 3), np.uint8), 0)
-    return made.segment(frame, features, factorization(sound), (concept(),) if concepts is None else concepts, anchors())
+    asked = (concept(),) if concepts is None else concepts
+    return made.segment(frame, features, factorization(sound), asked, anchors(), config)
 
 
 @pytest.mark.parametrize("readout", ["minmax", "argmax"])

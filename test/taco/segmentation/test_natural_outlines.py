@@ -26,8 +26,8 @@ def outlined():
     pipeline = TacoPipeline(TacoConfig().updated({"models.threads": 1}))
     anchors, count = pipeline.anchors, len(pipeline.anchors.words)
     told = replace(anchors, audio=torch.eye(count), audio_projection=None, audio_logit_scale=12.0)
-    network = pipeline.segmenter.silhouettes
-    ways = {way: ActivationSegmenter(SegmentationConfig(refine=way), network) for way in ("none", "edges", "auto")}
+    segmenter = ActivationSegmenter(pipeline.segmenter.silhouettes)
+    ways = {way: SegmentationConfig(refine=way) for way in ("none", "edges", "auto")}
     stamps, out = Stamps(anchors.words), []
     for kind in KINDS:
         for seed in range(SEEDS):
@@ -44,9 +44,8 @@ def outlined():
             heat = enlarge(word_map(factors, concept.prompt, tokens, anchors), frame.frame.size)
             placed = bool(truth[np.unravel_index(heat.argmax(), heat.shape)])
             objects = {}
-            for way, segmenter in ways.items():
-                segmenter.reset()
-                objects[way] = segmenter.segment(frame.frame, features, factors, [concept], anchors).objects
+            for way, config in ways.items():
+                objects[way] = segmenter.segment(frame.frame, features, factors, [concept], anchors, config).objects
             out.append(SimpleNamespace(truth=truth, placed=placed, objects=objects))
     return out
 

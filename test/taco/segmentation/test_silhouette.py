@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from taco.segmentation.silhouette import LONGEST, SIDE, Silhouettes
+from taco.segmentation.silhouette import LONGEST, SIDE, Follower, Silhouettes
 
 BOX = (100, 80, 120, 100)
 
@@ -18,6 +18,26 @@ class Counting:
     def __call__(self, values):
         self.seen.append(values)
         return {"out": np.full((1, 1, SIDE, SIDE), len(self.seen), np.float32)}
+
+
+class Stream:
+    """Frames one after another, each with the outlines of the one before."""
+
+    def __init__(self):
+        self.network, self.now = Counting(), {}
+
+    def frame(self, rgb, *wanted):
+        follower = Follower(Silhouettes(self.network, "out"), rgb, self.now)
+        found = [follower.outline(box, name) for box, name in wanted]
+        self.now = follower.now
+        return found
+
+    def follow(self, rgb, box, name):
+        return self.frame(rgb, (box, name))[0]
+
+    @property
+    def runs(self):
+        return len(self.network.seen)
 
 
 def picture(seed=0, size=(360, 480)):
@@ -41,52 +61,48 @@ def test_the_network_sees_the_region_only_scaled_as_in_its_training():
 
 
 def test_a_still_picture_with_noise_keeps_its_outline_for_a_while():
-    silhouettes = Silhouettes(Counting(), "out")
+    stream = Stream()
     rng = np.random.default_rng(1)
     for _ in range(LONGEST + 1):
-        silhouettes.keep({"dog"})
         noisy = np.clip(picture() + rng.normal(0, 4, picture().shape), 0, 255).astype(np.uint8)
-        outline, box = silhouettes.follow(noisy, BOX, "dog")
+        outline, box = stream.follow(noisy, BOX, "dog")
         assert outline[0, 0] == 1 and box == BOX
-    silhouettes.keep({"dog"})
-    assert silhouettes.follow(picture(), BOX, "dog")[0][0, 0] == 2  # and is looked for anew after that
+    assert stream.follow(picture(), BOX, "dog")[0][0, 0] == 2  # and is looked for anew after that
 
 
 def test_an_outline_moves_with_the_picture():
-    large, silhouettes = picture(size=(480, 640)), Silhouettes(Counting(), "out")
-    silhouettes.follow(window(large, 100, 100), BOX, "dog")
+    large, stream = picture(size=(480, 640)), Stream()
+    stream.follow(window(large, 100, 100), BOX, "dog")
     for step in range(1, 5):
-        outline, box = silhouettes.follow(window(large, 100 + 4 * step, 100 - 2 * step), BOX, "dog")
+        outline, box = stream.follow(window(large, 100 + 4 * step, 100 - 2 * step), BOX, "dog")
         assert outline[0, 0] == 1
         assert abs(box[0] - (BOX[0] - 4 * step)) <= 2 and abs(box[1] - (BOX[1] + 2 * step)) <= 2 and box[2:] == BOX[2:]
 
 
 def test_an_outline_comes_nearer_with_the_picture():
-    large, silhouettes = picture(size=(480, 640)), Silhouettes(Counting(), "out")
-    silhouettes.follow(large, (220, 140, 200, 200), "dog")
+    large, stream = picture(size=(480, 640)), Stream()
+    stream.follow(large, (220, 140, 200, 200), "dog")
     for zoom in (1.03, 1.06, 1.09):
         matrix = np.float32([[zoom, 0, 320 * (1 - zoom)], [0, zoom, 240 * (1 - zoom)]])
-        outline, box = silhouettes.follow(cv2.warpAffine(large, matrix, (640, 480)), (220, 140, 200, 200), "dog")
+        outline, box = stream.follow(cv2.warpAffine(large, matrix, (640, 480)), (220, 140, 200, 200), "dog")
         wanted = (320 - 100 * zoom, 240 - 100 * zoom, 200 * zoom, 200 * zoom)
         assert outline[0, 0] == 1 and np.abs(np.subtract(box, wanted)).max() <= 3, (zoom, box)
 
 
 def test_two_old_outlines_are_not_looked_for_again_in_the_same_frame():
-    silhouettes = Silhouettes(Counting(), "out")
+    stream = Stream()
     runs = []
     for _ in range(LONGEST + 3):
-        silhouettes.keep({"dog", "cat"})
-        for name in ("dog", "cat"):
-            silhouettes.follow(picture(), BOX, name)
-        runs.append(silhouettes.runs)
+        stream.frame(picture(), (BOX, "dog"), (BOX, "cat"))
+        runs.append(stream.runs)
     assert runs[0] == 2 and np.diff(runs).tolist() == [0] * LONGEST + [1, 1]
 
 
-@pytest.mark.parametrize("change", ["picture", "region", "thing", "size", "reset", "forgotten"])
+@pytest.mark.parametrize("change", ["picture", "region", "thing", "size", "start", "forgotten"])
 def test_whatever_changes_much_makes_the_network_look_again(change):
-    silhouettes = Silhouettes(Counting(), "out")
+    stream = Stream()
     rgb = picture()
-    silhouettes.follow(rgb, BOX, "dog")
+    stream.follow(rgb, BOX, "dog")
     box, name = BOX, "dog"
     if change == "picture":
         rgb = picture(5)
@@ -96,16 +112,16 @@ def test_whatever_changes_much_makes_the_network_look_again(change):
         name = "cat"
     elif change == "size":
         rgb = picture(size=(300, 480))
-    elif change == "reset":
-        silhouettes.reset()
+    elif change == "start":
+        stream.now = {}
     else:
-        silhouettes.keep({"cat"})
-    assert silhouettes.follow(rgb, box, name)[0][0, 0] == 2 and silhouettes.runs == 2
+        stream.frame(rgb, (box, "cat"))
+    assert stream.follow(rgb, box, name)[0][0, 0] == stream.runs and stream.runs == (3 if change == "forgotten" else 2)
 
 
 def test_a_thing_that_moves_before_a_still_background_is_looked_for_again():
-    silhouettes = Silhouettes(Counting(), "out")
+    stream = Stream()
     for x, wanted in ((130, 1), (131, 1), (170, 2)):
         rgb = picture()
         rgb[100:150, x : x + 40] = (250, 250, 250)
-        assert silhouettes.follow(rgb, BOX, "dog")[0][0, 0] == wanted
+        assert stream.follow(rgb, BOX, "dog")[0][0, 0] == wanted

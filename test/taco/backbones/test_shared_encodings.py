@@ -9,7 +9,7 @@ from taco.backbones import standin
 from taco.backbones.base import Backbones, ImageEncoder, encode_images
 from taco.backbones.efficientnet import EfficientNetEncoder, EfficientNetLite0
 from taco.backbones.openclip import OpenCLIPImageEncoder
-from taco.backbones.together import EncodedTogether
+from taco.backbones.shared_encodings import SharedEncodings
 from taco.types import AudioWindow, VideoFrame
 
 SIZES = ((96, 128), (128, 96), (96, 128), (60, 200))
@@ -64,11 +64,11 @@ def test_a_batch_is_one_by_one(name):
 def test_one_pass_takes_the_time_of_one():
     encoder, frames = standin.StandinImageEncoder(50.0), pictures()
     window = silence()
-    together = EncodedTogether(Backbones(encoder, standin.StandinAudioEncoder(), standin.WORDS), frames)
+    shared = SharedEncodings(Backbones(encoder, standin.StandinAudioEncoder(), standin.WORDS), frames)
     for frame in frames:
-        together.image(frame)
-        together.sound(window)
-    assert 50 <= together.ms["image"] < 4 * 50 and "sound" in together.ms
+        shared.image(frame)
+        shared.sound(window)
+    assert 50 <= shared.total_ms["image"] < 4 * 50 and "sound" in shared.total_ms
 
 
 class Plain:
@@ -108,21 +108,21 @@ def test_an_encoder_without_a_batch_takes_them_one_by_one():
 @pytest.mark.parametrize("kind", (Plain, Batching))
 def test_one_image_that_fails_loses_no_other(kind):
     frames, encoder = pictures(), kind()
-    together = EncodedTogether(Backbones(encoder, None, ()), frames)
-    assert together.image(frames[0]) == "features 0"
+    shared = SharedEncodings(Backbones(encoder, None, ()), frames)
+    assert shared.image(frames[0]) == "features 0"
     with pytest.raises(ValueError, match="broken"):
-        together.image(frames[1])
-    assert [together.image(frame) for frame in frames[2:]] == ["features 2", "features 3"]
-    assert isinstance(together.problem, (ValueError, RuntimeError))
+        shared.image(frames[1])
+    assert [shared.image(frame) for frame in frames[2:]] == ["features 2", "features 3"]
+    assert isinstance(shared.problem, (ValueError, RuntimeError))
     assert encoder.calls[-3:] == [1, 2, 3]  # the pass for all is not tried again
 
 
 def test_all_go_in_one_pass_and_only_when_asked():
     frames, encoder = [frame for frame in pictures() if frame.stamp_ns != 1], Batching()
-    together = EncodedTogether(Backbones(encoder, None, ()), frames)
+    shared = SharedEncodings(Backbones(encoder, None, ()), frames)
     assert encoder.calls == []
-    assert [together.image(frame) for frame in frames] == ["features 0", "features 2", "features 3"]
-    assert encoder.calls == [[0, 2, 3]] and together.problem is None
+    assert [shared.image(frame) for frame in frames] == ["features 0", "features 2", "features 3"]
+    assert encoder.calls == [[0, 2, 3]] and shared.problem is None
 
 
 def silence(start_ns=0, level=0.0):
@@ -138,6 +138,16 @@ def test_equal_windows_are_encoded_once():
             return self.calls
 
     ear = Ear()
-    together = EncodedTogether(Backbones(None, ear, ()), [])
-    assert [together.sound(silence()), together.sound(silence()), together.sound(silence(level=0.1))] == [1, 1, 2]
-    assert together.sound(silence()) == 1 and ear.calls == 2
+    shared = SharedEncodings(Backbones(None, ear, ()), [])
+    assert [shared.sound(silence()), shared.sound(silence()), shared.sound(silence(level=0.1))] == [1, 1, 2]
+    assert shared.sound(silence()) == 1 and ear.calls == 2
+
+
+def test_nothing_is_encoded_twice_and_its_time_is_known():
+    frames, encoder = pictures(), Plain()
+    shared = SharedEncodings(Backbones(encoder, None, ()))
+    assert shared.image_ms(frames[0]) == 0 and shared.total_ms == {}
+    assert [shared.image(frames[0]) for _ in range(3)] == ["features 0"] * 3 and encoder.calls == [0]
+    again = VideoFrame(frames[0].rgb, 0)  # another object, whose id may be any: encoded for itself
+    shared.image(again)
+    assert encoder.calls == [0, 0] and 0 < shared.image_ms(frames[0]) < shared.total_ms["image"]

@@ -1,0 +1,72 @@
+"""What the frozen models make of images and sounds, each computed once, whoever asks: cameras, methods, explanations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from taco.backbones.base import Backbones, encode_images
+from taco.types import AudioWindow, ImageFeatures, Tokens, VideoFrame
+
+
+class SharedEncodings:
+    """Encodes on the first request, so that frames in silence cost nothing, and remembers. For one thread.
+
+    backbones: the shared models. frames: images that go through the image model in one pass; any other goes alone.
+    ``problem``: why the one pass failed, if it did; every image is then encoded by itself, so that one that cannot be used
+    loses no other.
+    """
+
+    def __init__(self, backbones: Backbones, frames: Sequence[VideoFrame] = ()):
+        self.problem: Exception | None = None
+        self._backbones = backbones
+        self._batch = list(frames)
+        # By identity; the frame is kept with its features, so that no other can get its id. Sounds by their samples.
+        self._images: dict[int, tuple[VideoFrame, ImageFeatures, float]] = {}
+        self._sounds: dict[tuple[int, bytes], tuple[Tokens, float]] = {}
+
+    def image(self, frame: VideoFrame) -> ImageFeatures:
+        """The features of an image."""
+        if id(frame) not in self._images and any(frame is one for one in self._batch):
+            batch, self._batch = self._batch, []
+            start = time.perf_counter()
+            try:
+                features = encode_images(self._backbones.image, batch)
+                each = _ms_since(start) / len(batch)
+                self._images |= {id(one): (one, found, each) for one, found in zip(batch, features)}
+            except Exception as error:
+                self.problem = error
+        if id(frame) not in self._images:
+            start = time.perf_counter()
+            self._images[id(frame)] = (frame, self._backbones.image.encode(frame), _ms_since(start))
+        return self._images[id(frame)][1]
+
+    def sound(self, window: AudioWindow) -> Tokens:
+        """The tokens of a window; equal windows are encoded once."""
+        key = _key(window)
+        if key not in self._sounds:
+            start = time.perf_counter()
+            self._sounds[key] = (self._backbones.audio.encode(window), _ms_since(start))
+        return self._sounds[key][0]
+
+    def image_ms(self, frame: VideoFrame) -> float:
+        """Milliseconds that an image took, its share of the pass; 0 where it was never asked for."""
+        return self._images[id(frame)][2] if id(frame) in self._images else 0.0
+
+    def sound_ms(self, window: AudioWindow) -> float:
+        """Milliseconds that a sound took; 0 where it was never asked for."""
+        return self._sounds[_key(window)][1] if _key(window) in self._sounds else 0.0
+
+    @property
+    def total_ms(self) -> dict[str, float]:
+        """Milliseconds of both models so far; a model that was not asked is not there."""
+        totals = {"image": [ms for *_, ms in self._images.values()], "sound": [ms for _, ms in self._sounds.values()]}
+        return {model: sum(each) for model, each in totals.items() if each}
+
+
+def _key(window: AudioWindow) -> tuple[int, bytes]:
+    return window.sample_rate, window.samples.tobytes()
+
+
+def _ms_since(start: float) -> float:
+    return 1000.0 * (time.perf_counter() - start)
