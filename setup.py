@@ -38,7 +38,7 @@ setup(
         "paper": ["torchvision>=0.19", "open_clip_torch>=2.30", "transformers>=4.57"],
         "microphone": ["sounddevice>=0.4.6"],
         "birdnet": ["ai-edge-litert>=2.0"],  # its weights are for non-commercial use only
-        "bags": ["rosbags>=0.10", "rosbags-image>=0.10"],
+        "bags": ["rosbags>=0.10"],
         "openvino": ["openvino>=2024.6"],  # runs the same networks, faster on Intel's processors
         "viewer": ["rerun-sdk>=0.22"],
         "ray": ["ray>=2.30"],

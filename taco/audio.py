@@ -25,7 +25,7 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
 
 
 def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """(n,) float32 at ``rate`` Hz -> float32 at ``wanted`` Hz, round(n * wanted / rate) samples, band-limited."""
+    """(n,) float32 at ``rate`` Hz -> round(n * wanted / rate) but at least one float32 at ``wanted`` Hz, band-limited."""
     check_array("samples", samples, 1, np.float32)
     check_sample_rate(rate)
     check_sample_rate(wanted)
@@ -34,19 +34,25 @@ def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     import soxr
 
     out = soxr.resample(samples, rate, wanted, quality="HQ").astype(np.float32, copy=False)
-    length = round(len(samples) * wanted / rate)
-    return out[:length] if len(out) >= length else np.pad(out, (0, length - len(out)))
+    length = max(1, round(len(samples) * wanted / rate))
+    missing = np.full(max(0, length - len(out)), samples[-1])  # of a handful of samples soxr may give fewer, or none
+    return np.concatenate([out, missing]) if len(missing) else out[:length]
 
 
-def mel_bank(sample_rate: int, fft_size: int, n_mels: int) -> np.ndarray:
-    """(n_mels, fft_size // 2 + 1) triangles on Slaney's mel scale up to half the rate, each of unit area."""
+def mel_bank(sample_rate: int, fft_size: int, n_mels: int, low_hz: float = 0.0, high_hz: float | None = None) -> np.ndarray:
+    """(n_mels, fft_size // 2 + 1) triangles of unit area, equally far apart on Slaney's mel scale.
+
+    low_hz, high_hz: where the first begins and the last ends; half the rate where ``high_hz`` is None.
+    """
+
+    def to_mel(hz):
+        return 15 + 27 * np.log(hz / 1000) / np.log(6.4) if hz >= 1000 else hz * 3 / 200
 
     def to_hz(mel):
         return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
 
     top = sample_rate / 2
-    top_mel = 15 + 27 * np.log(top / 1000) / np.log(6.4) if top >= 1000 else top * 3 / 200
-    edges = to_hz(np.linspace(0, top_mel, n_mels + 2))
+    edges = to_hz(np.linspace(to_mel(low_hz), to_mel(top if high_hz is None else high_hz), n_mels + 2))
     slopes = edges[:, None] - np.linspace(0, top, fft_size // 2 + 1)[None]
     widths = np.diff(edges)
     rising, falling = -slopes[:-2] / widths[:-1, None], slopes[2:] / widths[1:, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 
 from taco.audio import NS
 from taco.config import AudioConfig
-from taco.errors import MediaError, MissingPackageError
+from taco.errors import MediaError, MessageError, MissingPackageError
+from taco.io.pcm import KINDS, chunk_of
+from taco.io.pixels import rgb_of
 from taco.types import VERDICTS, AudioChunk, SoundingScene, VideoFrame
 
 # The package's messages, as in msg/ (a test compares them).
@@ -29,19 +32,25 @@ DEFINITIONS = {
         "taco_ros/SoundingObject[] objects\n"
     ),
 }
+# Of the two packages named audio_common_msgs, for bags that carry no definitions (rosbag2 before Iron in SQLite).
+AUDIO_COMMON = {
+    "audio_common_msgs/msg/AudioData": "uint8[] data\n",
+    "audio_common_msgs/msg/AudioDataStamped": "std_msgs/Header header\naudio_common_msgs/AudioData audio\n",
+    "audio_common_msgs/msg/AudioInfo": (
+        "uint8 channels\nuint32 sample_rate\nstring sample_format\nuint32 bitrate\nstring coding_format\n"
+    ),
+}
+AUDIO_COMMON_MGONZS13 = {
+    "audio_common_msgs/msg/AudioData": (
+        "float32[] float32_data\nint32[] int32_data\nint16[] int16_data\nint8[] int8_data\nuint8[] uint8_data\n"
+    ),
+    "audio_common_msgs/msg/AudioInfo": "int32 format\nint32 channels\nint32 rate\nint32 chunk\n",
+    "audio_common_msgs/msg/Audio": "audio_common_msgs/AudioData audio_data\naudio_common_msgs/AudioInfo info\n",
+    "audio_common_msgs/msg/AudioStamped": "std_msgs/Header header\naudio_common_msgs/Audio audio\n",
+}
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-AUDIO_TYPES = (
-    "taco_ros/msg/AudioChunk",
-    "audio_common_msgs/msg/AudioDataStamped",
-    "audio_common_msgs/msg/AudioStamped",
-    "audio_common_msgs/msg/AudioData",
-)
+MGONZS13 = "audio_common_msgs/msg/AudioStamped"  # only the package of mgonzs13 has it
 INFO_TYPE = "audio_common_msgs/msg/AudioInfo"
-# Raw PCM by GStreamer's name (ros-drivers) and PortAudio's number (mgonzs13): numpy type, zero level.
-PCM = {"S8": ("i1", 0), "U8": ("u1", 128), "S16LE": ("<i2", 0), "S16BE": (">i2", 0), "S32LE": ("<i4", 0), "F32LE": ("<f4", 0)}
-PORTAUDIO = {1: ("float32_data", "<f4", 0), 2: ("int32_data", "<i4", 0), 8: ("int16_data", "<i2", 0)}
-PORTAUDIO |= {16: ("int8_data", "i1", 0), 32: ("uint8_data", "u1", 128)}
-CHANNELS = {"bgr8": 3, "rgb8": 3, "8UC3": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "8UC1": 1, "mono16": 2, "16UC1": 2}
 FILE_START_NS = NS  # a stamp of 0 means none in ROS, so files, which have no clock, start at second 1
 
 
@@ -60,43 +69,55 @@ class BagReader:
 
     def __init__(self, path: str | Path, *, image_topic: str = "", audio_topic: str = "", audio: AudioConfig | None = None):
         self.path, self.audio = Path(path), audio or AudioConfig()
-        with self._open() as reader:
+        with opened(self.path) as reader:
+            if not reader.connections:
+                raise MediaError(f"{self.path}: wanted a bag with images and sound, got an empty one")
             self.image_topic = self._choose(reader, IMAGE_TYPES, image_topic, "images", "--image-topic")
-            self.audio_topic = self._choose(reader, AUDIO_TYPES, audio_topic, "sound", "--audio-topic")
+            self.audio_topic = self._choose(reader, tuple(KINDS), audio_topic, "sound", "--audio-topic")
+            infos = {c.topic for c in reader.connections if c.msgtype == INFO_TYPE and c.msgcount}
+            alike = lambda topic: len(os.path.commonprefix([topic, self.audio_topic]))  # noqa: E731
+            self._info_topic = max(sorted(infos), key=alike, default="")  # of the same namespace, as the node's is
             self.duration_s = reader.duration / NS
             count = sum(c.msgcount for c in reader.connections if c.topic == self.image_topic)
             self.fps = max(0.1, count / self.duration_s) if self.duration_s > 0 else 10.0
         self.frame_ids: dict[int, str] = {}  # of the frames read, by stamp
-        first = next(self._messages(self.image_topic), None)
-        if first is None:
-            raise MediaError(f"{self.path}: wanted images on {self.image_topic}, got no message")
-        self.origin_ns = _stamp_ns(first[0])
+        stamps = (_stamp_ns(message) for _, message, _ in self._messages(self.image_topic))
+        self.origin_ns = next((stamp_ns for stamp_ns in stamps if stamp_ns > 0), 0)
+        if not self.origin_ns:
+            raise MediaError(
+                f"{self.path}: wanted stamped images on {self.image_topic}, got none; the camera driver must stamp its images"
+            )
 
     def frames(
         self, start_s: float = 0.0, end_s: float = math.inf, wanted: Callable[[int], bool] = lambda stamp_ns: True
     ) -> Iterator[VideoFrame]:
-        """Images in [start_s, end_s) after the first one; stamps that do not rise are left out."""
-        previous_ns = -1
-        for message, _ in self._messages(self.image_topic):
+        """Images in [start_s, end_s) after the first one; stamps that do not rise, and 0, are left out."""
+        previous_ns = 0
+        for _, message, _ in self._messages(self.image_topic):
             stamp_ns = _stamp_ns(message)
             self.frame_ids[stamp_ns] = message.header.frame_id
             after_s = (stamp_ns - self.origin_ns) / NS
             if stamp_ns <= previous_ns or after_s < start_s or after_s >= end_s or not wanted(stamp_ns):
                 continue
             previous_ns = stamp_ns
-            yield VideoFrame(self._pixels(message), stamp_ns)
+            with self._named(self.image_topic):
+                rgb = rgb_of(message)
+            yield VideoFrame(rgb, stamp_ns)
 
     def chunks(self, start_s: float = -math.inf) -> Iterator[AudioChunk]:
-        """The sound from about ``start_s`` after the first image on."""
-        info = next((m for m, _ in self._messages(self._info_topic)), None) if self._info_topic else None
-        for message, arrival_ns in self._messages(self.audio_topic):
-            chunk = self._chunk(message, info, arrival_ns)
+        """The sound from about ``start_s`` after the first image on, as ``taco.io.pcm.chunk_of`` decodes it live."""
+        info = next((message for _, message, _ in self._messages(self._info_topic)), None)
+        for topic, message, arrival_ns in self._messages(self.audio_topic, self._info_topic):
+            if topic == self._info_topic:
+                info = message
+                continue
+            with self._named(topic):
+                chunk = chunk_of(message, self.audio, info, arrival_ns)
             if chunk.end_ns - self.origin_ns >= start_s * NS:
                 yield chunk
 
     def _choose(self, reader, types, wanted: str, what: str, option: str) -> str:
         topics = {c.topic: c.msgtype for c in reader.connections if c.msgtype in types and c.msgcount}
-        self._info_topic = next((c.topic for c in reader.connections if c.msgtype == INFO_TYPE and c.msgcount), "")
         if wanted:
             if wanted not in topics:
                 raise MediaError(f"{self.path}: wanted {what} on {wanted}, got {', '.join(topics) or 'no such topic'}")
@@ -110,80 +131,20 @@ class BagReader:
             raise MediaError(f"{self.path}: several topics with {what}: {', '.join(sorted(topics))}; choose one with {option}")
         return choice[0]
 
+    def _messages(self, *topics: str) -> Iterator[tuple[str, object, int]]:
+        """(topic, message, time of recording in ns) in the order of recording."""
+        with opened(self.path) as reader:
+            chosen = [connection for connection in reader.connections if connection.topic in topics]
+            for connection, arrival_ns, raw in reader.messages(chosen) if chosen else ():
+                yield connection.topic, reader.deserialize(raw, connection.msgtype), arrival_ns
+
     @contextlib.contextmanager
-    def _open(self):
-        rosbags = _rosbags()
-        import sqlite3
-
+    def _named(self, topic: str):
+        """A message that cannot be used is an error that says where it is."""
         try:
-            with rosbags.AnyReader([self.path], default_typestore=typestore()) as reader:
-                if not reader.connections:
-                    raise MediaError(f"{self.path}: wanted a bag with images and sound, got an empty one")
-                yield reader
-        except MediaError:
-            raise
-        except (rosbags.AnyReaderError, OSError, ValueError, KeyError, AssertionError, sqlite3.Error) as error:
-            text = " ".join(str(error).split()) or type(error).__name__
-            raise MediaError(f"{self.path}: wanted a whole ROS 2 bag, cannot read this one: {text}") from None
-
-    def _messages(self, topic: str) -> Iterator[tuple[object, int]]:
-        with self._open() as reader:
-            for connection, arrival_ns, raw in reader.messages([c for c in reader.connections if c.topic == topic]):
-                yield reader.deserialize(raw, connection.msgtype), arrival_ns
-
-    def _pixels(self, message) -> np.ndarray:
-        if hasattr(message, "format"):
-            import cv2
-
-            pixels = cv2.imdecode(np.asarray(message.data), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-            if pixels is None:
-                raise MediaError(f"{self.path}: an image on {self.image_topic} of format {message.format!r} cannot be decoded")
-            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-        width = message.width * CHANNELS.get(message.encoding, 0)
-        if width and message.step > width:  # rosbags-image ignores the padding of rows
-            message.data = np.ascontiguousarray(message.data.reshape(message.height, message.step)[:, :width]).ravel()
-            message.step = width
-        try:
-            from rosbags.image import message_to_cvimage
-
-            return np.ascontiguousarray(message_to_cvimage(message, "rgb8"))
-        except ImportError:
-            raise MissingPackageError("reading images of a bag needs rosbags-image; `pip install rosbags-image`") from None
-        except Exception as error:
-            raise MediaError(f"{self.path}: an image on {self.image_topic} ({message.encoding}) is unreadable: {error}") from None
-
-    def _chunk(self, message, info, arrival_ns: int) -> AudioChunk:
-        where = f"{self.path}: sound on {self.audio_topic}"
-        if hasattr(message, "samples"):
-            values, rate, channels = message.samples.astype(np.float32), message.sample_rate, message.channels
-        elif hasattr(message, "audio") and hasattr(message.audio, "info"):
-            inner = message.audio.info
-            if inner.format not in PORTAUDIO:
-                raise MediaError(f"{where}: wanted a PortAudio format of {', '.join(map(str, PORTAUDIO))}, got {inner.format}")
-            field, dtype, zero = PORTAUDIO[inner.format]
-            values, rate, channels = (
-                _full_scale(getattr(message.audio.audio_data, field), dtype, zero),
-                inner.rate,
-                inner.channels,
-            )
-        else:
-            data = message.audio.data if hasattr(message, "audio") else message.data
-            rate = (info.sample_rate if info else 0) or self.audio.sample_rate
-            channels = (info.channels if info else 0) or self.audio.channels
-            name = (info.sample_format if info else "") or "S16LE"
-            if (info and info.coding_format not in ("wave", "raw", "pcm", "")) or name.upper() not in PCM:
-                raise MediaError(
-                    f"{where}: wanted raw PCM, got {info.coding_format} {name}; record with audio_capture format:=wave"
-                )
-            values = _full_scale(data, *PCM[name.upper()])
-        if not channels or not 1000 <= rate <= 768_000 or not len(values) or len(values) % channels:
-            raise MediaError(f"{where}: got a message of {len(values)} samples, {channels} channels, {rate} Hz")
-        samples = np.ascontiguousarray(values.reshape(-1, channels), np.float32)
-        stamped = hasattr(message, "header") and self.audio.stamp_reference != "arrival"
-        stamp_ns = _stamp_ns(message) if stamped else arrival_ns
-        if not stamped or self.audio.stamp_reference == "end":
-            stamp_ns -= round(len(samples) * NS / rate)
-        return AudioChunk(samples, int(rate), stamp_ns)
+            yield
+        except MessageError as error:
+            raise MediaError(f"{self.path}: {topic}: {error}") from None
 
 
 class BagWriter:
@@ -284,15 +245,39 @@ class BagWriter:
             raise MediaError(f"cannot write {self.path}: {error.strerror or error}") from None
 
 
+@contextlib.contextmanager
+def opened(path: Path):
+    """A bag as rosbags' AnyReader, which then knows audio_common_msgs too; MediaError where it cannot be read."""
+    rosbags = _rosbags()
+    import sqlite3
+
+    try:
+        with rosbags.AnyReader([path], default_typestore=typestore()) as reader:
+            kinds = {connection.msgtype for connection in reader.connections}
+            if kinds - set(reader.typestore.types):
+                _register(reader.typestore, AUDIO_COMMON_MGONZS13 if MGONZS13 in kinds else AUDIO_COMMON)
+            yield reader
+    except MediaError:
+        raise
+    except (rosbags.AnyReaderError, OSError, ValueError, KeyError, AssertionError, sqlite3.Error) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise MediaError(f"{path}: wanted a whole ROS 2 bag, cannot read this one: {text}") from None
+
+
 def typestore():
     """rosbags' types of ROS 2 Jazzy and this package's messages."""
     rosbags = _rosbags()
     store = rosbags.get_typestore(rosbags.Stores.ROS2_JAZZY)
-    kinds = {}
-    for name, text in DEFINITIONS.items():
-        kinds.update(rosbags.get_types_from_msg(text, name))
-    store.register(kinds)
+    _register(store, DEFINITIONS)
     return store
+
+
+def _register(store, definitions: dict[str, str]) -> None:
+    rosbags = _rosbags()
+    kinds = {}
+    for name, text in definitions.items():
+        kinds.update(rosbags.get_types_from_msg(text, name))
+    store.register({name: fields for name, fields in kinds.items() if name not in store.types})
 
 
 def _rosbags():
@@ -303,7 +288,7 @@ def _rosbags():
         from rosbags.rosbag2 import StoragePlugin, Writer
         from rosbags.typesys import Stores, get_types_from_msg, get_typestore
     except ImportError:
-        raise MissingPackageError("reading and writing bags needs rosbags; `pip install rosbags rosbags-image`") from None
+        raise MissingPackageError("reading and writing bags needs rosbags; `pip install rosbags`") from None
     return SimpleNamespace(
         AnyReader=AnyReader, AnyReaderError=AnyReaderError, StoragePlugin=StoragePlugin, Writer=Writer,
         Stores=Stores, get_typestore=get_typestore, get_types_from_msg=get_types_from_msg,
@@ -312,15 +297,3 @@ def _rosbags():
 
 def _stamp_ns(message) -> int:
     return message.header.stamp.sec * NS + message.header.stamp.nanosec
-
-
-def _full_scale(data, dtype: str, zero: int) -> np.ndarray:
-    """Raw samples as float32 in [-1, 1]."""
-    kind = np.dtype(dtype)
-    values = np.asarray(data)
-    if kind.kind == "f" or values.dtype != np.uint8 or kind.itemsize == 1:
-        values = values.view(kind) if values.dtype == np.uint8 else values
-    else:
-        values = values[: len(values) // kind.itemsize * kind.itemsize].view(kind)
-    scale = 1.0 if kind.kind == "f" else 2.0 ** (8 * kind.itemsize - 1)
-    return ((values.astype(np.float32) - zero) / scale).astype(np.float32)

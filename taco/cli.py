@@ -66,7 +66,7 @@ def config_from(args):
     """The TacoConfig of ``add_config_arguments``; ConfigError names a wrong setting."""
     import yaml
 
-    from taco.config import TacoConfig
+    from taco.config import TacoConfig, unused
 
     config = TacoConfig.from_yaml(args.config) if args.config else TacoConfig()
     changes = {}
@@ -78,7 +78,10 @@ def config_from(args):
             changes[name.strip()] = yaml.safe_load(value) if value.strip() else ""
         except yaml.YAMLError:
             raise ConfigError(f"--set {name}: wanted a YAML value, got {value!r}") from None
-    return config.updated(changes)
+    config = config.updated(changes)
+    for line in unused(config):
+        print(f"taco: {line}", file=sys.stderr)
+    return config
 
 
 def print_json(value) -> None:

@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from taco.config import ConceptsConfig
+from taco.factorization.sources import source_activations
+from taco.factorization.temporal import course_change, recency_weights
+from taco.factorization.words import image_evidence
 from taco.types import Anchors, Concept, Factorization, Tokens, WordScore
 
 HEARD_FLOOR, SEEN_FLOOR = 3e-3, 1e-2  # of probabilities, so that no single sense can veto a word for good
@@ -24,10 +27,11 @@ SHOWN = 0.05  # least product of what two factors show of two words, so that it 
 # than AUDIBLE of these is not asked about. TWO: constant and weight of the sum as the second's own log-odds (stamps and
 # pairs of photographs, val).
 APART, ALONE, AUDIBLE, TWO = 0.5, 0.3, -6.0, (2.0, 1.5)
+# The same of two words that might sound one after the other, told by the pairs of factors: constant, weights of what is shown, of
+# how much each pair's sound prefers its own word, and of the logarithm of the second's share in its own (stamps, val).
+PAIR = (2.5, 1.0, 0.12, 0.4)
+CHANGES = 0.35  # change of the sound within the window from which one sound follows another (stamps, val)
 SECOND = 0.4  # least score of what sounds beside the first, however low the threshold: a second must not be told for being last
-OTHERS = -3.0  # log-odds of things outside the word bank against those in it, before looking
-SURENESS = 0.7  # of closed-vocabulary image models: what their logits are multiplied by, for they are surer than they are right
-CROWD = 0.5  # a word that the image model knows many kinds of is that much less likely by each, as a power of their number
 SCORE = (1.39, 0.79, 0.57)  # of ``sounding_score``: constant, weight of what agrees, of what does not
 KNOWN = 0.2  # least probability at which a word counts as what is heard
 REPORTED = 0.1  # ... and at which it is reported as heard
@@ -73,6 +77,8 @@ class Naming:
     sound: what the ear says, averaged over frames; None where nothing can be read from it.
     parts: the same of the parts of the sound, where they were asked for.
     seen: (K, M) in [0, 1], how likely each factor shows each word.
+    own: of each factor, what its own sound says, in this frame; (K,) or none where nothing is named.
+    in_succession: does one sound follow another within the window?
     first: (factor, word) of what is named by both senses, reported or not; None where it was not (the paper's naming).
     """
 
@@ -81,6 +87,8 @@ class Naming:
     sound: Sound | None = field(default=None, repr=False, compare=False)
     parts: tuple[Sound, ...] = field(default=(), repr=False, compare=False)
     seen: Tensor | None = field(default=None, repr=False, compare=False)
+    own: tuple[Sound, ...] = field(default=(), repr=False, compare=False)
+    in_succession: bool = False
     first: tuple[int, int] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -126,13 +134,15 @@ def name_concepts(
     score = sounding_score(sound.present, seen, sound.other, sound.names)
     if score < config.min_score * (config.hysteresis if before.concepts else 1.0):
         return Naming(score, (), sound, seen=seen)
+    own = tuple(listen(component, anchors) for component in sound_components(factorization, audio))
     if config.naming == "factor" or (config.naming == "auto" and anchors.visual_logit_scale is not None):
-        first, concept = None, _paper_concept(factorization, anchors, config, score)
+        first, concept = None, _paper_concept(factorization, own[factorization.sounding], anchors, config, score)
     else:
         votes = _Votes(sound, seen, anchors, config, before.words)
         first = votes.one()
         concept = votes.concept(*first, score)
-    return Naming(score, _reported([concept], score, config, before), sound, seen=seen, first=first)
+    reported, in_succession = _reported([concept], score, config, before), _changes(audio)
+    return Naming(score, reported, sound, seen=seen, own=own, in_succession=in_succession, first=first)
 
 
 def name_further(
@@ -143,16 +153,20 @@ def name_further(
     before: Naming | None = None,
     elapsed_s: float = math.inf,
 ) -> Naming:
-    """Adds what sounds at the same time, ``max_concepts`` in all; see ``_Votes.further``. *Ours.*
+    """Adds what else sounds in the window, ``max_concepts`` in all; see ``_Votes.further``. *Ours.*
 
-    parts: the tokens of the sounds that the window can be taken apart into; none where it cannot. before, elapsed_s: as above.
+    Of sounds one after the other the pairs of factors tell, which is which; of sounds at once their parts.
+    parts: the tokens of the sounds that the window can be taken apart into; none where it cannot, and not used in succession.
+    before, elapsed_s: as above.
     """
     before = before or NOTHING
     past = _past(config, elapsed_s)
     apart = _in_order([listen(pooled_sound(part), anchors) for part in parts], before.parts, past)
     votes = _Votes(naming.sound, naming.seen, anchors, config, before.words)
-    found = [(*naming.first, naming.score), *votes.further(naming.first, apart)]
-    concepts = [votes.concept(factor, word, score) for factor, word, score in found]
+    by = _Pairs(naming.own) if naming.in_succession else _Parts(naming.sound, apart)
+    found = [(*naming.first, naming.score), *votes.further(naming.first, by)]
+    own = naming.own if naming.in_succession else [None] * len(naming.seen)
+    concepts = [votes.concept(factor, word, score, own[factor]) for factor, word, score in found]
     return replace(naming, concepts=_reported(concepts, naming.score, config, before), parts=apart)
 
 
@@ -206,32 +220,23 @@ class _Votes:
         votes[:, list(self.before)] += self.config.switch_margin
         return divmod(int(votes.argmax()), votes.shape[1])
 
-    def further(self, first: tuple[int, int], apart: Sequence[Sound]) -> list[tuple[int, int, float]]:
-        """(factor, word, score) of what sounds at the same time as ``first``, best first; mostly nothing. *Ours.*
+    def further(self, first: tuple[int, int], by: _Parts | _Pairs) -> list[tuple[int, int, float]]:
+        """(factor, word, score) of what sounds beside ``first``, best first; mostly nothing. *Ours.*
 
         Of the words that other factors show, each must be likely beside every one that is told already: by the picture first,
-        which says what may be asked about, so that the ear need not tell all its words apart; then by how much one part of the
-        sound prefers the one and another part the other, and by how well it is heard at all.
+        which says what may be asked about, so that the ear need not tell all its words apart; then by how much of the sound
+        prefers the one and how much the other, and by how well it is heard at all.
         """
         told, scores = [first], []
-        odds = _log_odds(self.sound.present)
-        parts = torch.stack([_log_odds(part.present) for part in apart]) if apart else odds[None]
-        alone = torch.maximum(odds, parts.amax(0))
         while len(told) < self.config.max_concepts:
             rest = self.seen.clone()
             rest[[k for k, _ in told]] = 0.0
             shown, factors = rest.max(0)  # (M,)
-            evidence = torch.full_like(odds, torch.inf)
-            for k, w in told:
-                prefers = parts[:, w, None] - parts  # (P, M): how much each part prefers the word that is told
-                own = torch.minimum(prefers.amax(0), (-prefers).amax(0))
-                both = (shown * self.seen[k, w]).clamp_min(EPS).log() + APART * own + ALONE * alone
-                both[own <= 0] = -torch.inf  # no part prefers it, or none the other: one sound that has both names
-                evidence = torch.minimum(evidence, both)
-            evidence[(alone < AUDIBLE) | (shown * min(float(self.seen[k, w]) for k, w in told) < SHOWN)] = -torch.inf
-            evidence[[w for _, w in told]] = -torch.inf
-            word = int(evidence.argmax())
-            score = 1.0 / (1.0 + math.exp(-max(-50.0, TWO[0] + TWO[1] * float(evidence[word]))))
+            odds = torch.stack([by.odds(k, w, factors, (shown * self.seen[k, w]).clamp_min(EPS).log()) for k, w in told]).amin(0)
+            odds[shown * min(float(self.seen[k, w]) for k, w in told) < SHOWN] = -torch.inf
+            odds[[w for _, w in told]] = -torch.inf
+            word = int(odds.argmax())
+            score = 1.0 / (1.0 + math.exp(-max(-50.0, float(odds[word]))))
             least = max(self.config.min_score, SECOND) * (self.config.hysteresis if word in self.before else 1.0)
             if score < least:
                 break
@@ -239,12 +244,48 @@ class _Votes:
             scores.append(score)
         return [(k, w, score) for (k, w), score in zip(told[1:], scores)]
 
-    def concept(self, factor: int, word: int, score: float) -> Concept:
-        """A factor by its word; further words by their votes for the factor."""
+    def concept(self, factor: int, word: int, score: float, own: Sound | None = None) -> Concept:
+        """A factor by its word; further words by their votes for the factor. own: its sound, where it isn't the whole."""
         shares = torch.softmax(self.votes[factor], 0)
         shares[word] = shares.max()  # of two, one may not be its factor's best word
         labels = _labels(shares, self.anchors.words, self.config.n_labels, first=word)
-        return Concept(factor, labels, score, self.anchors.visual[word].clone())
+        return Concept(factor, labels, score, self.anchors.visual[word].clone(), (own or self.sound).share)
+
+
+class _Parts:
+    """What sounds at once, told by the sounds that the window can be taken apart into; which of them is whose is not known."""
+
+    def __init__(self, whole: Sound, parts: Sequence[Sound]):
+        self.parts = torch.stack([_log_odds(one.present) for one in parts or [whole]])
+        self.alone = torch.maximum(_log_odds(whole.present), self.parts.amax(0))
+
+    def odds(self, factor: int, word: int, factors: Tensor, shown: Tensor) -> Tensor:
+        """(M,) log-odds that each word sounds beside ``word``. shown: (M,) logarithm of how likely both are in view."""
+        prefers = self.parts[:, word, None] - self.parts  # (P, M): how much each part prefers the word that is told
+        own = torch.minimum(prefers.amax(0), (-prefers).amax(0))
+        odds = TWO[0] + TWO[1] * (shown + APART * own + ALONE * self.alone)
+        # Else no part prefers it, or none the other: one sound that has both names.
+        return odds.masked_fill((own <= 0) | (self.alone < AUDIBLE), -torch.inf)
+
+
+class _Pairs:
+    """What sounds one after the other, told by the factors' own sounds: each pair says where a thing is and how it sounds.
+
+    own: of each factor.
+    """
+
+    def __init__(self, own: Sequence[Sound]):
+        self.own = torch.stack([_log_odds(one.present) for one in own])  # (K, M)
+        self.share = torch.stack([one.share + HEARD_FLOOR for one in own]).log()
+
+    def odds(self, factor: int, word: int, factors: Tensor, shown: Tensor) -> Tensor:
+        """As above. factors: (M,) the image factor that shows each word."""
+        its = self.own[factors]  # (M, M): what is heard of all words in the sound of each word's factor
+        alone = its.diagonal()
+        own = torch.minimum(self.own[factor, word] - self.own[factor], alone - its[:, word])
+        constant, seen, apart, heard = PAIR
+        odds = constant + seen * shown + apart * own + heard * self.share[factors].diagonal()
+        return odds.masked_fill(alone < AUDIBLE, -torch.inf)
 
 
 def _log_odds(probabilities: Tensor) -> Tensor:
@@ -277,9 +318,9 @@ def _sound_logits(components: Tensor, anchors: Anchors) -> Tensor:
 
 
 def pooled_sound(audio: Tokens) -> Tensor:
-    """(C_a,) mean of the window's tokens, the newest counting e times the oldest: a change of sound is followed sooner."""
-    weights = torch.linspace(-1, 0, audio.grid[1]).exp().to(audio.values)
-    return (audio.on_grid(audio.values).mean(0) * (weights / weights.sum())[:, None]).sum(0)
+    """(C_a,) mean of the window's tokens, the newest counting most: the same that binds the sounding factor."""
+    weights = recency_weights(len(audio.values), audio.grid, audio.values.dtype, audio.values.device, audio.times)
+    return weights @ audio.values
 
 
 def pooled_components(factorization: Factorization, visual: Tokens) -> Tensor:
@@ -288,33 +329,15 @@ def pooled_components(factorization: Factorization, visual: Tokens) -> Tensor:
     return activations.T @ visual.values / activations.sum(0)[:, None].clamp_min(EPS)
 
 
-def image_evidence(components: Tensor, anchors: Anchors) -> Tensor:
-    """(K, C_v) -> (K, M) in [0, 1]: how likely each component shows each word rather than another or a thing outside the bank.
+def sound_components(factorization: Factorization, audio: Tokens) -> Tensor:
+    """(K, C_a) mean token of each factor's source; of a factor without one that of all tokens."""
+    activations = source_activations(factorization)
+    area = activations.sum(0)[:, None]
+    return torch.where(area > EPS, activations.T @ audio.values / area.clamp_min(EPS), audio.values.mean(0))
 
-    A softmax over the words, and over ``visual_others`` where the encoder has them: of cosines times the
-    image model's own scale where it has one, else of products (closed vocabularies: they are logits). Where
-    the encoder knows a word by several kinds (``visual_kinds``), the word has the sum of theirs.
-    """
 
-    def logits(vectors: Tensor) -> Tensor:
-        if anchors.visual_logit_scale is None:
-            return SURENESS * components @ vectors.T
-        return anchors.visual_logit_scale * F.normalize(components, dim=-1) @ F.normalize(vectors, dim=-1).T
-
-    kinds = anchors.visual_kinds
-    if kinds is None:
-        found = logits(anchors.visual)
-    else:
-        count = len(anchors.words)
-        each = torch.bincount(kinds.words, minlength=count).clamp_min(1).log()
-        by_kind = logits(kinds.vectors) - CROWD * each[kinds.words]
-        found = torch.full((len(components), count), -torch.inf).to(by_kind)
-        top = by_kind.amax(-1, keepdim=True)
-        found = torch.zeros_like(found).index_add_(-1, kinds.words, (by_kind - top).exp()).log() + top
-    if anchors.visual_others is None or not len(anchors.visual_others):
-        return found.softmax(-1)
-    rest = logits(anchors.visual_others).logsumexp(-1, keepdim=True) + OTHERS
-    return torch.cat([found, rest], -1).softmax(-1)[:, :-1]
+def _changes(audio: Tokens) -> bool:
+    return course_change(audio.values, audio.grid, audio.times) > CHANGES
 
 
 def sounding_score(heard: Tensor, seen: Tensor, other: float = 0.0, names: int = 0) -> float:
@@ -336,12 +359,13 @@ def sounding_score(heard: Tensor, seen: Tensor, other: float = 0.0, names: int =
     return 1.0 / (1.0 + math.exp(-max(-50.0, min(50.0, odds))))
 
 
-def _paper_concept(factorization: Factorization, anchors: Anchors, config: ConceptsConfig, score: float) -> Concept:
+def _paper_concept(factorization: Factorization, sound: Sound, anchors: Anchors, config: ConceptsConfig, score: float) -> Concept:
     """k* with argmax_w cos(V_v[k*], A_v); its prompt is V_v[k*] (paper section 3.4)."""
     factor = factorization.sounding
     vector = factorization.visual_factors[factor]
     cosines = F.cosine_similarity(vector[None], anchors.visual, dim=-1).clamp(0, 1)
-    return Concept(factor, _labels(cosines, anchors.words, config.n_labels, int(cosines.argmax())), score, vector.clone())
+    labels = _labels(cosines, anchors.words, config.n_labels, int(cosines.argmax()))
+    return Concept(factor, labels, score, vector.clone(), sound.share)
 
 
 def _labels(scores: Tensor, words: tuple[str, ...], count: int, first: int) -> tuple[tuple[str, float], ...]:

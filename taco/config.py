@@ -79,8 +79,12 @@ class FactorizationConfig(Checked):
     solver: str = setting("block", "block: ours, fast. gradient: the paper's.", choices=("block", "gradient"))
     n_factors: int = setting(8, "K, number of factors.", minimum=1, maximum=64)
     reconstruction_weights: tuple[float, float] = setting((1.0, 1.0), "Weights of image and sound reconstruction (b1, b2).")
-    penalty_weight: float = setting(125.0, "Weight of the semantic penalty (b3).", minimum=0.0, maximum=1e6)
-    reverse_penalty_weight: float = setting(0.0, "Weight of the reverse penalty (b4).", minimum=0.0, maximum=1e6)
+    penalty_weight: float = setting(
+        125.0, "Weight of the semantic penalty (b3).", minimum=0.0, maximum=1e6, needs={"penalty": ("min", "mean")}
+    )
+    reverse_penalty_weight: float = setting(
+        0.0, "Weight of the reverse penalty (b4).", minimum=0.0, maximum=1e6, needs={"penalty": ("min", "mean")}
+    )
     penalty: str = setting("min", "Over which factors the penalty goes.", choices=("min", "mean", "none"))
     descriptor: str = setting(
         "component", "Compare pooled components, or the factors themselves, with the words.", choices=("component", "factor")
@@ -88,22 +92,33 @@ class FactorizationConfig(Checked):
     temporal: str = setting(
         "causal", "Temporal consistency: with the past, over a clip, or none.", choices=("causal", "joint", "none")
     )
-    temporal_weight: float = setting(1.0, "Weight of the temporal term.", minimum=0.0, maximum=100.0)
+    temporal_weight: float = setting(
+        1.0, "Weight of the temporal term.", minimum=0.0, maximum=100.0, needs={"temporal": ("causal", "joint")}
+    )
     binding: str = setting(
         "recent",
         "Sounding factor by the newest sound of the window (ours) or by the penalty (the paper's).",
         choices=("recent", "penalty"),
+        needs={"solver": "block"},
     )
     start: str = setting(
         "guided",
         "Cold start of the block solver: clusters guided by the sound (ours), or k-means and random activations (the paper's).",
         choices=("guided", "random"),
+        needs={"solver": "block"},
     )
     trust_region: float = setting(
         0.1,
-        "How far the penalty may move an activation from its reconstruction (block, binding recent); 0 sets no bound.",
+        "How far the penalty may move an activation from its reconstruction; 0 sets no bound.",
         minimum=0.0,
         maximum=1.0,
+        needs={"solver": "block", "binding": "recent", "descriptor": "component"},
+    )
+    merge: str = setting(
+        "auto",
+        "Make one of image factors that show the same thing (ours). auto: after the block solver with binding recent. "
+        "always: after the paper's too. never: as the paper.",
+        choices=("auto", "always", "never"),
     )
     max_iterations: int = setting(
         0,
@@ -112,7 +127,11 @@ class FactorizationConfig(Checked):
         maximum=100_000,
     )
     learning_rate: float = setting(
-        0.25, "Step of the gradient solver, halved at steps 500, 1000 and 1500.", minimum=1e-6, maximum=100.0
+        0.25,
+        "Step of the gradient solver, halved at steps 500, 1000 and 1500.",
+        minimum=1e-6,
+        maximum=100.0,
+        needs={"solver": "gradient"},
     )
 
 
@@ -343,6 +362,15 @@ class TacoConfig:
             section, name = item.path.split(".")
             out.setdefault(section, {})[name] = list(item.value) if isinstance(item.value, tuple) else item.value
         return out
+
+
+def unused(config: TacoConfig) -> list[str]:
+    """A line for every setting that was changed from its default and that others of the same config leave without use."""
+    return [
+        f"{item.path} = {item.value!r} is not used: it needs {item.unmet}"
+        for item in walk(config)
+        if item.unmet and item.value != item.default
+    ]
 
 
 def walk(config: TacoConfig | None = None) -> Iterator[Setting]:

@@ -33,6 +33,14 @@ class MediaError(TacoError):
     """A picture, sound, video or bag cannot be read or written."""
 
 
+class MessageError(TacoError):
+    """A message, live or of a bag, cannot be used. ``reason`` is a short fixed word, the name of a counter in diagnostics."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+
 class WeightsError(TacoError):
     """Model weights are missing, damaged, of another model, or may not be downloaded."""
 

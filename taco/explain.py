@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import cv2
@@ -12,7 +11,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from taco import draw
+from taco.audio import mel_bank
 from taco.concepts import word_probabilities
+from taco.factorization.temporal import folded
 from taco.types import AudioWindow, SoundingScene, VideoFrame, WordScore
 
 WORDS = 10
@@ -64,11 +65,11 @@ def explain(pipeline, frame: VideoFrame, window: AudioWindow) -> Explanation:
     probable = word_probabilities(components_a, anchors)
     descriptors = F.normalize(components_v, dim=-1) @ F.normalize(anchors.visual, dim=-1).T
     penalties = F.cross_entropy(descriptors, probable, reduction="none")
-    maps_v, maps_a = visual.on_grid(found.visual_activations), audio.on_grid(found.audio_activations)
+    maps_v = visual.on_grid(found.visual_activations)
     factors = tuple(
         FactorView(
             maps_v[..., k].float().cpu().numpy(),
-            maps_a[..., k].float().cpu().numpy(),
+            folded(audio.on_grid(found.audio_activations[:, k]), audio.times).float().cpu().numpy(),
             _best(anchors.words, cosines[k]),
             _best(anchors.words, probable[k]),
             float(penalties[k]),
@@ -122,8 +123,9 @@ def spectrogram(window: AudioWindow) -> np.ndarray:
     size, hop = max(64, rate // 40), max(16, rate // 200)
     padded = np.pad(samples, (0, max(0, size - len(samples))))
     slices = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
-    power = np.abs(np.fft.rfft(slices * np.hanning(size), axis=1)) ** 2
-    mel = _mel_bank(power.shape[1], rate) @ power.T
+    fine = 4 * size  # so that the narrow low bands hold bins too
+    power = np.abs(np.fft.rfft(slices * np.hanning(size), fine, axis=1)) ** 2
+    mel = mel_bank(rate, fine, MEL_BANDS, 40, min(rate / 2, 16_000)) @ power.T
     decibel = 10 * np.log10(mel + 1e-10)
     top = max(decibel.max(), -60.0)
     return np.clip((decibel - top + 70) / 70, 0, 1)[::-1].astype(np.float32)
@@ -212,14 +214,3 @@ def _factor_row(explanation: Explanation, rgb: np.ndarray, chosen: int) -> np.nd
 def _best(words, scores) -> tuple[WordScore, ...]:
     best = scores.topk(min(WORDS, len(scores)))
     return tuple((words[int(index)], float(value)) for value, index in zip(*best))
-
-
-def _mel_bank(bins: int, rate: int) -> np.ndarray:
-    """(MEL_BANDS, bins): triangles, equally wide on the mel scale, from 40 Hz to half the rate or 16 kHz."""
-    to_mel = lambda hz: 2595 * math.log10(1 + hz / 700)  # noqa: E731
-    edges = 700 * (10 ** (np.linspace(to_mel(40), to_mel(min(rate / 2, 16_000)), MEL_BANDS + 2) / 2595) - 1)
-    hz = np.linspace(0, rate / 2, bins)
-    left, middle, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    step = rate / 2 / (bins - 1)  # low bands are narrower than a bin: widen them to one
-    rise, fall = (hz - left) / np.maximum(middle - left, step), (right - hz) / np.maximum(right - middle, step)
-    return np.clip(np.minimum(rise, fall), 0, 1) + 1e-6 * (np.abs(hz - middle) < step)

@@ -14,21 +14,36 @@ import numpy as np
 import torch
 
 from taco.backbones import build_anchors, load_backbones
-from taco.backbones.base import Backbones
+from taco.backbones.base import Backbones, token_counts
 from taco.backbones.shared_encodings import SharedEncodings
 from taco.concepts import Naming, Sound, name_concepts, name_further, words_heard
 from taco.config import TacoConfig
 from taco.errors import ShapeError
-from taco.factorization import factorize
+from taco.factorization import check_factor_count, factorize
+from taco.factorization.sources import source_activations
+from taco.factorization.temporal import folded
 from taco.segmentation import load_segmenter
 from taco.segmentation.base import Segmentation, Segmenter
 from taco.spectral import sound_parts, structure
-from taco.types import AudioWindow, Factorization, ImageFeatures, SoundingScene, Tokens, VideoFrame, WordScore
+from taco.types import (
+    AudioWindow,
+    Concept,
+    Factorization,
+    ImageFeatures,
+    SoundingObject,
+    SoundingScene,
+    Tokens,
+    VideoFrame,
+    WordScore,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Memory:
-    """What the next frame starts from: the frame before. naming: None where new settings hold."""
+    """What the next frame starts from: the frame before. naming: None where new settings hold.
+
+    segmentation: of the last frame that had one.
+    """
 
     stamp_ns: int
     factorization: Factorization
@@ -53,6 +68,8 @@ class TacoPipeline:
         self.backbones = backbones or load_backbones(self.config.models)
         self.segmenter = segmenter or load_segmenter(self.config, self.backbones)
         self.anchors = build_anchors(self.backbones, self.config.models.word_bank)
+        if self.config.factorization.n_factors > TacoConfig().factorization.n_factors:  # the default fits every encoder
+            check_factor_count(self.config.factorization, *token_counts(self.backbones, self.config.audio.window_s))
         self.reset()
 
     def sibling(self, config: TacoConfig | None = None, segmenter: Segmenter | None = None) -> TacoPipeline:
@@ -127,6 +144,7 @@ class TacoPipeline:
                 generator=self._generator,
                 visual_grid=features.tokens.grid,
                 audio_grid=audio.grid,
+                audio_times=audio.times,
             )
         return self._named_and_outlined(frame, window, features, audio, factorization, encodings, times)
 
@@ -171,6 +189,7 @@ class TacoPipeline:
                 generator=self._generator,
                 visual_grid=features[0].tokens.grid,
                 audio_grid=audio[0].grid,
+                audio_times=audio[0].times,
             )
         each = {stage: ms / len(run) for stage, ms in times.items()}
         return [
@@ -204,23 +223,23 @@ class TacoPipeline:
             bank = self.anchors, self.config.concepts
             naming = name_concepts(factorization, features.tokens, audio, *bank, before, elapsed_s)
             if naming.may_be_several and self.config.concepts.max_concepts > 1:
-                parts = [encodings.sound(part) for part in sound_parts(window) or ()]
+                parts = () if naming.in_succession else [encodings.sound(part) for part in sound_parts(window) or ()]
                 naming = name_further(naming, parts, *bank, before, elapsed_s)
-        segmentation = None
+        segmentation, masks_before = None, last.segmentation if last else None
         if naming.concepts:
             with _timed(times, "segment"):
-                masks_before = last.segmentation if last else None
                 asked = factorization, naming.concepts, self.anchors, self.config.segmentation, masks_before
                 segmentation = self.segmenter.segment(frame, features, *asked)
-        self._memory = _Memory(frame.stamp_ns, factorization, naming, segmentation)
+        self._memory = _Memory(frame.stamp_ns, factorization, naming, segmentation or masks_before)
+        reported = naming.concepts[0].factor if naming.concepts else factorization.sounding
         return _scene(
             frame,
             window,
             _verdict(naming, segmentation),
             naming.score,
-            objects=segmentation.objects if segmentation else (),
+            objects=_with_sound_maps(segmentation.objects, naming.concepts, factorization, audio) if segmentation else (),
             confidence=segmentation.confidence if segmentation else None,
-            sound_map=_sound_map(factorization, audio),
+            sound_map=None if factorization.sounding < 0 else _sound_map(factorization, reported, audio),
             stage_ms=times,
             factorization=factorization,
             heard=self._heard(naming.sound),
@@ -261,8 +280,15 @@ def _timed(times: dict[str, float], stage: str):
     times[stage] = 1000.0 * (time.perf_counter() - start)
 
 
-def _sound_map(factorization: Factorization, audio: Tokens) -> np.ndarray | None:
-    if factorization.sounding < 0:
-        return None
-    activations = factorization.audio_activations[:, factorization.sounding]
-    return audio.on_grid(activations).float().cpu().numpy()
+def _sound_map(factorization: Factorization, factor: int, audio: Tokens) -> np.ndarray:
+    """(bands, steps) float32 in [0, 1]: where in the window's sound the factor's source is."""
+    return folded(audio.on_grid(source_activations(factorization)[:, factor]), audio.times).float().cpu().numpy()
+
+
+def _with_sound_maps(
+    objects: Sequence[SoundingObject], concepts: Sequence[Concept], factorization: Factorization, audio: Tokens
+) -> tuple[SoundingObject, ...]:
+    """The objects, each with the sound of its concept's factor: of the concept with its word, else of the first."""
+    factors = {concept.label: concept.factor for concept in reversed(concepts)}
+    found = [(thing, factors.get(thing.label, concepts[0].factor)) for thing in objects]
+    return tuple(dataclasses.replace(thing, sound_map=_sound_map(factorization, k, audio)) for thing, k in found)

@@ -12,10 +12,16 @@ from dataclasses import dataclass, field
 from taco.errors import ConfigError
 
 
-def setting(default, help: str, *, unit: str = "", minimum=None, maximum=None, choices=(), live: bool = False):
-    """A dataclass field with its help, unit, closed range or choices; ``live``: may change while running."""
+def setting(
+    default, help: str, *, unit: str = "", minimum=None, maximum=None, choices=(), live: bool = False, needs: Mapping = {}
+):
+    """A dataclass field with its help, unit, closed range or choices; ``live``: may change while running.
+
+    needs: values, by name, that other settings of its section must have for this one to be used: one, or several to choose from.
+    """
     meta = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": tuple(choices), "live": live}
-    return field(default=default, metadata=meta)
+    needs = {name: (value,) if isinstance(value, str) else tuple(value) for name, value in needs.items()}
+    return field(default=default, metadata=meta | {"needs": needs})
 
 
 class Checked:
@@ -30,7 +36,10 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as ``walk`` finds it: dotted path, type, default, present value and its documentation."""
+    """One setting as ``walk`` finds it: dotted path, type, default, present value and its documentation.
+
+    needs: as ``setting`` takes it. unmet: what of it the present values of the section lack; "" where the setting is used.
+    """
 
     path: str
     type: object
@@ -42,6 +51,8 @@ class Setting:
     maximum: float | None
     choices: tuple
     live: bool
+    needs: Mapping[str, tuple]
+    unmet: str
 
     def check(self, value):
         """``value`` in the setting's type and range, or ConfigError."""
@@ -60,7 +71,17 @@ def settings_of(prefix: str, block) -> Iterator[Setting]:
     """The settings of one section, in order; ``prefix`` is the section's name."""
     hints = typing.get_type_hints(type(block))
     for item in dataclasses.fields(block):
-        yield Setting(f"{prefix}.{item.name}", hints[item.name], item.default, getattr(block, item.name), **item.metadata)
+        lacks = {name: values for name, values in item.metadata["needs"].items() if getattr(block, name) not in values}
+        meta = dict(item.metadata)
+        if meta["needs"]:
+            meta["help"] += f" Used with {described(meta['needs'])}."
+        value, unmet = getattr(block, item.name), described(lacks)
+        yield Setting(f"{prefix}.{item.name}", hints[item.name], item.default, value, **meta, unmet=unmet)
+
+
+def described(needs: Mapping[str, tuple]) -> str:
+    """Needs of a setting in words: "solver block, penalty min or mean"."""
+    return ", ".join(f"{name} {' or '.join(values)}" for name, values in needs.items())
 
 
 def flatten(values: Mapping, prefix: str = "") -> dict[str, object]:

@@ -129,16 +129,20 @@ class Tokens:
     """Features of one image or one sound.
 
     values: (n, dim) float. grid: their layout, (rows, columns) of the image or
-    (frequency bands, time steps) of the sound, row-major, product n.
+    (frequency bands, time steps) of the sound, row-major, product n. times: (columns,) where in the window the steps of
+    a sound lie, 0 its start and 1 its end; None evenly one after the other.
     """
 
     values: Tensor
     grid: tuple[int, int]
+    times: Tensor | None = None
 
     def __post_init__(self):
         check_tensor("Tokens.values", self.values, 2)
         if len(self.grid) != 2 or math.prod(self.grid) != self.values.shape[0]:
             raise ShapeError(f"Tokens.grid: wanted two sizes with product {self.values.shape[0]}, got {self.grid}")
+        if self.times is not None and tuple(self.times.shape) != self.grid[1:]:
+            raise ShapeError(f"Tokens.times: wanted {self.grid[1]} numbers, got {_shape(self.times)}")
 
     def on_grid(self, per_token: Tensor) -> Tensor:
         """(n, ...) values of the tokens as (rows, columns, ...)."""
@@ -261,13 +265,14 @@ class Concept:
 
     factor: its index. labels: words with scores in [0, 1], best first, never empty.
     score: in [0, 1], how sure we are that it is heard and seen. prompt: (C_v,) vector in the
-    visual token space that a segmenter looks for.
+    visual token space that a segmenter looks for. heard: (M,) in [0, 1], what the sound says of the bank's words.
     """
 
     factor: int
     labels: tuple[WordScore, ...]
     score: float
     prompt: Tensor
+    heard: Tensor | None = None
 
     def __post_init__(self):
         if not self.labels:
@@ -289,6 +294,7 @@ class SoundingObject:
     mask: (H, W) bool at image size; without any pixel where the thing is known to be there but no outline was
     found. box: (x, y, width, height) px of the mask or, without one, of the place. labels: words with scores in [0, 1],
     best first. score: in [0, 1]. id: stable over frames where a tracker ran, else the 1-based index in its scene.
+    sound_map: (bands, time steps) float32 in [0, 1], where in the window's sound its factor is; None where it is not known.
     """
 
     id: int
@@ -296,6 +302,7 @@ class SoundingObject:
     score: float
     mask: np.ndarray
     box: tuple[int, int, int, int]
+    sound_map: np.ndarray | None = None
 
     def __post_init__(self):
         check_array("SoundingObject.mask", self.mask, 2, np.bool_)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from sensor_msgs.msg import Image, RegionOfInterest
 
+from taco.io.pixels import rgb_of
 from taco.tracking import Track
 from taco.types import SoundingObject, SoundingScene, VideoFrame
 from taco_ros.msg import SoundingObject as SoundingObjectMsg
@@ -26,12 +27,10 @@ def image_to_frame(message, rotation: int = 0, mirror: bool = False) -> VideoFra
 
     MessageError with reason ``image_stamp``, ``image_size``, ``image_encoding`` or ``image_data``.
     """
-    from taco_ros import images
-
     stamp_ns = stamp_to_ns(message.header.stamp)
     if stamp_ns <= 0:
         raise MessageError("image_stamp", "image: wanted a stamp, got 0; the camera driver must stamp its images")
-    return VideoFrame(oriented(images.to_rgb(message), rotation, mirror), stamp_ns)
+    return VideoFrame(oriented(rgb_of(message), rotation, mirror), stamp_ns)
 
 
 def oriented(rgb: np.ndarray, rotation: int, mirror: bool) -> np.ndarray:

@@ -81,6 +81,10 @@ def input_status(name: str, what: str, source, statistics: Statistics, active: b
     return status(name, WARN, line + (f"; {hint}" if hint else ""), values)
 
 
+# How a frame's factorization started: from the frame before, or cold and why.
+STARTS = ("warm", "cold", "cut", "sound", "shape", "silence", "blank")
+
+
 def stream_status(name: str, statistics: Statistics, state: str, newest: SoundingScene | None = None) -> DiagnosticStatus:
     """Status of the processing: rates, ages, verdicts, the newest scene's words, drops by reason, skew, times of the stages."""
     from taco.types import VERDICTS  # brings torch, which the microphone's node does without
@@ -103,6 +107,10 @@ def stream_status(name: str, statistics: Statistics, state: str, newest: Soundin
     values |= {f"dropped.{reason}": counts.get(reason, 0) for reason in DROPS}
     stages = ("convert", "image", "sound", "factorize", "name", "segment", "publish")
     values |= {f"{stage}_ms": statistics.percentile(f"stage.{stage}", 0.5) for stage in stages}
+    values |= {f"start.{start}": counts.get(f"start.{start}", 0) for start in STARTS}
+    for what, unit in (("factorize", "_ms"), ("loss", "")):  # what the warm start saves, and that it costs nothing
+        values[f"warm.{what}{unit}"] = statistics.percentile(f"warm.{what}", 0.5)
+        values[f"cold.{what}{unit}"] = statistics.newest(f"cold.{what}")
     if skew is not None and abs(skew) > SKEW_WARNING_S:
         line = f"the stamps of camera and sound differ by {skew:.2f} s; next: set audio.offset_s to {-skew:.2f}"
         return status(name, WARN, line, values)

@@ -17,7 +17,7 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import Float64
 
 from taco.audio import AudioBuffer
-from taco.config import TacoConfig
+from taco.config import TacoConfig, unused
 from taco.errors import ConfigError, TacoError
 from taco_ros import diagnostics, sounds
 from taco_ros.conversions import NS, MessageError, stamp_to_ns
@@ -114,6 +114,8 @@ class TacoNode(LifecycleNode):
     def _configure(self) -> None:
         start = time.monotonic()
         self.config = self.parameters.config()
+        for line in unused(self.config):
+            self.get_logger().warning(line)
         self.audio = AudioBuffer(self.config.audio)
         self.worker.mailbox.hold = HOLD if self.config.audio.alignment == "centered" else 1
         self.worker.interval_s = 1.0 / self.config.node.max_rate_hz if self.config.node.max_rate_hz else 0.0

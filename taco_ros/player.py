@@ -14,10 +14,11 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
+from taco.bags import is_bag
 from taco.errors import TacoError
 from taco_ros.conversions import NS, image_message, ns_to_stamp, packed, stamp_to_ns
 from taco_ros.msg import AudioChunk
-from taco_ros.player_sources import Event, bag_events, file_events, is_bag
+from taco_ros.player_sources import Event, bag_events, file_events
 from taco_ros.session import ros_session
 from taco_ros.sounds import chunk_message
 

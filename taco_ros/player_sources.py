@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import importlib
 import queue
@@ -13,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from taco.errors import MediaError, MissingPackageError
+from taco.bags import opened
+from taco.errors import MediaError
 from taco.media.reading import chunks, frames, is_image, probe, read_image
 
 NS = 1_000_000_000
-BAG_SUFFIXES = (".mcap", ".db3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +31,6 @@ class Event:
     stamp_ns: int
     kind: str
     payload: object
-
-
-def is_bag(path: Path) -> bool:
-    """Is this a ROS 2 bag: a folder with metadata.yaml, or a single .mcap or .db3 file?"""
-    return (path / "metadata.yaml").is_file() or path.suffix in BAG_SUFFIXES
 
 
 def file_events(pictures: Path | None, sound: Path | None, image_rate: float, chunk_s: float) -> Iterator[Event]:
@@ -122,33 +116,16 @@ def _sound_event(samples: np.ndarray, rate: int, start_ns: int) -> Event:
 
 def bag_events(path: Path, topics: tuple[str, ...] = ()) -> tuple[dict[str, type], Iterator[Event]]:
     """(message class by topic, events) of a ROS 2 bag; topics whose type is not installed here are left out."""
-    try:
-        from rosbags.highlevel import AnyReader
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError:
-        raise MissingPackageError("player: reading a bag needs rosbags; install it with `pip install rosbags`") from None
     from rclpy.serialization import deserialize_message
 
-    @contextlib.contextmanager
-    def opened():
-        try:
-            reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
-            reader.open()
-        except Exception as error:
-            raise MediaError(f"{path}: wanted a ROS 2 bag, cannot read it: {' '.join(str(error).split())}") from None
-        try:
-            yield reader
-        finally:
-            reader.close()
-
-    with opened() as reader:
+    with opened(path) as reader:
         classes = {c.topic: _message_class(c.msgtype) for c in reader.connections if not topics or c.topic in topics}
     classes = {topic: kind for topic, kind in classes.items() if kind is not None}
     if not classes:
         raise MediaError(f"{path}: wanted topics that can be published, got none of {', '.join(topics) or 'a known type'}")
 
     def events() -> Iterator[Event]:
-        with opened() as reader:
+        with opened(path) as reader:
             chosen = [connection for connection in reader.connections if connection.topic in classes]
             first_ns = None
             for connection, time_ns, data in reader.messages(chosen):

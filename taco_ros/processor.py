@@ -17,7 +17,7 @@ from taco.config import TacoConfig
 from taco.errors import AudioGapError, TacoError
 from taco.pipeline import TacoPipeline
 from taco.tracking import Track, Tracker
-from taco.types import AudioWindow, SoundingScene, VideoFrame
+from taco.types import AudioWindow, Factorization, SoundingScene, VideoFrame
 from taco_ros.conversions import NS, MessageError, image_to_frame, restore_scene, restored
 from taco_ros.mailbox import Pending
 from taco_ros.statistics import Statistics
@@ -194,11 +194,21 @@ class Processor:
             if not (shared and stage in encodings.total_ms):
                 self._statistics.sample(f"stage.{stage}", ms)
         if scene.factorization is not None:
-            self._statistics.sample("iterations", scene.factorization.iterations)
+            self._note_start(scene.factorization, scene.stage_ms["factorize"])
         self._statistics.count(scene.verdict)
         self.newest = dataclasses.replace(scene, objects=(), confidence=None, sound_map=None, factorization=None, concepts=())
         rgb = restored(frame.rgb, node.rotation, node.mirror) if node.rotation or node.mirror else frame.rgb
         return Result(item.camera, item.message.header, rgb, scene, tracker.tracks)
+
+    def _note_start(self, found: Factorization, ms: float) -> None:
+        """What the warm start saves: times and losses of frames that started warm, and of the last that started cold."""
+        self._statistics.sample("iterations", found.iterations)
+        self._statistics.count(f"start.{found.restart or 'warm'}")
+        for name, value in (("factorize", ms), ("loss", found.losses["total"])):
+            if found.restart:
+                self._statistics.note(f"cold.{name}", value)
+            else:
+                self._statistics.sample(f"warm.{name}", value)
 
     def close(self) -> None:
         """Free the models and give the memory back to the system."""

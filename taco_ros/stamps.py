@@ -1,20 +1,12 @@
-"""Times of messages, and the error of a message that cannot be used. Needs no models: the microphone node stays small."""
+"""Times of messages. Needs no models: the microphone node stays small."""
 
 from __future__ import annotations
 
 from builtin_interfaces.msg import Time
 
-from taco.errors import TacoError
+from taco.errors import MessageError  # noqa: F401 (for those who convert)
 
 NS = 1_000_000_000
-
-
-class MessageError(TacoError):
-    """A message cannot be used. ``reason`` is a short fixed word, the name of a counter in diagnostics."""
-
-    def __init__(self, reason: str, message: str):
-        super().__init__(message)
-        self.reason = reason
 
 
 def stamp_to_ns(stamp) -> int:

@@ -19,6 +19,7 @@ class Statistics:
         self._counts: Counter[str] = Counter()
         self._samples: dict[str, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=4000))
         self._logged: dict[str, float] = {}
+        self._newest: dict[str, float] = {}
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a counter."""
@@ -34,6 +35,16 @@ class Statistics:
         """All counters."""
         with self._lock:
             return dict(self._counts)
+
+    def note(self, name: str, value: float) -> None:
+        """Keep the newest value of what happens too seldom for samples."""
+        with self._lock:
+            self._newest[name] = value
+
+    def newest(self, name: str) -> float | None:
+        """The newest value noted; None before the first."""
+        with self._lock:
+            return self._newest.get(name)
 
     def sample(self, name: str, value: float = 0.0) -> None:
         """Note a value, or just that something happened now."""

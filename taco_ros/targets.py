@@ -20,6 +20,7 @@ from taco import geometry
 from taco.config import TargetsConfig
 from taco.draw import colour_of
 from taco.errors import TacoError
+from taco.io.pixels import packed_rows
 from taco.tracking import TargetSelector
 from taco_ros.conversions import NS, MessageError, stamp_to_ns
 from taco_ros.inputs import Subscription
@@ -252,14 +253,8 @@ def depth_metres(message: Image) -> np.ndarray:
         raise MessageError("depth_encoding", f"depth: wanted 32FC1 (m) or 16UC1 (mm), got {message.encoding!r}")
     name, unit = kinds[message.encoding]
     kind = np.dtype((">" if message.is_bigendian else "<") + name)
-    rows, width = message.height, message.width * kind.itemsize
-    data = np.frombuffer(message.data, np.uint8)
-    step = message.step or width
-    if step < width or len(data) < rows * step or not rows:
-        raise MessageError(
-            "depth_size", f"depth: wanted {rows} rows of {width} bytes, got step {message.step}, {len(data)} bytes"
-        )
-    pixels = np.ascontiguousarray(data[: rows * step].reshape(rows, step)[:, :width]).view(kind)
+    size, data = (message.height, message.width), np.frombuffer(message.data, np.uint8)
+    pixels = packed_rows(data, size, kind.itemsize, message.step, "depth").view(kind)
     return pixels.astype(np.float32) * np.float32(unit)
 
 

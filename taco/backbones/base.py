@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from taco.types import AudioWindow, ImageFeatures, Tokens, VideoFrame
@@ -58,6 +60,15 @@ class Backbones:
     image: ImageEncoder
     audio: AudioEncoder
     words: tuple[str, ...]
+
+
+def token_counts(backbones: Backbones, window_s: float = 1.0) -> tuple[int, int]:
+    """(N, T): how many tokens the models make of a 480 x 640 px image and of a window; one pass of each over noise."""
+    noise = np.random.default_rng(0)
+    frame = VideoFrame(noise.integers(0, 255, (480, 640, 3), np.uint8), 0)
+    window = AudioWindow(noise.uniform(-0.1, 0.1, round(window_s * 16000)).astype(np.float32), 16000, 0)
+    with torch.inference_mode():
+        return len(backbones.image.encode(frame).tokens.values), len(backbones.audio.encode(window).values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,25 +55,20 @@ def clap_audio_state(htsat: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """Mono float32 samples at another rate, at least one of them."""
-    if rate == wanted:
-        return samples
-    import soxr
-
-    # soxr may give nothing for a handful of samples: then hold the nearest ones.
-    out = soxr.resample(samples, rate, wanted) if len(samples) > 64 else np.zeros(0, np.float32)
-    if not len(out):
-        count = max(1, round(len(samples) * wanted / rate))
-        out = samples[np.minimum(np.arange(count) * rate // wanted, len(samples) - 1)]
-    return out.astype(np.float32, copy=False)
-
-
 def tile(samples: np.ndarray, count: int) -> np.ndarray:
     """Exactly ``count`` samples: shorter sounds are repeated, of longer ones the newest part is kept."""
     if len(samples) >= count:
         return samples[len(samples) - count :]
     return np.tile(samples, -(-count // len(samples)))[:count]
+
+
+def times_in_window(window_s: float, tiled_s: float, steps: int) -> Tensor:
+    """(steps,) in [0, 1]: where in a window of ``window_s`` seconds the steps over the ``tiled_s`` it was made to lie.
+
+    A shorter window is heard several times over (see ``tile``), so that a step's time is its phase within it.
+    """
+    middles = (torch.arange(steps) + 0.5) / steps
+    return middles if window_s >= tiled_s else (middles * (tiled_s / window_s)) % 1.0
 
 
 def check_samples(samples: np.ndarray) -> None:

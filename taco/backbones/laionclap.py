@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from taco.audio import resample
 from taco.backbones import htsat
 from taco.backbones.checkpoint import UnsetWeights, frozen, load_strictly, read_state_dict
 from taco.backbones.placement import resolve_device
@@ -69,13 +70,14 @@ class LAIONCLAPAudioEncoder:
         """Audio tokens (64, 768) on the grid (2 frequency, 32 time) of a mono window at any sample rate."""
         htsat.check_samples(window.samples)
         rate = self._extractor.sampling_rate
-        samples = htsat.resample(window.samples, window.sample_rate, rate)
+        samples = resample(window.samples, window.sample_rate, rate)
         samples = htsat.tile(samples, self._extractor.nb_max_samples)
         features = self._extractor(samples, sampling_rate=rate, truncation="rand_trunc", padding="repeatpad", return_tensors="pt")
         with torch.inference_mode():
             mel = features["input_features"].to(self.device)
             values, grid = htsat.sequence(self.model.audio_model(input_features=mel).last_hidden_state)
-        return Tokens(values.clone(), grid)
+        tiled_s = self._extractor.nb_max_samples / rate
+        return Tokens(values.clone(), grid, htsat.times_in_window(len(window.samples) / window.sample_rate, tiled_s, grid[1]))
 
     def project(self, values: Tensor) -> Tensor:
         """(..., 768) -> (..., 512), CLAP's frozen projection; gradients flow through."""

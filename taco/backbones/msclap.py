@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from taco.audio import resample
 from taco.backbones import htsat
 from taco.backbones.checkpoint import FETCH, UnsetWeights, frozen, load_strictly, read_state_dict, report_unused
 from taco.backbones.gpt2 import END, GPT2Tokenizer
@@ -124,7 +125,7 @@ class MSCLAPAudioEncoder:
     def front_end(self, window: AudioWindow) -> Tensor:
         """(1, 1, 965, 64) log-mel in dB of the window, repeated to 7 s."""
         htsat.check_samples(window.samples)
-        samples = htsat.resample(window.samples, window.sample_rate, SAMPLE_RATE)
+        samples = resample(window.samples, window.sample_rate, SAMPLE_RATE)
         samples = torch.from_numpy(np.array(htsat.tile(samples, SAMPLE_RATE * SECONDS))).to(self.device)
         return htsat.log_mel(samples[None], self.mel, HOP)
 
@@ -133,7 +134,8 @@ class MSCLAPAudioEncoder:
         with torch.inference_mode():
             hidden = self.audio(input_features=self.front_end(window)).last_hidden_state
             values, grid = htsat.sequence(hidden)
-        return Tokens(values.clone(), grid)  # outside inference mode: a solver may differentiate through it
+        times = htsat.times_in_window(len(window.samples) / window.sample_rate, SECONDS, grid[1])
+        return Tokens(values.clone(), grid, times)  # outside inference mode: a solver may differentiate through it
 
     def project(self, values: Tensor) -> Tensor:
         """(..., 768) -> (..., 1024), CLAP's frozen projection; gradients flow through, for the solver that needs them."""

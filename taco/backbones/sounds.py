@@ -30,6 +30,7 @@ from taco.types import AudioWindow, Tokens, WordScore
 BANDS, STEPS = 2, 6  # grid of a window's tokens: frequency, time
 LOGIT_LIMIT = 12.0  # logits are kept within +- this
 TOLD = 0.1  # least probability of what is told as heard
+LEAST_SHARE = 0.02  # of a feature in [0, 6], added to what a third of the window has of it (chosen on stamps, val)
 VAGUE = 0.15  # ... and what the best clear name must reach to be told instead of a general one
 
 
@@ -67,12 +68,17 @@ class YamnetHead:
         self.others = tuple(network.names[number] for number in self._rest)
 
     def tokens(self, samples: np.ndarray) -> Tensor:
-        # Two passes over the newest whole patch, the second moved by half a token and closed to a ring: tokens lie twice as
-        # near in time, and none of them is one of the network's answers to padding.
+        # A token of a pass sees nearly the whole patch. So what the pass over the newest whole patch finds is shared out in time
+        # as passes over its thirds find it, each of them mirrored to a ring of the length that the network knows. The ring is
+        # turned by half a token, so that of its three tokens the first lies at the third's end and the second at its start.
         patch = samples[-PATCH_SAMPLES:] if len(samples) >= PATCH_SAMPLES else np.resize(samples, PATCH_SAMPLES)
         mel = self._network.log_mel(torch.from_numpy(np.ascontiguousarray(patch)))
-        both = self._network.tokens(torch.stack([mel, mel.roll(-PATCH // STEPS, 0)]))  # (2, bands, 3, dim)
-        return both.permute(1, 2, 0, 3).reshape(BANDS * STEPS, -1)
+        third = mel.unflatten(0, (3, -1))
+        rings = torch.cat([third, third.flip(1), third], 1).roll(-PATCH // STEPS, 1)
+        whole, *parts = self._network.tokens(torch.cat([mel[None], rings]))  # each (bands, 3, dim)
+        course = torch.cat([part[:, [1, 0]] for part in parts], 1) + LEAST_SHARE
+        found = whole.mean(1, keepdim=True) * course / course.mean(1, keepdim=True)
+        return found.reshape(BANDS * STEPS, -1)
 
     def logits(self, values: Tensor) -> Tensor:
         found = self._network.classes(values)

@@ -13,6 +13,7 @@ BENCHES = {
     "solver": "taco.commands.bench_solver",
     "stream": "taco.commands.bench_stream",
     "node": "taco.bench.node",
+    "ablations": "taco.commands.bench_ablations",
 }
 
 

@@ -32,6 +32,8 @@ def run(args) -> int:
     else:
         for item in walk(config):
             print(f"{item.path} = {item.value!r}  {limits(item)}\n    {item.help}")
+            if item.unmet:
+                print(f"    Not used with these settings: it needs {item.unmet}.")
     return 0
 
 

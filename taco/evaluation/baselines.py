@@ -243,7 +243,7 @@ class Bench:
     def _solved(self, features: ImageFeatures, audio: Tokens, anchors: Anchors) -> Factorization:
         """The configured factorization of one frame by itself, so that the ceiling has the method's own map."""
         values = features.tokens.values, audio.values, anchors, self.config.factorization
-        return factorize(*values, visual_grid=features.tokens.grid, audio_grid=audio.grid)
+        return factorize(*values, visual_grid=features.tokens.grid, audio_grid=audio.grid, audio_times=audio.times)
 
     def _score(self, sample: Sample, score: float) -> float:
         """As the live line judges it: sound that is but noise scores 0."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from taco.audio import resample
 from taco.errors import ValueRangeError
 from taco.evaluation.backgrounds import NaturalCanvas
 from taco.evaluation.stamp_sources import SPLITS, Entry, StampSources, catalogue
@@ -21,14 +22,17 @@ from taco.types import AudioWindow, VideoFrame
 KINDS = (
     *("one", "two", "both", "distractors", "motion", "silence", "noise", "offscreen"),
     *("three", "several", "speech", "weather", "music"),
+    *("succession", "succession-one"),  # the seeds of a scene count the kinds: new ones go to the end
 )
 BACKGROUNDS = ("natural", "painted")
 INSTRUMENTS = ("guitar", "piano", "violin", "cello", "harp", "flute", "drums")
-SOUNDING = {"one": 1, "two": 1, "distractors": 1, "motion": 1, "both": 2}  # of the things in view; the rest none, or drawn
+# How many of the things in view sound; of other kinds none, or a number drawn.
+SOUNDING = {"one": 1, "two": 1, "distractors": 1, "motion": 1, "both": 2, "succession": 2, "succession-one": 1}
 SOUND_RATE = 48000  # Hz of every scene
 LEVEL, NOISE_FLOOR = 0.1, 10 ** (-30 / 20)  # RMS of a sound (-20 dBFS); background noise below it (-30 dB)
 FRAME_RATE, MOTION_S = 10, 3.0
 PERSON_EVERY = 5  # turns
+CHANGE, FADE_S = (0.3, 0.7), 0.01  # when one sound follows another, as a share of the window; how long the one fades out
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,12 @@ class Stamps:
             found = [entry for entry in catalogue() if (entry.role, entry.split) == (kind, split)]
             recordings = [found[int(rng.integers(len(found)))]]
             heard = ["person"] if kind == "speech" else []
+        elif kind == "succession-one":
+            beyond = sorted({entry.word for entry in self._sounds[split]} - {entry.word for entry in shown})
+            heard.insert(int(rng.integers(2)), str(rng.choice(beyond)))
+            recordings = [self._recording(word, split, rng) for word in heard]
+        if kind == "succession" and rng.random() < 0.5:  # what is placed first need not be heard first
+            heard, recordings = heard[::-1], recordings[::-1]
         seconds = self.window_s + (MOTION_S if kind == "motion" else 0.0)
         samples = self._mix(kind, recordings, seconds, rng)
         world = _World(shown, sounding, self, split, rng, wide=kind == "motion")
@@ -203,16 +213,24 @@ class Stamps:
         return excerpt(samples, rate, round(seconds * SOUND_RATE), rng)
 
     def _mix(self, kind: str, recordings: Sequence[Entry], seconds: float, rng: np.random.Generator) -> np.ndarray:
-        """(n,) float32: the recordings at equal level over a low background noise."""
+        """(n,) float32: the recordings at equal level, at once or one after the other, over a low background noise."""
         count = round(seconds * SOUND_RATE)
         out = np.zeros(count, np.float32)
         if kind == "silence":
             return (out + coloured_noise(count, 1.0, rng) * 10 ** (-70 / 20)).astype(np.float32)
         if kind == "noise":
             return (coloured_noise(count, float(rng.choice((0.0, 0.5, 1.0))), rng) * LEVEL).astype(np.float32)
-        for entry in recordings:
+        spans = [(0, count)] * len(recordings)
+        if kind.startswith("succession"):
+            change = round(rng.uniform(*CHANGE) * count)
+            spans = [(0, change), (change, count)]
+        for entry, (first, last) in zip(recordings, spans):
             samples, rate = self.sources.sound(entry.source, int(rng.integers(1000)) if ":" in entry.source else 0)
-            out += excerpt(samples, rate, count, rng)
+            part = excerpt(samples, rate, last - first, rng)
+            if last < count:
+                fade = round(FADE_S * SOUND_RATE)
+                part[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
+            out[first:last] += part
         return np.clip(out + coloured_noise(count, 0.5, rng) * LEVEL * NOISE_FLOOR, -1, 1).astype(np.float32)
 
     def _frame(self, world: _World, samples: np.ndarray, number: int, count: int, rng: np.random.Generator) -> SceneFrame:
@@ -326,9 +344,7 @@ def coloured_noise(count: int, slope: float, rng: np.random.Generator) -> np.nda
 
 def excerpt(samples: np.ndarray, rate: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """(count,) float32 at 48 kHz and -20 dBFS: a stretch of the recording, begun again where it ends."""
-    import soxr
-
-    samples = soxr.resample(samples, rate, SOUND_RATE).astype(np.float32) if rate != SOUND_RATE else samples
+    samples = resample(samples, rate, SOUND_RATE)
     pause = np.zeros(round(0.1 * SOUND_RATE), np.float32)
     samples = np.concatenate([samples, pause])
     power = np.convolve(np.resize(samples, len(samples) + count) ** 2, np.ones(64) / 64, "same")

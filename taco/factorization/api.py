@@ -9,9 +9,11 @@ from torch import Tensor
 
 from taco.config import FactorizationConfig
 from taco.errors import ShapeError, ValueRangeError
+from taco.factorization.merge import merged, merges
 from taco.factorization.objective import unit
 from taco.factorization.problem import Problem, terms
 from taco.factorization.solve import solve
+from taco.factorization.sources import paired, pairs
 from taco.factorization.temporal import (
     CUT,
     SOUND_CHANGE,
@@ -41,6 +43,7 @@ def factorize(
     generator: torch.Generator | None = None,
     visual_grid: Grid = None,
     audio_grid: Grid = None,
+    audio_times: Tensor | None = None,
 ) -> Factorization | list[Factorization]:
     """Factor image and audio tokens together so that one pair of factors agrees in words (paper Eq. 6).
 
@@ -52,7 +55,8 @@ def factorize(
     finds a cut, another sound or another token count and says so in ``restart``. previous: the last
     frame's result, constants of the causal temporal term. generator: random numbers of a cold start;
     None draws the same ones every time. visual_grid: (rows, columns) of the image tokens, row-major
-    (None: square where N is); audio_grid: (frequency bands, time steps) of the sound's (None: (1, T)).
+    (None: square where N is); audio_grid: (frequency bands, time steps) of the sound's (None: (1, T)); audio_times: (steps,)
+    where in the window they lie, 0 its start and 1 its end (None: evenly).
 
     A pure function: same arguments (and generator state), same answer. Silence (all-zero audio tokens)
     or a black image (all-zero visual tokens) gives zeros, ``sounding`` -1 and restart "silence" or "blank".
@@ -70,7 +74,7 @@ def factorize(
     frames = visual.shape[0]
     inits, pasts = _listed("init", init, frames, single), _listed("previous", previous, frames, single)
     bank = word_bank(anchors, audio.shape[2], dtype, visual.device)
-    recent = torch.einsum("t,btc->bc", recency_weights(audio.shape[1], audio_grid, dtype, visual.device), audio)
+    recent = torch.einsum("t,btc->bc", recency_weights(audio.shape[1], audio_grid, dtype, visual.device, audio_times), audio)
     heard = bank.audio_logits(recent[:, None], grad=False)[0]
     squares = [torch.linalg.vector_norm(x.flatten(1), dim=1).square() for x in (visual, audio)]
     problem = Problem(visual, audio, *squares, bank, config, recent, heard, visual_grid)
@@ -83,6 +87,10 @@ def factorize(
         reasons.append("silence" if silent[frame] else "blank" if blank[frame] else reason)
     _add_temporal(problem, pasts, reasons, empty)
     state, iterations = solve(problem, inits, reasons, empty, generator)
+    if merges(config):
+        state = merged(problem, state)
+    if pairs(config):
+        state = paired(problem, state)
     values = {name: value.tolist() for name, value in terms(problem, state).items()}
     sounding = state.sounding.tolist()
     out = []
@@ -185,11 +193,14 @@ def _check_shapes(visual: Tensor, audio: Tensor, anchors: Anchors, config: Facto
         raise ShapeError(
             f"visual: wanted tokens of dimension {anchors.visual.shape[1]} as anchors.visual has, got {visual.shape[2]}"
         )
-    most = min(visual.shape[1], audio.shape[1])
+    check_factor_count(config, visual.shape[1], audio.shape[1])
+
+
+def check_factor_count(config: FactorizationConfig, visual: int, audio: int) -> None:
+    """ValueRangeError where there are fewer tokens of an image (``visual``) or of a window (``audio``) than factors."""
+    most = min(visual, audio)
     if not 1 <= config.n_factors <= most:
-        raise ValueRangeError(
-            f"n_factors: wanted 1 to {most} ({visual.shape[1]} visual, {audio.shape[1]} audio tokens), got {config.n_factors}"
-        )
+        raise ValueRangeError(f"n_factors: wanted 1 to {most} ({visual} visual, {audio} audio tokens), got {config.n_factors}")
 
 
 def _cleaned(name: str, tokens: Tensor, dtype) -> tuple[Tensor, list[bool], list[int]]:

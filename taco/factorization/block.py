@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from taco.factorization.objective import cross_entropies, squared_residual, unit, weights
+from taco.factorization.merge import revived
+from taco.factorization.objective import cross_entropies, squared_residual, weights
 from taco.factorization.problem import Known, Problem, State, add_row, take
 from taco.factorization.rows import solve_rows
 
@@ -54,8 +55,9 @@ def solve_block(problem: Problem, start: State, sweeps: int) -> tuple[State, int
     """``sweeps`` sweeps at most from ``start``; returns the state and the sweeps done."""
     b1, b2, _, _ = weights(problem.config)
     sides = []
+    visual_v = revived(problem.visual, start.visual_u, start.visual_v)
     for x, square, weight, u, v, visual in (
-        (problem.visual, problem.visual_square, b1, start.visual_u, start.visual_v, True),
+        (problem.visual, problem.visual_square, b1, start.visual_u, visual_v, True),
         (problem.audio, problem.audio_square, b2, start.audio_u, start.audio_v, False),
     ):
         sides.append(Side(x, square, weight, u.clone(), v.clone(), u @ x, visual))
@@ -101,8 +103,6 @@ class BlockSolver:
                 if last is not None and bool(((last - now).abs() <= CONVERGED * now.abs()).all()):
                     break
                 last = now
-        if plain_first:
-            self.pair()
         visual, audio = self.visual, self.audio
         known = Known(visual.cross, audio.cross, visual.norm, audio.norm, self.visual_logits)
         return State(visual.u, visual.v, audio.u, audio.v, self.sounding, known), done
@@ -132,15 +132,6 @@ class BlockSolver:
             fit = (logits_v @ self.target.mT).squeeze(-1)
             return logits_v.logsumexp(-1) - fit, None
         return cross_entropies(logits_v, logits_a)[:2]
-
-    def pair(self) -> None:
-        """Exchange audio factors so that the one nearest to the recent sound is the sounding factor's partner."""
-        near = (unit(self.audio.v) @ self.problem.recent[..., None]).squeeze(-1).argmax(-1)
-        for rows in (self.audio.u, self.audio.v, self.audio.cross):
-            here = self.sounding[:, None, None].expand(-1, 1, rows.shape[-1])
-            there = near[:, None, None].expand(-1, 1, rows.shape[-1])
-            a, b = rows.gather(1, here), rows.gather(1, there)
-            rows.scatter_(1, there, a).scatter_(1, here, b)
 
     def total(self) -> Tensor:
         """(B,) the loss of Eq. 6 as bound."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from taco.errors import ShapeError, ValueRangeError
+from taco.factorization.temporal import folded
 from taco.factorization.words import word_bank
 from taco.types import Anchors, Factorization, WordScore
 
@@ -52,20 +53,28 @@ def visual_map(factorization: Factorization, factor: int, grid: tuple[int, int])
     return _on_grid("visual grid", factorization.visual_activations[:, factor], grid)
 
 
-def sound_map(factorization: Factorization, factor: int, grid: tuple[int, int]) -> Tensor:
-    """U_a[:, factor] on the token grid: (frequency bands, time steps) in [0, 1]."""
+def sound_map(factorization: Factorization, factor: int, grid: tuple[int, int], times: Tensor | None = None) -> Tensor:
+    """U_a[:, factor] on the token grid: (frequency bands, time steps) in [0, 1].
+
+    times: of the steps (``Tokens.times``), by which they are put in order and rounds of one window into one.
+    """
     _check(factorization, factor)
-    return _on_grid("audio grid", factorization.audio_activations[:, factor], grid)
+    return folded(_on_grid("audio grid", factorization.audio_activations[:, factor], grid), times)
 
 
 def explain_factors(
-    factorization: Factorization, anchors: Anchors, visual_grid: tuple[int, int], audio_grid: tuple[int, int], n: int = 5
+    factorization: Factorization,
+    anchors: Anchors,
+    visual_grid: tuple[int, int],
+    audio_grid: tuple[int, int],
+    n: int = 5,
+    audio_times: Tensor | None = None,
 ) -> list[FactorMeaning]:
-    """Every factor of a result, in order."""
+    """Every factor of a result, in order. audio_times: as for ``sound_map``."""
     out = []
     for factor in range(factorization.visual_factors.shape[0]):
         seen, heard = nearest_words(factorization, anchors, factor, n)
-        maps = visual_map(factorization, factor, visual_grid), sound_map(factorization, factor, audio_grid)
+        maps = visual_map(factorization, factor, visual_grid), sound_map(factorization, factor, audio_grid, audio_times)
         out.append(FactorMeaning(factor, seen, heard, *maps))
     return out
 

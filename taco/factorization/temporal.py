@@ -49,15 +49,43 @@ def block_means(tokens: Tensor, grid: tuple[int, int] | None) -> Tensor:
     return torch.stack(parts, 1)
 
 
-def recency_weights(n: int, grid: tuple[int, int] | None, dtype, device) -> Tensor:
+def recency_weights(n: int, grid: tuple[int, int] | None, dtype, device, times: Tensor | None = None) -> Tensor:
     """(n,) weights exp((tau - 1) / 0.25), sum 1; tau in [0, 1] is a token's place in time.
 
-    grid: (frequency bands, time steps), row-major; None: one band.
+    grid: (frequency bands, time steps), row-major; None: one band. times: (steps,) tau; None: evenly from 0 to 1.
     """
     bands, steps = grid or (1, n)
-    tau = torch.linspace(0, 1, steps, dtype=dtype, device=device) if steps > 1 else torch.ones(1, dtype=dtype, device=device)
+    if times is not None:
+        tau = times.to(device=device, dtype=dtype)
+    else:
+        tau = torch.linspace(0, 1, steps, dtype=dtype, device=device) if steps > 1 else torch.ones(1, dtype=dtype, device=device)
     weights = ((tau - 1) / RECENCY).exp().repeat(bands)
     return weights / weights.sum()
+
+
+def folded(rows: Tensor, times: Tensor | None) -> Tensor:
+    """(bands, steps) values of a sound's tokens in the order of time; rounds of the same window become their mean.
+
+    times: (steps,) in [0, 1] as above; they begin again with every round. None: the steps are in order.
+    """
+    if times is None:
+        return rows
+    rounds = 1 + int((times.diff() < 0).sum())
+    parts = rows[:, times.argsort().to(rows.device)].tensor_split(max(1, round(len(times) / rounds)), 1)
+    return torch.stack([part.mean(1) for part in parts], 1)
+
+
+def course_change(tokens: Tensor, grid: tuple[int, int], times: Tensor | None = None) -> float:
+    """In [0, 1]: how much the sound (n, C) changes within the window: 1 - the least cosine between the means of its thirds.
+
+    times: as above. 0 for a sound that goes on, or less than three steps; near 1 where one sound follows another.
+    """
+    steps = tokens.view(*grid, -1).mean(0)
+    if len(steps) < 3:
+        return 0.0
+    order = steps if times is None else steps[times.argsort().to(steps.device)]
+    thirds = unit(torch.stack([part.mean(0) for part in order.tensor_split(3)]))
+    return float(1 - (thirds @ thirds.T).min())
 
 
 def cut_score(blocks: Tensor, before: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ from taco.errors import ShapeError, ValueRangeError
 from taco.types import Anchors
 
 TINY = 1e-12
+OTHERS = -3.0  # log-odds of things outside the word bank against those in it, before looking
+SURENESS = 0.7  # of closed-vocabulary image models: what their logits are multiplied by, for they are surer than they are right
+CROWD = 0.5  # a word that the image model knows many kinds of is that much less likely by each, as a power of their number
 _CACHE: OrderedDict[tuple, WordBank] = OrderedDict()
 _CACHE_SIZE = 8
 
@@ -124,6 +127,36 @@ def linear_weight(projection) -> Tensor | None:
         return projection.weight if projection.bias is None else None
     weight = getattr(projection, "linear_weight", None)
     return weight if isinstance(weight, Tensor) else None
+
+
+def image_evidence(components: Tensor, anchors: Anchors) -> Tensor:
+    """(..., K, C_v) -> (..., K, M) in [0, 1]: how likely each component shows each word rather than another or none of the bank.
+
+    A softmax over the words, and over ``visual_others`` where the encoder has them: of cosines times the
+    image model's own scale where it has one, else of products (closed vocabularies: they are logits). Where
+    the encoder knows a word by several kinds (``visual_kinds``), the word has the sum of theirs.
+    """
+
+    def logits(vectors: Tensor) -> Tensor:
+        vectors = vectors.to(components)
+        if anchors.visual_logit_scale is None:
+            return SURENESS * components @ vectors.T
+        unit, words = (torch.nn.functional.normalize(rows, dim=-1) for rows in (components, vectors))
+        return anchors.visual_logit_scale * unit @ words.T
+
+    kinds = anchors.visual_kinds
+    if kinds is None:
+        found = logits(anchors.visual)
+    else:
+        count = len(anchors.words)
+        each = torch.bincount(kinds.words, minlength=count).clamp_min(1).log()
+        by_kind = logits(kinds.vectors) - CROWD * each[kinds.words]
+        top = by_kind.amax(-1, keepdim=True)
+        found = by_kind.new_zeros(*by_kind.shape[:-1], count).index_add_(-1, kinds.words, (by_kind - top).exp()).log() + top
+    if anchors.visual_others is None or not len(anchors.visual_others):
+        return found.softmax(-1)
+    rest = logits(anchors.visual_others).logsumexp(-1, keepdim=True) + OTHERS
+    return torch.cat([found, rest], -1).softmax(-1)[..., :-1]
 
 
 def _version(tensor: Tensor) -> int:

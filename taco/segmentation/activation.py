@@ -17,12 +17,12 @@ from taco.config import SegmentationConfig
 from taco.segmentation.base import Segmentation
 from taco.segmentation.guided import spread
 from taco.segmentation.instances import single_things
-from taco.segmentation.parts import AGREES, KEEPS, agreement, chosen_parts, is_clear, keeps, thing_in_outline, uncovered
+from taco.segmentation.parts import AGREES, KEEPS, agreement, chosen_parts, is_clear, keeps, thing_in_outline, uncovered, widened
 from taco.segmentation.silhouette import Follower, Silhouettes
 from taco.segmentation.wordmap import THING, enlarge, thing_box, word_map
 from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, VideoFrame
 
-PAD = 1.0  # tokens by which the region that the outline is looked for in is wider than the map's box
+PAD = 0.5  # tokens by which the region that the outline is looked for in is wider than the map's box
 
 
 @dataclass(slots=True)
@@ -64,8 +64,8 @@ class ActivationSegmenter:
         """
         follower = None
         if self.silhouettes and config.refine in ("auto", "parts"):
-            goes_on = before is not None and before.memory and factorization.restart != "cut"
-            follower = Follower(self.silhouettes, frame.rgb, before.memory if goes_on else {})
+            past = None if before is None else before.memory if factorization.restart != "cut" else {}
+            follower = Follower(self.silhouettes, frame.rgb, past)
         found = [self._find(frame, features, factorization, concept, anchors, config, follower) for concept in concepts]
         if len(found) > 1:
             _share_out(found, frame.size)
@@ -90,9 +90,8 @@ class ActivationSegmenter:
         heat = enlarge(coarse, reach.shape)
         thing = chosen_parts(reach >= level, heat)
         if follower:
-            outline, box = follower.outline(thing_box(coarse, frame.size, PAD), concept.label)
-            mask = thing_in_outline(outline, box, heat, reach, frame.size)
-            if _is_large(mask, config) and is_clear(outline, box, frame.size) and keeps(mask, heat) >= KEEPS:
+            mask = _in_outline(coarse, heat, reach, frame.size, config, follower, concept.label)
+            if mask is not None:
                 rest = uncovered(thing, mask)  # others of its kind, that the network did not see
                 if rest.any():
                     mask |= _along_edges(rest, reach, frame.size, level)
@@ -101,6 +100,24 @@ class ActivationSegmenter:
         if _is_large(mask, config) and agreement(mask, heat) >= AGREES:
             return _Found(coarse, reach, mask, "edges")
         return _unrefined(coarse, frame.size, level)
+
+
+def _in_outline(coarse, heat, reach, size, config, follower: Follower, name: str) -> np.ndarray | None:
+    """(H, W) bool: the thing in its outline, None where there is none that is clear and agrees with the map.
+
+    Where the thing goes on beyond the region that the outline is of, a wider one is looked at.
+    """
+    mask = None
+    region = np.where(chosen_parts(coarse >= THING, coarse), coarse, 0)
+    seen = follower.outline(thing_box(region, size, PAD), name)
+    while seen:
+        outline, box = seen
+        thing = thing_in_outline(outline, box, heat, reach, size)
+        if _is_large(thing, config) and is_clear(outline, box, size) and keeps(thing, heat) >= KEEPS:
+            mask = thing
+        wider = widened(thing, box)
+        seen = follower.wider(wider, name) if wider else None
+    return mask
 
 
 def _unrefined(coarse: np.ndarray, size: tuple[int, int], level: float) -> _Found:

@@ -150,7 +150,7 @@ class FCCLIPSegmenter:
             own = [(region.cpu().numpy(), concept.labels, concept.score)]
             if config.split:
                 strength = shares[:, concept.factor]
-                own = self._things(region, seen, proposals, strength, features, factorization, concept, anchors) or own
+                own = self._things(region, seen, proposals, strength, features, concept, anchors) or own
             own = [thing for thing in own if thing[0].sum() >= smallest]
             if config.instances == "together":
                 own = _of_a_kind(own)
@@ -159,7 +159,7 @@ class FCCLIPSegmenter:
         objects = [_object(outline, frame.size, labels, score, id) for id, (outline, labels, score) in enumerate(found, 1)]
         return Segmentation(confidence, tuple(objects))
 
-    def _things(self, region, evidence, proposals, strength, features, factorization, concept, anchors) -> list[tuple]:
+    def _things(self, region, evidence, proposals, strength, features, concept, anchors) -> list[tuple]:
         """(mask, labels, score) of every thing in the region; none where it is one thing."""
         if not region.any():
             return []
@@ -178,7 +178,8 @@ class FCCLIPSegmenter:
         words = F.normalize(anchors.visual.to(strength), dim=-1)
         seen = (1 - self.beta) * self.scales[0] * proposals.embeddings[chosen] @ words.T
         seen = seen + self.beta * self.scales[1] * proposals.clip_embeddings[chosen] @ words.T
-        heard = heard_words(factorization, anchors).to(strength)
+        heard = torch.zeros(len(words)) if concept.heard is None else concept.heard.clamp_min(1e-12).log()
+        heard = heard.to(strength)
         named = [label_scores(image, heard) for image in seen]
         top = max(agreement for _, agreement in named) or 1.0
         things = []
@@ -208,15 +209,6 @@ def _object(outline: np.ndarray | Box, size: tuple[int, int], labels, score: flo
     if isinstance(outline, tuple):
         return SoundingObject.from_box(outline, size, labels, score, id)
     return SoundingObject.from_mask(outline, labels, score, id)
-
-
-def heard_words(factorization: Factorization, anchors: Anchors) -> Tensor:
-    """(M,) logits of the words by the sound of the whole window, as its factors tell it: s cos(P(mean sound), A_a)."""
-    sound = factorization.audio_activations.mean(0) @ factorization.audio_factors
-    if anchors.audio_projection is not None:
-        sound = anchors.audio_projection(sound)
-    words = F.normalize(anchors.audio, dim=-1)
-    return anchors.audio_logit_scale * words @ F.normalize(sound.to(words), dim=-1)
 
 
 def _minmax(values: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import numpy as np
 from taco.segmentation.wordmap import THING, Box
 
 STANDS_OUT = 0.5  # of the silhouette: from here on a pixel belongs to something
-REACHES = 0.13  # of the map spread along colours: below it, silhouette or not, it is another thing,
-WHOLE = 0.9  # unless this share of the connected part is reached: the rest of it is the same thing in another colour
+REACHES = 0.16  # of the map spread along colours: below it, silhouette or not, it is another thing,
+WHOLE = 0.7  # unless this share of the connected part is reached: the rest of it is the same thing in another colour
 TOUCHES = 0.5  # of the map's maximum that a part must hold
 CRUMB = 0.02  # of the greatest part's area, below which a part is dropped
 SHARE = 0.1  # of the strongest part's strength that a part must have
@@ -17,6 +17,8 @@ ALIKE = 0.5  # of the strongest part's mean strength that a part must have
 KEEPS = 0.25  # of the map's strength over THING that a mask from an outline must hold: a clear one may well correct its extent,
 UNSURE = 1.0  # but not one with as many doubtful places as sure ones,
 CUT = 0.6  # or one that goes on beyond this share of its region's border
+CUT_OFF = 0.1  # share of a region's side along which a thing must lie to go on beyond it,
+WIDER = 0.25  # by which share of the region's length it is then looked at beyond that side
 AGREES = 0.55  # overlap (IoU) with the map from which a mask along its colours alone is believed
 
 
@@ -44,7 +46,7 @@ def thing_in_outline(outline: np.ndarray, box: Box, heat: np.ndarray, reach: np.
     A region may lie partly outside the image, as one that has been moved there.
     """
     side = outline.shape[::-1]
-    near, within = _region(heat, box, size, side), _region(reach, box, size, side)
+    near, within = part_of(heat, box, size, side), part_of(reach, box, size, side)
     thing = chosen_parts(_reached(outline > STANDS_OUT, within), near)
     x, y, width, height = box
     large = cv2.resize(thing.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
@@ -90,6 +92,21 @@ def is_clear(outline: np.ndarray, box: Box, size: tuple[int, int]) -> bool:
     return doubtful < UNSURE * np.count_nonzero(sure) and (not border or float(np.mean(border)) < CUT)
 
 
+def widened(mask: np.ndarray, box: Box) -> Box | None:
+    """The region, wider where the thing (H, W) bool lies along its sides, up to the image's edges; None where it does not."""
+    rows, columns = mask.shape
+    left, top, right, bottom = max(0, box[0]), max(0, box[1]), min(columns, box[0] + box[2]), min(rows, box[1] + box[3])
+    inside = mask[top:bottom, left:right]
+    if not inside.any():
+        return None
+    beside = (inside[:, :2].any(1), inside[:2].any(0), inside[:, -2:].any(1), inside[-2:].any(0))
+    cut = [line.mean() > CUT_OFF for line in beside]
+    width, height = round(WIDER * (right - left)), round(WIDER * (bottom - top))
+    x, y = max(0, left - cut[0] * width), max(0, top - cut[1] * height)
+    wider = (x, y, min(columns, right + cut[2] * width) - x, min(rows, bottom + cut[3] * height) - y)
+    return None if wider == (left, top, right - left, bottom - top) else wider
+
+
 def keeps(mask: np.ndarray, heat: np.ndarray) -> float:
     """Share in [0, 1] of the map's (h, w) strength over THING that a mask of any size holds: what lies below is everywhere."""
     small = cv2.resize(mask.astype(np.float32), heat.shape[::-1], interpolation=cv2.INTER_AREA)
@@ -104,7 +121,7 @@ def agreement(mask: np.ndarray, heat: np.ndarray) -> float:
     return float((small & thing).sum() / max(1, (small | thing).sum()))
 
 
-def _region(values: np.ndarray, box: Box, size: tuple[int, int], side: tuple[int, int]) -> np.ndarray:
+def part_of(values: np.ndarray, box: Box, size: tuple[int, int], side: tuple[int, int]) -> np.ndarray:
     """The part of a whole image's map that lies in the region, at (width, height) ``side``."""
     rows, columns = values.shape
     sx, sy = columns / size[1], rows / size[0]

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 
 import cv2
 import numpy as np
 
 from taco.engines import Network, load_network
+from taco.segmentation.parts import is_clear, part_of
 from taco.segmentation.wordmap import Box
 
 SIDE = 192  # px: whatever the region's shape, the network sees a square, as it was trained
@@ -26,22 +26,26 @@ STILL = 1.5  # mean change of the region's brightness, of 255, up to which nothi
 MOST_CHANGE = 4.0  # ... up to which, after the picture's movement as a whole, an outline is carried on
 DETAIL, STEPS = 4.0, 4  # px, what counts as detail in the search for that movement; steps that make it exact
 MOST_SHIFT = 0.2  # of the picture's side, and of its scale: larger movements are not trusted
-LEAST_OVERLAP = 0.4  # of the region that is wanted and the one that is carried on
+COVERS = 0.7  # share of the region that is wanted which the one that is carried on must hold
 LONGEST = 15  # frames after which an outline is looked for again, but not two of them in one frame: later then, ...
 LATEST = 30  # ... at most by so many
+MOST_STEPS = 2  # by which a region is made wider
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
     """One found in a frame and carried on for ``age`` frames. values: (side, side) float32 in [0, 1] of the region ``box``.
 
-    thumb: the picture, small, that it was found in.
+    steps: how often the region has been made wider. thumb: the picture, small, that it was found in. wider: the region to look
+    at in the next frame, as the thing goes on beyond this one.
     """
 
     values: np.ndarray
     box: Box
     thumb: np.ndarray
+    steps: int = 0
     age: int = 0
+    wider: Box | None = None
 
 
 class Silhouettes:
@@ -69,27 +73,56 @@ class Silhouettes:
 class Follower:
     """The outlines of one frame, by what they are of: found by the network, or carried on where that will do.
 
-    before: those of the frame before. now: those of this one, for the next.
+    before: those of the frame before, None where there is no such frame. now: those of this one, for the next. In a first frame
+    the network may look at several regions of a thing, later at one.
     """
 
-    def __init__(self, silhouettes: Silhouettes, rgb: np.ndarray, before: Mapping[str, Outline] = MappingProxyType({})):
-        self.silhouettes, self.rgb, self.before = silhouettes, rgb, before
+    def __init__(self, silhouettes: Silhouettes, rgb: np.ndarray, before: Mapping[str, Outline] | None = None):
+        self.silhouettes, self.rgb, self.before = silhouettes, rgb, before or {}
         self.now: dict[str, Outline] = {}
         self._thumb = _thumb(rgb)
-        self._ran = False
+        self._first, self._ran = before is None, False
 
     def outline(self, box: Box, name: str) -> tuple[np.ndarray, Box]:
-        """(side, side) float32 in [0, 1] as ``Silhouettes.find`` gives, and the region it is of."""
+        """(side, side) float32 in [0, 1] as ``Silhouettes.find`` gives, and the region it is of: ``box`` or a wider one."""
         before = self.before.get(name)
-        longest = LATEST if self._ran else LONGEST
-        if before is not None and before.age < longest and before.thumb.shape == self._thumb.shape:
+        moved = None
+        if before is not None and before.thumb.shape == self._thumb.shape:
             moved = _moved(before, self._thumb, self.rgb.shape[:2])
-            if moved is not None and _overlap(moved, box) >= LEAST_OVERLAP:
-                self.now[name] = replace(before, age=before.age + 1)
-                return before.values, moved
+        if moved is None or _covered(box, moved) < COVERS:
+            return self._keep(name, self._look(box))
+        there = before.values, moved
+        if before.wider and not self._ran:
+            found = self._look(before.wider, before.steps + 1, there)
+            if is_clear(found.values, found.box, self.rgb.shape[:2]):
+                return self._keep(name, found)
+            before = replace(before, steps=MOST_STEPS)
+        elif before.age >= (LATEST if self._ran else LONGEST):
+            again = _both(moved, box, self.rgb.shape) if before.steps else box
+            return self._keep(name, self._look(again, before.steps, there))
+        self.now[name] = replace(before, age=before.age + 1, wider=None)
+        return there
+
+    def wider(self, box: Box, name: str) -> tuple[np.ndarray, Box] | None:
+        """As ``outline``, of a wider region since the thing goes on beyond the one before; None: not now, or not at all."""
+        now = self.now[name]
+        if now.steps >= MOST_STEPS:
+            return None
+        if not self._first:
+            self.now[name] = replace(now, wider=box)
+            return None
+        found = self._look(box, now.steps + 1, (now.values, now.box))
+        return self._keep(name, found) if is_clear(found.values, box, self.rgb.shape[:2]) else None
+
+    def _look(self, box: Box, steps: int = 0, before: tuple[np.ndarray, Box] | None = None) -> Outline:
+        """What the network finds; over the outline ``before``, which is the mean of ``steps``, the mean with that."""
         self._ran = True
-        self.now[name] = Outline(self.silhouettes.find(self.rgb, box), box, self._thumb)
-        return self.now[name].values, box
+        values = self.silhouettes.find(self.rgb, box)
+        return Outline(_mean(values, box, *before, steps) if before else values, box, self._thumb, steps)
+
+    def _keep(self, name: str, found: Outline) -> tuple[np.ndarray, Box]:
+        self.now[name] = found
+        return found.values, found.box
 
 
 def _thumb(rgb: np.ndarray) -> np.ndarray:
@@ -155,8 +188,24 @@ def _change(one: np.ndarray, other: np.ndarray, box: Box, size: tuple[int, int])
     return float(part.mean()) if part.size else np.inf
 
 
-def _overlap(a: Box, b: Box) -> float:
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    both = max(0, width) * max(0, height)
-    return both / (a[2] * a[3] + b[2] * b[3] - both)
+def _mean(values: np.ndarray, box: Box, before: np.ndarray, there: Box, number: int) -> np.ndarray:
+    """The outline (s, s) of the region ``box``; over another (t, t), of the region ``there``, the mean with ``number`` of it."""
+    rows, columns = values.shape
+    near = part_of(before, (box[0] - there[0], box[1] - there[1], *box[2:]), (there[3], there[2]), (columns, rows))
+    x, y = box[0] + (np.arange(columns) + 0.5) * box[2] / columns, box[1] + (np.arange(rows) + 0.5) * box[3] / rows
+    over = np.outer((y > there[1]) & (y < there[1] + there[3]), (x > there[0]) & (x < there[0] + there[2]))
+    return np.where(over, (values + number * near) / (number + 1), values)
+
+
+def _both(a: Box, b: Box, shape: tuple[int, ...]) -> Box:
+    """The box around two, as far as it is in view."""
+    left, top = max(0, min(a[0], b[0])), max(0, min(a[1], b[1]))
+    right, bottom = min(shape[1], max(a[0] + a[2], b[0] + b[2])), min(shape[0], max(a[1] + a[3], b[1] + b[3]))
+    return (left, top, right - left, bottom - top)
+
+
+def _covered(box: Box, by: Box) -> float:
+    """Share in [0, 1] of a box that lies in another."""
+    width = min(box[0] + box[2], by[0] + by[2]) - max(box[0], by[0])
+    height = min(box[1] + box[3], by[1] + by[3]) - max(box[1], by[1])
+    return max(0, width) * max(0, height) / (box[2] * box[3])

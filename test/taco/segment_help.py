@@ -40,7 +40,6 @@ class MadePipeline:
         thing = SoundingObject.from_mask(mask, [("dog", 0.8), ("cat", 0.1)], 0.75)
         return SoundingScene(*head, 0.7, "sounding", (thing,), stage_ms={"image": 1.0}, heard=self.heard)
 
-
     def process_clip(self, frames, windows):
         self.clips.append(len(frames))
         return [self.process(*pair) for pair in zip(frames, windows)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from taco.audio import NS, AudioBuffer, resample, to_mono
+from taco.audio import NS, AudioBuffer, mel_bank, resample, to_mono
 from taco.config import AudioConfig
 from taco.errors import AudioGapError, ShapeError
 from taco.types import AudioChunk
@@ -86,6 +86,26 @@ def test_hole_is_refused_and_only_where_it_is():
     late = buffer.window(round(4.0 * NS))
     np.testing.assert_array_equal(late.samples[:3], ((np.arange(3 * RATE, 3 * RATE + 3) % 1000) / 1000).astype(np.float32))
     buffer.window(round(1.9 * NS))
+
+
+def test_sound_up_to_a_hole_and_from_its_end_on_is_whole():
+    buffer = AudioBuffer()
+    fill(buffer, 2.5, start=fill(buffer, 2.0) + 1600)  # the hole is from 2.0 to 2.1 s
+    for end_s in (2.0, 3.1):
+        assert buffer.window(round(end_s * NS)).start_ns == round((end_s - 1) * NS)
+    for end_s in (2.0 + 1 / RATE, 3.1 - 1 / RATE):
+        with pytest.raises(AudioGapError, match="a hole of 100 ms"):
+            buffer.window(round(end_s * NS))
+
+
+def test_the_ring_always_holds_as_many_seconds_as_it_says():
+    buffer = AudioBuffer(AudioConfig(ring_s=3.0))
+    for first in range(0, 20 * RATE, 1000):
+        buffer.push(ramp(first, 1000))
+        if buffer.newest_ns >= 3 * NS:
+            assert 3 * NS <= buffer.newest_ns - buffer.oldest_ns <= 6 * NS
+    oldest = buffer.window(buffer.newest_ns - 2 * NS)
+    assert oldest.samples[0] == np.float32(17 * RATE % 1000 / 1000)
 
 
 def test_one_missing_chunk_of_ten_milliseconds_is_seen():
@@ -186,3 +206,25 @@ def test_resample_keeps_a_tone(rate, wanted):
     expected = np.sin(2 * np.pi * 440 * np.arange(wanted) / wanted)
     assert len(out) == wanted
     assert np.abs(out - expected)[wanted // 10 : -wanted // 10].max() < 2e-3
+
+
+@pytest.mark.parametrize(("count", "rate", "wanted"), [(1, 48000, 1000), (2, 48000, 16000), (3, 8000, 48000), (99, 44100, 16000)])
+def test_resample_of_a_handful_gives_the_count_it_says(count, rate, wanted):
+    out = resample(np.full(count, 0.5, np.float32), rate, wanted)
+    assert len(out) == max(1, round(count * wanted / rate)) and out.dtype == np.float32 and np.abs(out).max() > 0.2
+    assert not len(resample(np.zeros(0, np.float32), rate, wanted))
+
+
+def test_resample_holds_the_last_sample_where_the_library_gives_fewer(monkeypatch):
+    import soxr
+
+    monkeypatch.setattr(soxr, "resample", lambda samples, *_, **__: np.zeros(0, np.float32))
+    assert resample(np.array([0.1, 0.4], np.float32), 16000, 32000).tolist() == [np.float32(0.4)] * 4
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, None), (40, 7000), (1500, 8000), (40, 900)])
+def test_the_mel_bank_is_slaneys(low, high):
+    """Against transformers, whose triangles are of unit area too; half the rate where no end is given."""
+    banks = pytest.importorskip("transformers.audio_utils")
+    expected = banks.mel_filter_bank(257, 24, low, high or 8000, 16000, norm="slaney", mel_scale="slaney").T
+    assert np.allclose(mel_bank(16000, 512, 24, low, high), expected, atol=1e-6)

@@ -56,3 +56,12 @@ def test_wrong_settings_are_one_line_and_status_2(argv, words, capsys):
 def test_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "taco.cli", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"taco {__version__}"
+
+
+def test_a_setting_that_the_solver_does_not_use_is_said_once_and_stops_nothing(capsys):
+    assert main(["config", "--set", "factorization.solver=gradient", "--set", "factorization.trust_region=0.2"]) == 0
+    told = capsys.readouterr()
+    (line,) = told.err.splitlines()
+    assert line.startswith("taco: factorization.trust_region = 0.2 is not used: it needs solver block")
+    assert "Not used with these settings: it needs solver block" in told.out
+    assert main(["config", "--set", "factorization.solver=gradient"]) == 0 and not capsys.readouterr().err

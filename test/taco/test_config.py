@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import yaml
 
-from taco.config import FactorizationConfig, TacoConfig, walk
+from taco.cli import main
+from taco.config import FactorizationConfig, TacoConfig, unused, walk
 from taco.errors import ConfigError, TacoError
 
 
@@ -72,3 +73,55 @@ def test_unreadable_yaml(tmp_path):
     path.write_text("- 1\n- 2\n")
     with pytest.raises(ConfigError, match="mapping"):
         TacoConfig.from_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "unmet"),
+    [
+        ({}, {"learning_rate": "solver gradient"}),
+        ({"solver": "gradient"}, {"binding": "solver block", "start": "solver block", "trust_region": "solver block"}),
+        ({"binding": "penalty"}, {"learning_rate": "solver gradient", "trust_region": "binding recent"}),
+        ({"descriptor": "factor"}, {"learning_rate": "solver gradient", "trust_region": "descriptor component"}),
+        (
+            {"penalty": "none", "temporal": "none", "solver": "gradient"},
+            {
+                "binding": "solver block",
+                "start": "solver block",
+                "trust_region": "solver block",
+                "penalty_weight": "penalty min or mean",
+                "reverse_penalty_weight": "penalty min or mean",
+                "temporal_weight": "temporal causal or joint",
+            },
+        ),
+    ],
+)
+def test_what_a_setting_needs_and_lacks_is_known(changes, unmet):
+    config = TacoConfig(factorization=FactorizationConfig(**changes))
+    found = {item.path: item.unmet for item in walk(config) if item.unmet}
+    assert found == {f"factorization.{name}": lacks for name, lacks in unmet.items()}
+    assert unused(config) == [], "all at their defaults: nobody asked for them"
+
+
+def test_changed_settings_without_use_are_told_in_one_line_each():
+    config = TacoConfig.from_dict({"factorization": {"solver": "gradient", "start": "random", "trust_region": 0.3}})
+    assert unused(config) == [
+        "factorization.start = 'random' is not used: it needs solver block",
+        "factorization.trust_region = 0.3 is not used: it needs solver block",
+    ]
+    used = {"factorization": {"solver": "gradient", "learning_rate": 0.1, "penalty_weight": 7.0, "temporal_weight": 2.0}}
+    assert unused(TacoConfig.from_dict(used)) == []
+
+
+def test_the_command_says_what_is_not_used_and_the_table_what_it_needs(capsys):
+    assert main(["config"]) == 0
+    plain = capsys.readouterr().out
+    assert plain.count("Not used with these settings") == 1
+    assert "Not used with these settings: it needs solver gradient." in plain.split("factorization.learning_rate")[1]
+    assert main(["config", "--set", "factorization.solver=gradient"]) == 0
+    paper = capsys.readouterr().out
+    for name in ("binding", "start", "trust_region"):
+        after = paper.split(f"factorization.{name} =")[1].splitlines()
+        assert after[2].strip() == "Not used with these settings: it needs solver block."
+    assert main(["config", "--markdown"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "factorization.trust_region" in line)
+    assert row.endswith("Used with solver block, binding recent, descriptor component. |")

@@ -55,6 +55,15 @@ def test_a_ray_projects_back_onto_its_pixel(x, y, lens):
         assert np.abs(cam.project(ray) - [x, y]).max() < 1e-3
 
 
+def test_pixels_that_are_no_rectangles_are_heeded():
+    """K's second number, which most calibrations leave 0."""
+    askew = np.array(K, float)
+    askew[0, 1] = 40.0
+    cam = camera(k=askew)
+    assert cam.project([[0, 0.5, 1]])[0] == pytest.approx([K[0][2] + 0.5 * 40, K[1][2] + 0.5 * K[1][1]])
+    assert cam.rays(cam.project([[0.2, 0.5, 1]]))[0] == pytest.approx(np.array([0.2, 0.5, 1]) / math.hypot(0.2, 0.5, 1))
+
+
 def test_the_axes_are_those_of_rep_103():
     cam = camera()
     middle, right, below = cam.rays(np.array([[320, 240], [420, 240], [320, 340]]))

@@ -1,5 +1,6 @@
 """Reading and writing pictures, sounds and videos."""
 
+import io
 import resource
 import subprocess
 import sys
@@ -76,6 +77,37 @@ def test_webm_and_transport_stream_start_at_zero(tmp_path):
             box.mux(stream.encode(None))
         stamps = [f.stamp_ns for f in media.frames(path)]
         assert stamps[0] == 0 and abs(stamps[-1] - 24 * NS // 25) < 20_000_000, suffix
+
+
+def test_sound_of_a_stream_that_does_not_start_at_zero_lies_where_its_pictures_do(tmp_path):
+    """Time in a file counts from its first picture, whatever its own clock says."""
+    clip = tmp_path / "clip.mkv"
+    with media.VideoWriter(clip, fps=10, sample_rate=16000, origin_ns=0) as writer:
+        for i in range(10):
+            writer.write(np.zeros((48, 64, 3), np.uint8), 2 * NS + i * NS // 10)
+        writer.write_audio(AudioChunk(tone(16000, 1.0), 16000, 2 * NS + NS // 4))
+    with av.open(str(clip)) as box:
+        assert box.streams.video[0].start_time * box.streams.video[0].time_base == 2
+    sound = media.read_audio(clip)
+    begins = np.flatnonzero(np.abs(sound.samples[:, 0]) > 0.05)[0]
+    assert abs(sound.stamp_ns + begins * NS / 16000 - NS / 4) < 0.05 * NS
+
+
+def test_the_cover_of_a_music_file_is_no_video(tmp_path):
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(picture, "png")
+    body = b"\0image/png\0\3\0" + picture.getvalue()  # encoding, kind, "front cover", no description
+    frame = b"APIC" + len(body).to_bytes(4, "big") + b"\0\0" + body
+    size = bytes((len(frame) >> shift) & 127 for shift in (21, 14, 7, 0))
+    soundfile.write(tmp_path / "plain.mp3", tone(44100, 1.0), 44100)
+    song = tmp_path / "song.mp3"
+    song.write_bytes(b"ID3\3\0\0" + size + frame + (tmp_path / "plain.mp3").read_bytes())
+    with av.open(str(song)) as box:
+        assert len(box.streams.video) == 1
+    info = media.probe(song)
+    assert info.size is None and info.sample_rate == 44100
+    with pytest.raises(MediaError, match="wanted video, got only sound"):
+        next(media.frames(song))
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100, 48000, 96000])
@@ -288,6 +320,22 @@ def test_writer_fills_holes_in_the_sound_and_scales_later_frames(tmp_path):
     sound = media.read_audio(path).samples
     assert sound.shape[1] == 2
     assert np.abs(sound[10000:22000]).max() < 0.02 and np.abs(sound[26000:30000]).max() > 0.25
+
+
+def test_sound_that_is_written_twice_is_heard_once(tmp_path):
+    path = tmp_path / "c.mp4"
+    with media.VideoWriter(path, fps=10, sample_rate=16000, origin_ns=0) as writer:
+        for i in range(16):
+            writer.write(np.zeros((48, 64, 3), np.uint8), i * NS // 10)
+        writer.write_audio(AudioChunk(tone(16000, 1.0), 16000, 0))
+        writer.write_audio(AudioChunk(tone(16000, 1.0), 16000, NS // 2))
+    assert abs(len(media.read_audio(path).samples) - 1.5 * 16000) < 2100
+
+
+def test_deep_grey_pictures_are_scaled_from_the_full_range(tmp_path):
+    values = np.arange(256, dtype=np.uint16)[None] * 257
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    assert media.read_image(tmp_path / "deep.png")[0, :, 1].tolist() == list(range(256))
 
 
 def test_files_of_odd_fractions_still_round_trip(tmp_path):

@@ -1,12 +1,14 @@
 """The straight line: one call a frame, the same answer from the same start, silence forgets, settings change live."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 import taco.pipeline
 from taco.config import TacoConfig
-from taco.errors import ConfigError, ShapeError
+from taco.errors import ConfigError, ShapeError, ValueRangeError
 from taco.pipeline import TacoPipeline
 from taco.segmentation.base import Segmentation
 from taco.types import VERDICTS, AudioWindow, SoundingObject, VideoFrame
@@ -129,6 +131,7 @@ def test_each_stream_keeps_what_its_segmenter_remembers_and_its_own_settings(pip
     assert [before and before.memory for before in masks.before] == [None, None, 1, 2]
     assert [config.threshold for config in masks.configs] == [0.5, 0.9, 0.5, 0.9]
     left.reset()
+    right.process(picture(), tone("blue"))  # nothing to outline: what was outlined last is kept
     for stream in (left, right):
         stream.process(picture(), tone("red"))
     assert [before and before.memory for before in masks.before[4:]] == [None, 4]
@@ -142,6 +145,14 @@ def test_a_given_segmenter_follows_the_pipelines_settings(pipeline):
         own = TacoPipeline(config, backbones=pipeline.backbones, segmenter=pipeline.segmenter)
         areas.append(int(own.process(picture(), tone("red")).objects[0].mask.sum()))
     assert areas[0] > areas[1] > areas[2] > 0
+
+
+def test_more_factors_than_tokens_are_refused_before_the_first_frame(pipeline):
+    most = len(pipeline.encodings().sound(tone("red")).values)
+    TacoPipeline(pipeline.config.updated({"factorization.n_factors": most}), backbones=pipeline.backbones)
+    with pytest.raises(ValueRangeError, match=f"n_factors: wanted 1 to {most} .*{most} audio tokens.*got {most + 1}"):
+        TacoPipeline(pipeline.config.updated({"factorization.n_factors": most + 1}), backbones=pipeline.backbones)
+    assert most >= TacoConfig().factorization.n_factors
 
 
 def test_every_frame_starts_from_the_one_before(pipeline, monkeypatch):
@@ -256,3 +267,70 @@ def test_the_embedded_models_run_the_same_line():
     assert times["image"] > 0 and len(pipeline.anchors.words) >= 75
     scene = pipeline.process(picture(), tone("green"))
     assert scene.size == (96, 128) and scene.verdict in VERDICTS
+
+
+def in_turn(first: str, second: str, share: float = 0.5) -> AudioWindow:
+    """One tone for a share of the window, then the other."""
+    samples, change = tone(first).samples.copy(), round(share * RATE)
+    samples[change:] = tone(second).samples[change:]
+    return AudioWindow(samples, RATE, 3)
+
+
+@pytest.mark.parametrize("order", [("red", "green"), ("green", "red")])
+@pytest.mark.parametrize("share", [0.4, 0.6])
+def test_two_things_that_sound_one_after_the_other_are_two_objects_with_their_own_sound(pipeline, order, share):
+    pipeline.reset()
+    scene = pipeline.process(picture(), in_turn(*order, share))
+    assert [thing.label for thing in scene.objects] == [order[1], order[0]]
+    middles = (np.arange(8) + 0.5) / 8
+    for thing, sounds in zip(scene.objects, (middles > share, middles < share)):
+        assert thing.sound_map.shape == (1, 8) and thing.sound_map.dtype == np.float32
+        assert thing.sound_map[0, sounds].sum() > 0.75 * thing.sound_map.sum() > 0
+        columns = slice(10, 50) if thing.label == "red" else slice(80, 120)
+        assert thing.mask[:, columns].sum() > 0.5 * thing.mask.sum()
+    np.testing.assert_array_equal(scene.sound_map, scene.objects[0].sound_map)
+
+
+def test_with_the_sounds_factors_shuffled_the_second_of_two_in_turn_is_lost(pipeline, monkeypatch):
+    """What names the second is its own pair of factors: the sound's half decides."""
+    real, found = taco.pipeline.factorize, []
+    for shift in range(1, 8):
+
+        def shuffled(*args, shift=shift, **kwargs):
+            f = real(*args, **kwargs)
+            moved = {"audio_activations": f.audio_activations.roll(shift, 1), "audio_factors": f.audio_factors.roll(shift, 0)}
+            return dataclasses.replace(f, **moved)
+
+        monkeypatch.setattr(taco.pipeline, "factorize", shuffled)
+        for order in (("red", "green"), ("green", "red")):
+            pipeline.reset()
+            found.append(len(pipeline.process(picture(), in_turn(*order)).objects) == 2)
+    assert np.mean(found) <= 0.5
+
+
+def test_the_parts_of_the_sound_are_not_asked_for_where_the_pairs_tell(pipeline, monkeypatch):
+    def never(window):
+        raise AssertionError("asked for the parts of the sound")
+
+    monkeypatch.setattr(taco.pipeline, "sound_parts", never)
+    pipeline.reset()
+    assert len(pipeline.process(picture(), in_turn("red", "green")).objects) == 2
+    pipeline.reset()
+    with pytest.raises(AssertionError, match="asked for the parts"):
+        pipeline.process(picture(), tone("red"))  # at once, perhaps: the image shows two
+
+
+def test_the_times_of_the_sounds_tokens_reach_the_factorization_and_the_map(pipeline, monkeypatch):
+    """A window that is heard backwards: its first token is the newest."""
+    encode = pipeline.backbones.audio.encode
+
+    def backwards(window):
+        tokens = encode(window)
+        return dataclasses.replace(tokens, values=tokens.values.flip(0), times=(torch.arange(8.0).flip(0) + 0.5) / 8)
+
+    monkeypatch.setattr(pipeline.backbones.audio, "encode", backwards)
+    for clip in (False, True):
+        pipeline.reset()
+        window = in_turn("red", "green")
+        scene = pipeline.process_clip([picture()], [window])[0] if clip else pipeline.process(picture(), window)
+        assert int(scene.factorization.visual_factors[scene.factorization.sounding].view(3, -1).sum(1).argmax()) == 1, "green"

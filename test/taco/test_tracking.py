@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taco.config import TargetsConfig, TrackingConfig
-from taco.tracking import TargetSelector, Tracker
+from taco.tracking import TargetSelector, Tracker, _cells, similarity
 from taco.types import Factorization, SoundingObject, SoundingScene
 
 NS = 1_000_000_000
@@ -22,9 +22,9 @@ def thing(x=40, y=40, size=30, word="dog", score=0.8, id=1, others=()):
     return SoundingObject.from_mask(mask, [(word, 0.6), *((o, 0.2) for o in others)], score, id)
 
 
-def factors(direction):
-    values = torch.full((4, 6), 0.2)
-    values[0, direction] = 3.0
+def factors(direction, base=0.2, peak=3.0):
+    values = torch.full((4, 6), base)
+    values[0, direction] = peak
     return Factorization(torch.rand(9, 4), values, torch.rand(5, 4), torch.rand(4, 3), 0)
 
 
@@ -84,6 +84,44 @@ def test_the_look_decides_between_two_candidates_at_a_place():
     assert ids(tracker, 0.0, thing(40, word="dog"), factorization=factors(0)) == [1]
     assert ids(tracker, 0.1, thing(48, word="cat"), factorization=factors(0)) == [1], "same look, another word"
     assert ids(tracker, 0.2, thing(56, word="horn"), factorization=factors(3)) == [2], "another look and another word"
+
+
+def test_what_all_factors_have_in_common_is_no_look():
+    """Non-negative factors are nearly parallel: what tells them apart is what one has more of than the others."""
+    tracker = Tracker(TrackingConfig(min_similarity=0.6))
+    assert ids(tracker, 0.0, thing(40, word="dog"), factorization=factors(0, base=1.0, peak=2.0)) == [1]
+    assert ids(tracker, 0.1, thing(40, word="horn"), factorization=factors(3, base=1.0, peak=2.0)) == [2]
+
+
+def test_a_look_of_one_frame_hardly_changes_that_of_the_track():
+    tracker = Tracker()
+    for t, direction in ((0.0, 0), (0.1, 0), (0.2, 3)):
+        ids(tracker, t, thing(), factorization=factors(direction))
+    (track,) = tracker.tracks
+    assert np.linalg.norm(track.factor) == pytest.approx(1) and track.factor[0] > 0.8 > 0.5 > track.factor[3] > 0.2
+
+
+def test_the_longer_unseen_the_further_a_thing_may_be():
+    tracker = Tracker()
+    ids(tracker, 0.0, thing(20))
+    (track,), moved = tracker.tracks, thing(50)
+    alike = [similarity(track, moved, _cells(moved.mask), None, gap_s) for gap_s in (0.0, 0.5, 1.0, 5.0)]
+    assert alike[0] + 0.1 < alike[1] < alike[2] - 0.05 and alike[2] == alike[3]
+
+
+def test_a_word_that_was_thought_of_before_counts_a_little():
+    tracker = Tracker()
+    ids(tracker, 0.0, thing(word="dog", others=("wolf",)))
+    (track,) = tracker.tracks
+    seen = [thing(word="dog"), thing(word="wolf"), thing(word="cat", others=("dog",)), thing(word="cat")]
+    same, further, back, other = (similarity(track, one, _cells(one.mask), None, 0.1) for one in seen)
+    assert same == pytest.approx(1) and same > further + 0.1 and further == back > other + 0.05
+
+
+def test_the_most_alike_are_matched_first():
+    tracker = Tracker()
+    assert ids(tracker, 0.0, thing(40), thing(64)) == [1, 2]
+    assert ids(tracker, 0.1, thing(64), thing(44)) == [2, 1]
 
 
 def test_after_a_cut_the_old_place_says_nothing():
@@ -162,6 +200,23 @@ def test_target_changes_after_a_clear_lead_that_lasts():
     assert selector.update(scene(0.0, thing(id=1, score=0.8))).id == 1
     chosen = [selector.update(scene(0.1 * i, thing(5, id=1, score=0.6), thing(90, id=2, score=0.9))).id for i in range(1, 9)]
     assert chosen == [1] * 5 + [2] * 3
+
+
+def test_a_lead_within_the_margin_changes_nothing_however_long():
+    selector = TargetSelector(TargetsConfig(switch_margin=0.1, switch_after_s=0.5))
+    scenes = (scene(0.1 * i, thing(5, id=1, score=0.8), thing(90, id=2, score=0.89 if i else 0.5)) for i in range(40))
+    assert {selector.update(one).id for one in scenes} == {1}
+
+
+def test_two_rivals_one_after_the_other_have_not_led_long():
+    selector = TargetSelector(TargetsConfig(switch_margin=0.1, switch_after_s=0.5))
+    selector.update(scene(0.0, thing(id=1, score=0.5)))
+    own = thing(5, id=1, score=0.5)
+    chosen = [
+        selector.update(scene(0.1 * i, own, thing(60, id=2, score=0.9 - 0.2 * (i > 3)), thing(110, id=3, score=0.8))).id
+        for i in range(1, 11)
+    ]
+    assert chosen == [1] * 8 + [3] * 2, "the third leads from 0.4 s on"
 
 
 def test_nothing_is_given_while_the_target_is_silent_and_another_only_after_the_hold():

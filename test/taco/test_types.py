@@ -141,3 +141,10 @@ def test_instance_mask_gives_the_overlap_to_the_better_score():
 def test_tokens_on_grid_is_row_major():
     tokens = Tokens(torch.zeros(6, 4), (2, 3))
     assert tokens.on_grid(torch.arange(6.0)).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_times_of_tokens_are_one_for_every_step():
+    assert Tokens(torch.zeros(6, 2), (2, 3), torch.zeros(3)).times.shape == (3,)
+    for wrong in (torch.zeros(2), torch.zeros(6), torch.zeros(3, 1)):
+        with pytest.raises(ShapeError, match="Tokens.times: wanted 3 numbers"):
+            Tokens(torch.zeros(6, 2), (2, 3), wrong)

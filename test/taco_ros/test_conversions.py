@@ -12,7 +12,6 @@ from std_msgs.msg import Header
 from taco.errors import ValueRangeError
 from taco.tracking import Track
 from taco.types import VERDICTS, SoundingObject, SoundingScene
-from taco_ros import images
 from taco_ros.conversions import (
     MessageError,
     image_message,
@@ -121,17 +120,6 @@ def test_big_endian(encoding):
     pixels, _, _ = encode(smooth_picture(), encoding)
     little, big = (image_to_frame(message_of(pixels, encoding, big=big)).rgb for big in (False, True))
     assert np.array_equal(little, big)
-
-
-def test_cv_bridge_and_rosbags_agree():
-    bridge = images._by_cv_bridge()
-    if bridge is None:
-        pytest.skip("cv_bridge is not installed: it comes with ROS from apt, not from wheels")
-    for encoding in set(ENCODINGS) - {"rgb8", "bgr8", "8UC3"}:
-        message = message_of(encode(smooth_picture(), encoding)[0], encoding)
-        rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-        difference = bridge(rows, message).astype(int) - images._by_rosbags()(rows, message)
-        assert np.abs(difference).max() <= 1, encoding
 
 
 @pytest.mark.parametrize("kind, tolerance", (("png", 0), ("jpeg", 12)))

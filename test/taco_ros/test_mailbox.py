@@ -207,6 +207,24 @@ def test_waiting_has_an_end_however_many_cameras_there_are():
     assert camera.now - start < 0.06
 
 
+def test_what_was_to_be_waited_is_not_waited_again_for_the_next_camera():
+    """The second is due 4 ms after the first, the third 4 ms after the second: together they would cost 11 ms."""
+    camera = Camera()
+    for _ in range(10):
+        for period, name in ((0.092, "a"), (0.004, "b"), (0.004, "c")):
+            camera.plays(period, 1, name)
+    camera.box.take()
+    camera.now += 0.092
+    camera.box.put(image(1, "a"))
+    assert camera.box.patience_s() == pytest.approx(0.007)
+    camera.now += 0.004
+    camera.box.put(image(2, "b"))
+    assert camera.box.patience_s() == pytest.approx(0.003)
+    camera.box.take()
+    camera.box.put(image(3, "b"))
+    assert camera.box.patience_s() == pytest.approx(0.007), "what was taken waits no more"
+
+
 def processed(thread, done):
     """Image numbers that a 170 ms job takes from a 10 Hz camera, once the camera's rhythm is known, without the last."""
     start = time.monotonic()

@@ -149,6 +149,16 @@ def test_silence_asks_no_model():
     assert rig.processor.newest is None
 
 
+def test_times_and_losses_of_warm_and_cold_starts_are_noted():
+    rig = Rig("front")
+    for step in range(4):
+        assert rig.process(item("front", START_NS + step * NS // 10))
+    counts, statistics = rig.statistics.counts(), rig.statistics
+    assert counts["start.cold"] == 1 and counts["start.warm"] == 3
+    assert len(statistics.values("warm.factorize")) == len(statistics.values("warm.loss")) == 3
+    assert statistics.newest("cold.factorize") > 0 and statistics.newest("cold.loss") > 0
+
+
 def test_warm_up_takes_all_cameras_at_once_too():
     rig = Rig("front", "rear", "left")
     assert rig.processor.warm_up() > 0 and 3 in rig.seen

@@ -93,6 +93,13 @@ def test_mp3_is_refused_with_the_setting_to_change(message_info, data):
     assert caught.value.reason == "audio_format"
 
 
+@pytest.mark.parametrize("start", (b"\xff\xfb\xf0\x00", b"\xff\xfb\x00\x00", b"\xff\xfb\x9c\x00", b"\xff\xfb"))
+def test_loud_samples_that_look_a_little_like_mp3_are_sound(start):
+    """-1025 is FF FB: a frame of MPEG audio is told by a bit rate and a sampling rate that exist, too."""
+    chunk = to_chunk(drivers(start + bytes(60)), "audio_common", AudioConfig())
+    assert chunk.samples[0, 0] == -1025 / 32768
+
+
 @pytest.mark.parametrize(
     "code, field, kind, scale, zero",
     ((1, "float32_data", "f", 1, 0), (2, "int32_data", "i", 2**31, 0), (8, "int16_data", "h", 32768, 0))

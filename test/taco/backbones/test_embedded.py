@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from taco.audio import mel_bank
 from taco.backbones import build_anchors, embedded
 from taco.backbones.base import AudioEncoder, Backbones, ImageEncoder
 from taco.backbones.birdnet import BirdNET
@@ -109,13 +108,6 @@ def test_bad_image_weights_are_said_in_one_line(tmp_path, damage):
 
 
 # --- musicnn
-
-
-def test_the_mel_bank_is_slaneys():
-    from transformers.audio_utils import mel_filter_bank
-
-    expected = mel_filter_bank(257, 96, 0, 8000, 16000, norm="slaney", mel_scale="slaney").T
-    assert np.allclose(mel_bank(16000, 512, 96), expected, atol=1e-6)
 
 
 def bundle_files(folder, tensors, dtype=1):

@@ -1,5 +1,6 @@
 """MSCLAP 2023 and LAION CLAP: the front end in plain numpy, the towers against figures of the msclap package."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from taco.backbones.htsat import import_transformers
 from taco.backbones.laionclap import LAIONCLAPAudioEncoder
 from taco.backbones.msclap import MSCLAPAudioEncoder
 from taco.errors import ConfigError, DeviceError, ShapeError, ValueRangeError, WeightsError
+from taco.factorization.temporal import RECENCY, folded, recency_weights
 from taco.packages import Wheel, extract, fetch_wheel
 from taco.types import AudioWindow
 
@@ -54,6 +56,24 @@ def test_front_end_tiles_a_second_to_seven_and_takes_the_files_own_mel_matrix(en
     ours = encoder.front_end(AudioWindow(samples, 44100, 0))
     assert ours.shape == (1, 1, 965, 64)
     np.testing.assert_allclose(ours[0, 0].numpy(), log_mel(np.tile(samples, 7)), atol=0.02)
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(1, 7), (2, 4), (7, 1), (9, 1)])
+def test_a_steps_time_is_its_place_in_the_window_that_is_heard_several_times(encoder, seconds, rounds):
+    tokens = encoder.encode(AudioWindow(synthetic.sound(seconds=seconds), 44100, 0))
+    assert tokens.grid == (2, 32) and tokens.times.shape == (32,)
+    by_hand = [((step + 0.5) * 7 / 32 % seconds) / seconds if seconds < 7 else (step + 0.5) / 32 for step in range(32)]
+    assert tokens.times.tolist() == pytest.approx(by_hand, abs=1e-5)
+    assert 1 + int((tokens.times.diff() < 0).sum()) == rounds
+    assert folded(tokens.values[:, 0].view(2, 32), tokens.times).shape == (2, round(32 / rounds))
+
+
+def test_the_newest_tenth_of_a_window_weighs_as_much_as_recency_says(encoder):
+    """Not 1.7 times the oldest, as by the number of the step: the window is heard seven times."""
+    tokens = encoder.encode(AudioWindow(synthetic.sound(), 44100, 0))
+    weights = recency_weights(64, tokens.grid, torch.float32, "cpu", tokens.times).view(2, 32)
+    newest, oldest = (weights[:, chosen].mean() for chosen in (tokens.times > 0.9, tokens.times < 0.1))
+    assert float(newest / oldest) == pytest.approx(math.exp(0.9 / RECENCY), rel=0.25)
 
 
 def test_silence_is_the_floor_of_minus_100_db(encoder):

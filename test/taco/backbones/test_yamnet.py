@@ -97,7 +97,10 @@ def test_a_window_of_one_second_is_no_louder_music_than_its_patch(models):
 
 
 class Counting:
-    """Stands where the network stands: a frame's mel is its number, a token the mean of its 32 frames, a class a feature."""
+    """Stands where the network stands: a frame's mel is its number, a token the mean of its 32 frames, a class a feature.
+
+    ``asked``: the log-mels of the last pass.
+    """
 
     names = ("dog", "bark", "animal", "rain")
 
@@ -107,6 +110,7 @@ class Counting:
         return torch.arange(96.0)[:, None].expand(96, 64)
 
     def tokens(self, log_mel):
+        self.asked = log_mel[..., 0]
         means = log_mel.unflatten(1, (3, 32)).mean((2, 3))  # (B, steps)
         return (means[:, None, :, None] + 100 * torch.arange(2)[None, :, None, None]).expand(-1, -1, -1, 4)
 
@@ -115,10 +119,27 @@ class Counting:
 
 
 def test_tokens_lie_in_the_order_of_time_in_two_bands():
-    head = YamnetHead(Counting(), {"dog": (0, 1)}, general=(2,))
+    network = Counting()
+    head = YamnetHead(network, {"dog": (0, 1)}, general=(2,))
     times = head.tokens(np.zeros(PATCH_SAMPLES, np.float32))[:, 0].view(BANDS, STEPS)
-    # The last one closes the ring: half of it is the end of the patch, half its beginning.
-    assert times[0].tolist() == [15.5, 31.5, 47.5, 63.5, 79.5, 47.5] and torch.equal(times[1], times[0] + 100)
+    whole, *rings = network.asked.tolist()
+    assert whole == list(range(96))
+    for third, ring in enumerate(rings):  # each hears its own third alone, forwards, mirrored and forwards again
+        own = list(range(32 * third, 32 * third + 32))
+        assert ring == (own + own[::-1] + own)[16:] + own[:16]
+    middles = torch.tensor([7.5, 23.5, 39.5, 55.5, 71.5, 87.5])
+    share = (middles + 0.02) / (middles + 0.02).mean()
+    torch.testing.assert_close(times[0], 47.5 * share)
+    torch.testing.assert_close(times[1], 147.5 * (middles + 100.02) / (middles + 100.02).mean())
+
+
+def test_the_mean_over_time_is_what_the_pass_over_the_whole_patch_says(models):
+    for name in ("noise", "sine"):
+        samples = sound(name, RATE)
+        head = models.audio._heads[0]
+        found = head.tokens(samples).view(BANDS, STEPS, -1).mean(1)
+        mel = head._network.log_mel(torch.from_numpy(samples[-PATCH_SAMPLES:].copy()))
+        torch.testing.assert_close(found, head._network.tokens(mel[None])[0].mean(1), rtol=1e-4, atol=1e-5)
 
 
 def test_of_a_longer_window_the_newest_whole_patch_counts():

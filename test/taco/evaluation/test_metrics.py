@@ -85,6 +85,12 @@ def test_fixed_threshold_is_not_the_oracle():
     assert metrics.fixed_threshold_scores(maps, truths, 0.15)[0] == pytest.approx(50.0)
 
 
+def test_a_frame_without_truth_counts_for_iou_and_not_for_f():
+    maps, truths = [np.array([[0.9, 0.1]])] * 2, [np.array([[1, 0]]), np.array([[0, 0]])]
+    assert metrics.fixed_threshold_scores(maps, truths) == (75.0, 100.0)
+    assert math.isnan(metrics.fixed_threshold_scores(maps[1:], truths[1:])[1])
+
+
 def slow_detection(maps, truths, ids):
     ious, aps = [], []
     for c in sorted(set(ids)):

@@ -56,7 +56,7 @@ def test_a_scene_is_a_function_of_its_seed(stamps, kind):
 
 @pytest.mark.parametrize(("kind", "shown", "sounding"), [
     ("one", 1, 1), ("two", 2, 1), ("both", 2, 2), ("distractors", 4, 1), ("motion", 2, 1),
-    ("silence", 2, 0), ("noise", 2, 0), ("offscreen", 2, 0),
+    ("silence", 2, 0), ("noise", 2, 0), ("offscreen", 2, 0), ("succession", 2, 2),
 ])  # fmt: skip
 def test_what_is_in_view_and_what_sounds(stamps, kind, shown, sounding):
     for scene in stamps.scenes(kind, "test", 4):
@@ -71,6 +71,37 @@ def test_what_is_in_view_and_what_sounds(stamps, kind, shown, sounding):
             assert len(scene.heard) == 1 and scene.heard[0] not in {thing.word for thing in first.things}
         words = [thing.word for thing in first.things if thing.word]
         assert len(set(words)) == len(words)
+
+
+def test_one_sound_follows_the_other_within_the_window(stamps, monkeypatch):
+    calls = []
+
+    def level(samples, rate, count, rng):
+        calls.append(count)
+        return np.full(count, 0.2 if len(calls) % 2 else -0.2, np.float32)
+
+    monkeypatch.setattr("taco.evaluation.stamps.excerpt", level)
+    changes, in_view_first = [], set()
+    for scene in stamps.scenes("succession", "test", 12):
+        first, second = scene.heard
+        in_view_first.add(scene.frames[0].things[0].word == first)
+        change = calls[-2]
+        assert first != second and calls[-2] + calls[-1] == len(scene.samples) == SOUND_RATE
+        assert scene.samples[: change - 500].min() > 0.1 and scene.samples[change:].max() < -0.1, "never both at once"
+        assert np.abs(scene.samples[change - 20 : change]).max() < 0.05, "the first one fades out"
+        changes.append(change / SOUND_RATE)
+    assert in_view_first == {True, False}, "either may be heard first"
+    assert 0.3 <= min(changes) < 0.4 and 0.6 < max(changes) <= 0.7
+
+
+def test_of_a_succession_with_one_in_view_the_other_sounds_elsewhere(stamps):
+    turns = set()
+    for scene in stamps.scenes("succession-one", "test", 12):
+        (sounding,) = [thing.word for thing in scene.frames[0].things if thing.sounding]
+        (other,) = set(scene.heard) - {sounding}
+        assert other not in {thing.word for thing in scene.frames[0].things} and len(scene.heard) == len(scene.sources) == 2
+        turns.add(scene.heard.index(sounding))
+    assert turns == {0, 1}
 
 
 def test_masks_are_where_the_thing_was_painted(stamps):

@@ -2,6 +2,9 @@
 
 import torch
 
+from taco.factorization.problem import Problem
+from taco.factorization.temporal import recency_weights
+from taco.factorization.words import word_bank
 from taco.types import Anchors, Factorization
 
 
@@ -40,6 +43,15 @@ def as_init(start, sounding=0):
     return Factorization(*start, sounding=sounding)
 
 
+def as_problem(x_v, x_a, anchors, config, grid=None):
+    """What the solvers work on: one frame."""
+    x_v, x_a = x_v[None], x_a[None]
+    bank = word_bank(anchors, x_a.shape[-1], x_v.dtype, x_v.device)
+    recent = (recency_weights(x_a.shape[1], None, x_a.dtype, x_a.device) @ x_a[0])[None]
+    heard = bank.audio_logits(recent[:, None], grad=False)[0]
+    return Problem(x_v, x_a, x_v.square().sum((-1, -2)), x_a.square().sum((-1, -2)), bank, config, recent, heard, grid)
+
+
 def planted_scene(seed=0, side=12, t=16, c=48, m=20, sources=3, scale=20.0, noise=0.05, dtype=torch.float32):
     """An image of ``sources`` rectangles on a background, each made of its word's vector; source 0 sounds.
 
@@ -61,3 +73,28 @@ def planted_scene(seed=0, side=12, t=16, c=48, m=20, sources=3, scale=20.0, nois
     anchors = Anchors([f"w{i}" for i in range(m)], words_v, words_a, None, scale)
     anchors = Anchors(anchors.words, words_v.clamp(min=0), words_a.clamp(min=0), None, scale)
     return x_v.to(dtype), x_a.to(dtype), anchors, label == 0
+
+
+def quarters(seed=0, side=16, c=64, m=20, t=16, noise=0.3, scale=20.0):
+    """An image of four things, a quarter each, of which the first sounds: fewer things than factors.
+
+    Returns x_v (side^2, c), x_a (t, c), anchors, label (side, side) 0 to 3, 0 the sounding thing.
+    """
+    g = torch.Generator().manual_seed(seed)
+    words_v = torch.randn(m, c, generator=g).clamp(min=0) + 0.3 * torch.rand(c, generator=g)
+    words_a = torch.randn(m, c, generator=g).clamp(min=0)
+    picks = torch.randperm(m, generator=g)[:4]
+    half = torch.arange(side) >= side // 2
+    label = torch.randperm(4, generator=g)[half[:, None].long() * 2 + half[None].long()]
+    clean = torch.nn.functional.normalize(words_v[picks[label.flatten()]], dim=-1)
+    light = 0.7 + 0.6 * torch.rand(side * side, 1, generator=g)
+    x_v = (10 * (light * clean + noise * torch.randn(side * side, c, generator=g) / c**0.5)).clamp(min=0)
+    x_a = (torch.rand(t, 1, generator=g) * words_a[picks[0]] + 0.1 * torch.randn(t, c, generator=g)).clamp(min=0)
+    return x_v, x_a, Anchors([f"w{i}" for i in range(m)], words_v, words_a, None, scale), label
+
+
+def column_iou(f, k, truth):
+    """IoU of factor k's activations above half their maximum with truth (rows, columns) bool."""
+    column = f.visual_activations[:, k].reshape(truth.shape)
+    mask = column > 0.5 * column.max()
+    return float((mask & truth).sum() / (mask | truth).sum())

@@ -67,3 +67,23 @@ def descend(tokens, starts, anchors, config, steps, previous=None):
                     frame[i].clamp_(min=0)
                     kept[f][i] = frame[i].detach()
     return kept, best
+
+
+def kmeans(points, uniforms, iterations=100):
+    """k-means in plain loops: the best of the restarts by the sum of squared distances; points (N, D), uniforms (R, K)."""
+    best, least = None, float("inf")
+    for draws in uniforms:
+        seeds = [min(int(draws[0] * len(points)), len(points) - 1)]
+        for draw in draws[1:]:
+            square = torch.stack([((points - points[s]) ** 2).sum(1) for s in seeds]).min(0).values
+            seeds.append(min(int((square.cumsum(0) <= draw * square.sum()).sum()), len(points) - 1))
+        centres = points[seeds].clone()
+        for _ in range(iterations):
+            labels = torch.cdist(points, centres).argmin(1)
+            for k in range(len(centres)):
+                if (labels == k).any():
+                    centres[k] = points[labels == k].mean(0)
+        inertia = float(torch.cdist(points, centres).min(1).values.square().sum())
+        if inertia < least:
+            best, least = centres, inertia
+    return best

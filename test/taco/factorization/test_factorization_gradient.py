@@ -144,3 +144,14 @@ def test_cold_start_draws_from_the_generator():
         return factorize(x_v, x_a, anchors, cfg, generator=torch.Generator().manual_seed(seed)).visual_activations
 
     assert torch.equal(run(1), run(1)) and not torch.allclose(run(1), run(2))
+
+
+def test_it_takes_the_papers_1800_steps_by_itself():
+    x_v, x_a, anchors, start = random_problem(7, n=10, t=6, c=5, ca=5, d=4, m=4)
+    own = factorize(x_v, x_a, anchors, config(temporal="none"), init=as_init(start))
+    assert own.iterations == 1800
+    told, fewer = (
+        factorize(x_v, x_a, anchors, config(temporal="none", max_iterations=n), init=as_init(start)) for n in (1800, 1700)
+    )
+    for mine, same, other in zip(names(own), names(told), names(fewer)):
+        assert torch.equal(mine, same) and not torch.equal(mine, other)

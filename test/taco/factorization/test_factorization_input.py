@@ -8,7 +8,8 @@ from factorization_problems import planted_scene, random_problem
 
 from taco.config import FactorizationConfig
 from taco.errors import ConfigError, ShapeError, ValueRangeError
-from taco.factorization import factorize
+from taco.factorization import check_factor_count, factorize
+from taco.factorization.temporal import RECENCY, Memory, block_means, cut_score, recency_weights, sound_change
 from taco.types import Anchors
 
 CFG = FactorizationConfig(n_factors=3)
@@ -203,3 +204,73 @@ def test_a_projection_without_gradient_is_named():
     with pytest.raises(ValueRangeError, match="audio_projection: wanted a differentiable function"):
         factorize(X_V, X_A, blind, cfg)
     assert factorize(X_V, X_A, blind, CFG).sounding >= 0, "bound to the recent sound no gradient is needed"
+
+
+def test_recency_weights_are_those_of_a_token_s_time_in_every_band():
+    got = recency_weights(6, (2, 3), torch.float64, "cpu")
+    by_hand = (torch.tensor([-1.0, -0.5, 0.0], dtype=torch.float64) / RECENCY).exp()
+    torch.testing.assert_close(got, by_hand.repeat(2) / (2 * by_hand.sum()))
+    torch.testing.assert_close(recency_weights(3, None, torch.float64, "cpu"), by_hand / by_hand.sum())
+    assert recency_weights(2, (2, 1), torch.float32, "cpu").tolist() == [0.5, 0.5]
+
+
+def memory(heard, sound):
+    return Memory(torch.zeros(9, 4), torch.tensor(heard), torch.tensor(sound))
+
+
+@pytest.mark.parametrize(
+    ("heard", "sound", "change"),
+    [
+        ([0.9, 0.1], [1.0, 0.0], 0.0),
+        ([0.4, 0.6], [1.0, 0.0], 0.5),  # other words, the same tokens
+        ([0.9, 0.1], [0.0, 1.0], 1.0),  # the same words, other tokens
+        ([0.4, 0.6], [0.8, 0.6], 0.5),  # the larger of both
+        ([0.8, 0.2], [0.6, 0.8], 0.4),
+    ],
+)
+def test_another_sound_is_told_by_words_or_by_tokens(heard, sound, change):
+    before = memory([0.9, 0.1], [1.0, 0.0])
+    assert float(sound_change(torch.tensor(heard), torch.tensor(sound), before)) == pytest.approx(change, abs=1e-6)
+
+
+def test_another_sound_of_the_same_word_starts_cold():
+    x_v, x_a, anchors, _ = planted_scene(2)
+    one_word = Anchors(("w",), anchors.visual[:1], anchors.audio[:1], None, 5.0)
+    first = factorize(x_v, x_a, one_word, CFG)
+    other = x_a.roll(7, 1)
+    assert factorize(x_v, other, one_word, CFG, init=first, previous=first).restart == "sound"
+    assert factorize(x_v, x_a * 0.9, one_word, CFG, init=first, previous=first).restart == ""
+
+
+def test_the_cut_score_by_hand():
+    blocks = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert float(cut_score(blocks, blocks)) == 0
+    assert float(cut_score(blocks, blocks.flip(0))) == pytest.approx(4 / 2)
+    assert float(cut_score(blocks, blocks + 0.5)) == pytest.approx(1 / 2)
+
+
+def test_block_means_are_those_of_nine_parts_of_the_picture():
+    image = torch.arange(7 * 8, dtype=torch.float32).view(7, 8, 1)
+    rows, columns = ((0, 3), (3, 5), (5, 7)), ((0, 3), (3, 6), (6, 8))
+    wanted = [image[a:b, c:d].mean() for c, d in columns for a, b in rows]
+    torch.testing.assert_close(block_means(image.view(1, 56, 1), (7, 8))[0, :, 0], torch.stack(wanted))
+    assert block_means(torch.rand(1, 5, 2), None).shape == (1, 5, 2)
+
+
+def test_more_factors_than_tokens_are_refused_with_their_numbers():
+    check_factor_count(FactorizationConfig(n_factors=12), 165, 12)
+    for counts in ((165, 12), (12, 165)):
+        with pytest.raises(
+            ValueRangeError, match=rf"n_factors: wanted 1 to 12 \({counts[0]} visual, {counts[1]} audio tokens\), got 13"
+        ):
+            check_factor_count(FactorizationConfig(n_factors=13), *counts)
+
+
+def test_a_silent_frame_does_not_make_the_rest_of_a_clip_start_cold():
+    x_v, x_a, anchors, _ = planted_scene(2)
+    cfg = dataclasses.replace(CFG, temporal="joint")
+    visual, audio = torch.stack([x_v] * 3), torch.stack([x_a] * 3)
+    first = factorize(visual, audio, anchors, cfg)
+    audio[1] = 0
+    again = factorize(visual, audio, anchors, cfg, init=first)
+    assert [f.restart for f in again] == ["", "silence", ""]

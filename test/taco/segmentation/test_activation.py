@@ -7,7 +7,7 @@ import torch
 
 from taco.config import SegmentationConfig
 from taco.segmentation.activation import ActivationSegmenter
-from taco.segmentation.base import Segmenter
+from taco.segmentation.base import Segmentation, Segmenter
 from taco.segmentation.silhouette import SIDE, Silhouettes
 from taco.types import Concept, Factorization, ImageFeatures, Tokens, VideoFrame
 
@@ -187,8 +187,9 @@ def test_refinement_is_hardly_ever_worse_than_the_map():
         plain = segment([concept(0)], segmenter(refine="none"), rgb=rgb, factorization=found)[0].objects[0].mask
         for refine in worse:
             outline = rng.choice(["right", "noise", "all"], p=[0.7, 0.2, 0.1])
-            network = segmenter(_network(blurred, outline, rng) if refine == "parts" else None)
-            refined = segment([concept(0)], network, rgb=rgb, factorization=found)[0].objects[0].mask
+            network = ActivationSegmenter(_Told(blurred, outline, rng) if refine == "parts" else None)
+            told = network, SegmentationConfig()
+            refined = segment([concept(0)], told, rgb=rgb, factorization=found)[0].objects[0].mask
             worse[refine] += iou(refined, mask) < iou(plain, mask) - 0.05
     assert worse["edges"] <= 5 and worse["parts"] <= 5, worse
 
@@ -212,22 +213,20 @@ def _picture(rng):
     return np.clip(rgb, 0, 255).astype(np.uint8), mask > 0
 
 
-def _network(truth, outline, rng):
-    """A painter that knows the truth of the whole image only: right within the region's box, noise, or all of it."""
+class _Told(Silhouettes):
+    """An outline network that is told the truth: right, noise, or all of the region."""
 
-    def paint(standing):
-        if outline == "noise":
-            return cv2.resize(rng.random((6, 6)).astype(np.float32), (SIDE, SIDE))
-        if outline == "all":
-            return np.ones_like(standing)
-        coarse = cv2.resize(truth, GRID[::-1], interpolation=cv2.INTER_AREA)
-        ys, xs = np.nonzero(coarse >= 0.3 * coarse.max())
-        cell = SIZE[0] // GRID[0]
-        top, bottom = max(0, (ys.min() - 1) * cell), (ys.max() + 2) * cell
-        left, right = max(0, (xs.min() - 1) * cell), (xs.max() + 2) * cell
-        return cv2.resize(truth[top:bottom, left:right], (SIDE, SIDE))
+    def __init__(self, truth, outline, rng):
+        super().__init__(Painter())
+        self.truth, self.outline, self.rng = truth, outline, rng
 
-    return paint
+    def find(self, rgb, box):
+        if self.outline == "noise":
+            return cv2.resize(self.rng.random((6, 6)).astype(np.float32), (SIDE, SIDE))
+        if self.outline == "all":
+            return np.ones((SIDE, SIDE), np.float32)
+        x, y, width, height = box
+        return cv2.resize(self.truth[y : y + height, x : x + width], (SIDE, SIDE))
 
 
 def test_the_same_frame_gives_the_same_mask():
@@ -274,3 +273,48 @@ def test_flat_maps_and_one_coloured_images_are_no_error():
     for paint in (None, lambda standing: standing):
         (item,) = segment([concept(0)], segmenter(paint), rgb=grey, factorization=everywhere)[0].objects
         assert item.mask.mean() > 0.95
+
+
+def long_thing():
+    """(rgb, its mask, factors that are active on its middle only)."""
+    mask = np.zeros(SIZE, bool)
+    mask[100:140, 40:280] = True
+    rgb = np.full((*SIZE, 3), 120, np.uint8)
+    rgb[mask] = (200, 40, 30)
+    middle = mask.copy()
+    middle[:, :120] = middle[:, 200:] = False
+    return rgb, mask, factors({0: middle})
+
+
+def test_a_thing_that_goes_on_beyond_its_map_is_outlined_whole_in_a_first_frame():
+    rgb, mask, found = long_thing()
+    with_ = segmenter(lambda standing: standing)
+    (item,) = segment([concept(0)], with_, rgb=rgb, factorization=found)[0].objects
+    assert iou(item.mask, mask) > 0.9 and 1 < with_[0].silhouettes.network.runs <= 3
+
+
+def test_later_frames_look_at_one_region_each_until_the_thing_is_whole():
+    rgb, mask, found = long_thing()
+    with_ = segmenter(lambda standing: standing)
+    last, shown = Segmentation(np.zeros(SIZE, np.float32), (), memory={}), []
+    for number in range(5):
+        last, _ = segment([concept(0)], with_, rgb=rgb, factorization=found, before=last)
+        assert with_[0].silhouettes.network.runs <= min(number + 1, 3)
+        shown.append(iou(last.objects[0].mask, mask))
+    assert shown[0] < 0.75 and shown[-1] > 0.9 and shown == sorted(shown)
+
+
+def test_the_region_is_that_of_the_maps_strong_places():
+    """What only answers weakly, far away, is not looked at: it would take the outline's pixels from the thing."""
+    image, masks = scene()
+    other = factors({0: masks[1]}).visual_activations[:, 0] - 0.01
+    seen = {}
+    for strength in (0.0, 0.4, 0.9):
+        found = factors({0: masks[0]})
+        found.visual_activations[:, 0] += strength * other
+        told: list[float] = []
+        with_ = segmenter(lambda standing, told=told: told.append(standing.sum()) or standing)
+        (item,) = segment([concept(0)], with_, rgb=image, factorization=found)[0].objects
+        seen[strength] = told[0]
+        assert iou(item.mask, masks[0] | masks[1] if strength == 0.9 else masks[0]) > 0.95
+    assert seen[0.4] == seen[0.0] != seen[0.9]

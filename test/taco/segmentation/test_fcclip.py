@@ -10,10 +10,11 @@ import torch.nn.functional as F
 
 from taco.backbones.base import Backbones
 from taco.backbones.openclip import OpenCLIPImageEncoder
-from taco.config import SegmentationConfig, TacoConfig
+from taco.config import FactorizationConfig, SegmentationConfig, TacoConfig
 from taco.errors import ConfigError, ShapeError, WeightsError
+from taco.factorization import factorize
 from taco.segmentation import load_segmenter
-from taco.segmentation.fcclip import FCCLIPSegmenter, heard_words
+from taco.segmentation.fcclip import FCCLIPSegmenter
 from taco.segmentation.fcclip_head import MaskDecoder, Proposals, classify, pool_under_masks, semantic_maps
 from taco.segmentation.queries import choose_queries, label_scores, share_out
 from taco.types import Anchors, Concept, Factorization, ImageFeatures, VideoFrame
@@ -161,19 +162,19 @@ WORDS = ("dog", "siren", "table", "rain")
 AXES = torch.eye(768)[:4]  # the word vectors
 
 
-def factorization(sound=(0.5, 0.5, 0.0, 0.0)):
-    """Factor 1 points at dog and siren, factor 0 at the table; the sound is a mixture of the words."""
+def factorization():
+    """Factor 1 points at dog and siren, factor 0 at the table."""
     factors = torch.stack([AXES[2], AXES[0] + AXES[1]])
-    audio = torch.stack([torch.tensor(sound), torch.tensor(sound)])
-    return Factorization(torch.rand(16, 2), factors, torch.full((64, 2), 0.5), audio, 1)
+    return Factorization(torch.rand(16, 2), factors, torch.full((64, 2), 0.5), torch.ones(2, 4), 1)
 
 
 def anchors(scale=10.0):
     return Anchors(WORDS, AXES, torch.eye(4), None, scale)
 
 
-def concept(score=0.8):
-    return Concept(1, (("dog", 0.6), ("siren", 0.3)), score, AXES[0])
+def concept(score=0.8, sound=(0.5, 0.5, 0.0, 0.0)):
+    heard = (10 * F.normalize(torch.tensor(sound), dim=0)).softmax(0)
+    return Concept(1, (("dog", 0.6), ("siren", 0.3)), score, AXES[0], heard)
 
 
 class Made(FCCLIPSegmenter):
@@ -209,8 +210,8 @@ def iou(a, b):
 def run(base, features, boxes=SCENE, size=(SIDE, SIDE), sound=(0.5, 0.5, 0.0, 0.0), concepts=None, **settings):
     made, config = Made(boxes, base), SegmentationConfig(**settings)
     frame = VideoFrame(np.zeros((*size, 3), np.uint8), 0)
-    asked = (concept(),) if concepts is None else concepts
-    return made.segment(frame, features, factorization(sound), asked, anchors(), config)
+    asked = (concept(sound=sound),) if concepts is None else concepts
+    return made.segment(frame, features, factorization(), asked, anchors(), config)
 
 
 @pytest.mark.parametrize("readout", ["minmax", "argmax"])
@@ -311,10 +312,32 @@ def test_labels_need_both_image_and_sound():
     assert label_scores(image, image)[1] == pytest.approx(1, abs=1e-5) and agreement < 0.7
 
 
-def test_heard_words_come_from_the_whole_sound_through_the_projection():
-    given = Anchors(WORDS, AXES, torch.eye(4), lambda x: x.flip(-1), 10.0)
-    assert int(heard_words(factorization((1.0, 0.0, 0.0, 0.0)), anchors()).argmax()) == 0
-    assert int(heard_words(factorization((1.0, 0.0, 0.0, 0.0)), given).argmax()) == 3
+def test_a_thing_is_labelled_by_the_sound_of_its_own_concept_and_by_the_image_alone_without_one(segmenter, features):
+    boxes = [(TOP, LEFT, "dog"), (TOP, RIGHT, "siren"), SCENE[2]]
+    quiet = Concept(1, (("dog", 0.6),), 0.8, AXES[0])
+    scores = {thing.label: thing.score for thing in run(segmenter, features, boxes, concepts=(quiet,)).objects}
+    assert set(scores) == {"dog", "siren"} and scores["dog"] == pytest.approx(scores["siren"], abs=0.05)
+    heard = {t.label: t.score for t in run(segmenter, features, boxes, sound=(0.9, 0.1, 0.0, 0.0)).objects}
+    assert heard["dog"] == pytest.approx(0.8) and heard["siren"] < 0.6
+
+
+def test_a_thing_that_two_factors_share_is_whole_where_they_are_merged_before_they_become_prompts(segmenter, features):
+    """Head and tail of the dog: two factors, two prompts, two queries; by argmax each prompt wins the query of its own half."""
+    head, tail = (F.normalize(AXES[0] + 0.2 * torch.eye(768)[k], dim=0) for k in (10, 11))  # a cosine of .96
+    x_v = torch.cat([head.expand(100, -1), tail.expand(92, -1), AXES[2].expand(64, -1)]) * 10
+    x_v = x_v * (0.9 + 0.2 * torch.rand(256, 1, generator=torch.Generator().manual_seed(0)))
+    x_a = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(16, 4)
+    made = Made([(slice(4, 14), LEFT, "dog"), (slice(14, 24), LEFT, "dog"), SCENE[2]], segmenter)
+    made.made.clip_embeddings[:2] = torch.stack([head, tail])
+    frame, found = VideoFrame(np.zeros((SIDE, SIDE, 3), np.uint8), 0), {}
+    for merge in ("never", "auto"):
+        factors = factorize(x_v, x_a, anchors(), FactorizationConfig(n_factors=3, merge=merge))
+        concepts = (Concept(factors.sounding, (("dog", 1.0),), 0.8, AXES[0]),)
+        config = SegmentationConfig(readout="argmax", split=False)
+        found[merge] = made.segment(frame, features, factors, concepts, anchors(), config).objects[0].mask
+    dog = outline(slice(4, 24), LEFT)
+    share = {merge: (mask & dog).sum() / dog.sum() for merge, mask in found.items()}
+    assert 0.4 < share["never"] < 0.6 and share["auto"] > 0.95
 
 
 def test_loader_reads_alpha_beta_and_the_weights_folder(tmp_path, encoder):

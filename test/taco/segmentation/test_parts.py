@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taco.segmentation.instances import single_things
-from taco.segmentation.parts import agreement, chosen_parts, is_clear, keeps, thing_in_outline, uncovered
+from taco.segmentation.parts import agreement, chosen_parts, is_clear, keeps, thing_in_outline, uncovered, widened
 
 
 def boxes(*places, size=(60, 80)):
@@ -111,3 +111,13 @@ def test_a_mask_keeps_the_maps_strong_part_whatever_lies_everywhere():
     heat[5:9, 5:9] = 1.0
     thing = heat == 1.0
     assert keeps(thing, heat) == pytest.approx(1.0) and keeps(~thing, heat) == pytest.approx(0.0)
+
+
+def test_a_region_is_widened_where_the_thing_lies_along_its_border():
+    size, box = (60, 80), (20, 10, 40, 40)
+    assert widened(boxes((15, 40, 25, 50), size=size), box) is None and widened(boxes(size=size), box) is None
+    assert widened(boxes((15, 40, 30, 60), size=size), box) == (20, 10, 50, 40)
+    assert widened(boxes((10, 50, 20, 60), size=size), box) == (10, 0, 60, 60)
+    assert widened(boxes((49, 50, 59, 60), size=size), box) is None  # a corner is no side
+    assert widened(boxes((0, 30, 0, 40), size=size), (0, 0, 80, 60)) is None  # the image ends there
+    assert widened(boxes((0, 30, 0, 30), size=size), (-20, -20, 40, 40)) == (0, 0, 25, 25)

@@ -125,3 +125,82 @@ def test_a_thing_that_moves_before_a_still_background_is_looked_for_again():
         rgb = picture()
         rgb[100:150, x : x + 40] = (250, 250, 250)
         assert stream.follow(rgb, BOX, "dog")[0][0, 0] == wanted
+
+
+class Clear(Counting):
+    """What it finds is clear, but for the numbers given."""
+
+    def __init__(self, *unclear):
+        super().__init__()
+        self.unclear = unclear
+
+    def __call__(self, values):
+        found = super().__call__(values)
+        found["out"][...] = 0.5 if len(self.seen) in self.unclear else 0
+        found["out"][0, 0, 50:150, 50:150] = 1
+        return found
+
+
+WIDER, WIDEST = (90, 70, 140, 120), (80, 60, 160, 140)
+
+
+def test_a_first_frame_looks_at_wider_regions_at_once_but_not_for_ever():
+    follower = Follower(Silhouettes(Clear(), "out"), picture())
+    follower.outline(BOX, "dog")
+    assert follower.wider(WIDER, "dog")[1] == WIDER and follower.wider(WIDEST, "dog")[1] == WIDEST
+    assert follower.wider((0, 0, 480, 360), "dog") is None and len(follower.silhouettes.network.seen) == 3
+
+
+def test_a_later_frame_looks_at_the_wider_region_next_time_and_stays_with_it():
+    stream, network = Stream(), Clear()
+    stream.network = network
+    stream.follow(picture(), BOX, "dog")
+    follower = Follower(Silhouettes(network, "out"), picture(), stream.now)
+    assert follower.outline(BOX, "dog")[1] == BOX and follower.wider(WIDER, "dog") is None and len(network.seen) == 1
+    stream.now = follower.now
+    assert stream.follow(picture(), BOX, "dog")[1] == WIDER and len(network.seen) == 2
+    for _ in range(LONGEST + 1):
+        assert stream.follow(picture(), BOX, "dog")[1] == WIDER
+    assert len(network.seen) == 3  # looked for again, in the same region
+
+
+def test_a_wider_region_that_shows_nothing_clear_is_given_up():
+    network = Clear(2)
+    first = Follower(Silhouettes(network, "out"), picture())
+    first.outline(BOX, "dog")
+    assert first.wider(WIDER, "dog") is None and first.now["dog"].box == BOX
+    network = Clear(2)
+    stream = Stream()
+    stream.network = network
+    stream.follow(picture(), BOX, "dog")
+    for _ in range(3):
+        follower = Follower(Silhouettes(network, "out"), picture(), stream.now)
+        assert follower.outline(BOX, "dog")[1] == BOX and follower.wider(WIDER, "dog") is None
+        stream.now = follower.now
+    assert len(network.seen) == 2
+
+
+def test_over_the_regions_before_an_outline_is_the_mean_of_all():
+    class Fading(Clear):
+        def __call__(self, values):
+            found = super().__call__(values)
+            thing, ground = [(1.0, 0.12), (0.8, 0.0), (0.6, 0.0)][len(self.seen) - 1]
+            found["out"][...] = np.where(found["out"] == 1, thing, ground)
+            return found
+
+    follower = Follower(Silhouettes(Fading(), "out"), picture())
+    follower.outline(BOX, "dog")
+    middle, inside, outside = (SIDE // 2, SIDE // 2), (SIDE // 7, SIDE // 7), (4, 4)  # of the wider region, about BOX
+    values, _ = follower.wider(WIDER, "dog")
+    assert [round(float(values[place]), 2) for place in (middle, inside, outside)] == [0.9, 0.06, 0.0]
+    values, _ = follower.wider(WIDEST, "dog")
+    assert round(float(values[middle]), 2) == 0.8 and values[outside] == 0.0
+
+
+def test_a_region_that_shrinks_keeps_the_outline_and_one_that_grows_does_not():
+    """A map that answers in a part of the thing for a while must not make the part the thing."""
+    stream = Stream()
+    stream.follow(picture(), BOX, "dog")
+    assert stream.follow(picture(), (140, 100, 40, 40), "dog")[1] == BOX and stream.runs == 1
+    larger = (60, 40, 240, 200)
+    assert stream.follow(picture(), larger, "dog")[1] == larger and stream.runs == 2
