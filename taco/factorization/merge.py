@@ -1,4 +1,4 @@
-"""A thing is all of its factors: image factors that show the same thing become one. *Ours.*
+"""A thing is all of its factors: image factors that show the same as the sounding one go into it. *Ours.*
 
 The objective does not mind how many factors share a thing, so that the sounding factor alone may hold half of it. The factors
 that go into another are left without activation; the next warm start points them at what is explained worst (``revived``).
@@ -13,50 +13,52 @@ from torch import Tensor
 
 from taco.config import FactorizationConfig
 from taco.factorization.objective import squared_residual, unit, weights
-from taco.factorization.problem import Problem, State
+from taco.factorization.problem import Problem, State, add_row, take
 from taco.factorization.words import image_evidence
 
 PARALLEL = 0.9  # cosine of two rows of V from which they show the same: halves of a made thing have .96, two things .65
+ACTIVE = 0.5  # share of a factor's maximum from which a token belongs to it
 SURE = 0.2  # probability of a word from which a factor shows it; both chosen on stamps, val
 
 
 def merges(config: FactorizationConfig) -> bool:
-    """Does a solve with these settings end with merged factors? By itself not where it is to be the paper's."""
+    """Does a solve with these settings end with merged factors? By itself not where it is to be the paper's.
+
+    Nor without a penalty, where the sound has no say in what the image's factors are.
+    """
     ours = config.solver == "block" and config.binding == "recent"
-    return config.merge == "always" or (config.merge == "auto" and ours)
+    return weights(config)[2] > 0 and (config.merge == "always" or (config.merge == "auto" and ours))
 
 
 def merged(problem: Problem, state: State) -> State:
-    """``state`` with every group of alike image factors in one: the sounding one, else the largest.
+    """``state`` with all image factors that show what the sounding one shows gone into it; they become zero themselves.
 
-    A group with a word counts each of its factors as much as its row speaks for the word: so is the mean row weighed, and
-    so are the activations, which then answer to the word as all of them did. A group of parallel rows without a word has their
-    mean by activation, and the activations of the least-squares fit. The others of the group become zero. The sound's factors
-    stay as they are. No value is looked at from the host.
+    Where the thing has a word each factor counts as much as its row speaks for the word: so is the mean row weighed, and so
+    are the activations, which then answer to the word as all of them did. Without one, of parallel rows, it is their mean by
+    activation, and the activations of the least-squares fit. The sound's factors stay as they are. No value is looked at from
+    the host.
     """
-    u, v = state.visual_u, state.visual_v
+    u, v, k = state.visual_u, state.visual_v, state.sounding
     cross = u @ problem.visual if state.known is None else state.known.visual_cross
     sure, word = _words(problem, u, cross)
-    joined = _joined(alike(u, v, sure, word))
-    area = rank = u.sum(-1)
-    if weights(problem.config)[2] > 0:  # else the sound has no say
-        rank = area.scatter(-1, state.sounding[:, None], torch.inf)
-    leader = rank[:, None].masked_fill(~joined, -1.0).argmax(-1)  # (B, K): whom each factor goes into
-    into = torch.nn.functional.one_hot(leader, u.shape[1]).mT.to(u)  # (B, leaders, members)
-    toward = problem.bank.anchors.visual.to(v)[word.gather(-1, leader)]  # the word of the group
+    group = take(_joined(alike(u, v, sure, word, problem.visual_grid)), k)  # (B, K)
+    toward = problem.bank.anchors.visual.to(v)[word.gather(1, k[:, None])]  # (B, 1, C): the word of the thing
     speaks = (v * toward).sum(-1).clamp_min(0)
-    named = (sure > 0).gather(-1, leader) & (speaks.gather(-1, leader) > 0)
-    mass = into * torch.where(named, area * speaks, area)[:, None]
-    mean = mass @ v / mass.sum(-1, keepdim=True).clamp_min(1e-12)
-    heads = mean.gather(1, leader[..., None].expand_as(v))  # the row that stands for each factor
-    along = torch.where(named[..., None], toward, heads)
-    fit = torch.where(named, speaks, (v * heads).sum(-1)) / (heads * along).sum(-1).clamp_min(1e-30)
-    share = into * fit[:, None]
-    peak = (share @ u).amax(-1, keepdim=True).clamp_min(1.0)
-    share, rows = share / peak, mean * peak
-    alone = joined.sum(-1, keepdim=True) == 1
-    new_u, new_v = torch.where(alone, u, share @ u), torch.where(alone, v, rows)
-    cross = torch.where(alone, cross, share @ cross)
+    named = (sure.gather(1, k[:, None]) > 0) & (speaks.gather(1, k[:, None]) > 0)  # (B, 1)
+    mass = group * u.sum(-1) * torch.where(named, speaks, 1.0)
+    row = (mass[:, None] @ v) / mass.sum(-1)[:, None, None].clamp_min(1e-12)  # (B, 1, C)
+    along = torch.where(named[..., None], toward, row)
+    fit = group * (v * along).sum(-1).clamp_min(0) / (row * along).sum(-1).clamp_min(1e-30)
+    whole = fit[:, None] @ u
+    peak = whole.amax(-1, keepdim=True).clamp_min(1.0)
+    alone = group.sum(-1)[:, None, None] == 1
+
+    def gathered(rows: Tensor, one: Tensor) -> Tensor:
+        rest = rows.masked_fill(group[..., None], 0.0)
+        return torch.where(alone, rows, add_row(rest, k, one))
+
+    new_u, new_v = gathered(u, whole / peak), gathered(v, row * peak)
+    cross = gathered(cross, fit[:, None] @ cross / peak)
     norm = squared_residual(problem.visual, problem.visual_square, new_u, new_v, cross, new_u @ new_u.mT)
     known = state.known and replace(
         state.known,
@@ -64,8 +66,7 @@ def merged(problem: Problem, state: State) -> State:
         visual_norm=norm.clamp_min(0).sqrt(),
         visual_logits=problem.bank.visual_logits(cross if problem.config.descriptor == "component" else new_v)[0],
     )
-    sounding = leader.gather(-1, state.sounding[:, None]).squeeze(-1)
-    return replace(state, visual_u=new_u, visual_v=new_v, sounding=sounding, known=known)
+    return replace(state, visual_u=new_u, visual_v=new_v, known=known)
 
 
 def _words(problem: Problem, u: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,17 +81,26 @@ def _words(problem: Problem, u: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
     return sure * (sure > SURE), word
 
 
-def alike(u: Tensor, v: Tensor, sure: Tensor, word: Tensor) -> Tensor:
-    """(B, K, K) bool: do two factors show the same? The same word, both sure; or rows nearly parallel, but not two words.
+def alike(u: Tensor, v: Tensor, sure: Tensor, word: Tensor, grid: tuple[int, int] | None) -> Tensor:
+    """(B, K, K) bool: do two factors show the same? The same word, both sure, or rows nearly parallel that are not two words;
 
-    They need not touch: several of a kind are one thing here, and a thing behind another comes in pieces.
+    and they touch: tokens in which they are active overlap or are neighbours (all do where no grid is known).
     """
     rows = unit(v)
     both = (sure[:, None] > 0) & (sure[..., None] > 0)
     one_word = word[:, None] == word[..., None]
     same = torch.where(both, one_word, rows @ rows.mT > PARALLEL)
     shown = u.sum(-1) > 0
-    return same & shown[:, None] & shown[..., None]
+    return same & shown[:, None] & shown[..., None] & _touching(u, grid)
+
+
+def _touching(u: Tensor, grid: tuple[int, int] | None) -> Tensor:
+    """(B, K, K) bool: have two factors active tokens that overlap or are neighbours?"""
+    if grid is None:
+        return torch.ones_like(u @ u.mT, dtype=torch.bool)
+    inside = (u > ACTIVE * u.amax(-1, keepdim=True)).to(u)
+    wide = torch.nn.functional.max_pool2d(inside.unflatten(-1, grid), 3, 1, 1).flatten(-2)
+    return wide @ inside.mT > 0
 
 
 def _joined(pairs: Tensor) -> Tensor:

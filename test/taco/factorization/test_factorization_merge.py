@@ -41,12 +41,19 @@ def test_the_sounding_factor_is_the_whole_thing(side, c):
     assert statistics.fmean(split) < 0.7, "the problem must be one that splits things"
 
 
-def test_other_things_are_whole_too_and_stay_apart():
+def test_the_factors_of_other_things_stay_as_they_are():
     for seed in range(6):
-        f, label = solved(seed)
-        assert int(active(f).sum()) >= 4
-        for thing in range(4):
-            assert max(column_iou(f, k, label == thing) for k in range(8)) > 0.85, (seed, thing)
+        x_v, x_a, anchors, label = quarters(seed)
+        plain, whole = (factorize(x_v, x_a, anchors, dataclasses.replace(CFG, merge=m)) for m in ("never", "auto"))
+        k, same = whole.sounding, []
+        for j in range(8):
+            if whole.visual_activations[:, j].any() and j != k:
+                assert torch.equal(whole.visual_activations[:, j], plain.visual_activations[:, j])
+                assert torch.equal(whole.visual_factors[j], plain.visual_factors[j])
+                same.append(j)
+        assert len(same) >= 3, "three other things"
+        thing = label == label.flatten()[whole.visual_activations[:, k].argmax()]
+        assert all(column_iou(whole, j, thing) < 0.2 for j in same)
 
 
 def test_losses_are_those_of_the_merged_factors():
@@ -117,7 +124,7 @@ def test_a_batch_merges_each_frame_by_itself():
 # By hand: two rows of five show the same.
 
 
-def by_hand(v, u, anchors=None, sounding=0, **settings):
+def by_hand(v, u, anchors=None, sounding=0, grid=None, **settings):
     """merged() of given rows v (K, C) and activations u (K, N) of the tokens that they make."""
     u, v = torch.tensor(u)[None], torch.tensor(v)[None]
     x_v, x_a = u.mT @ v, torch.rand(1, 5, 4)
@@ -127,7 +134,7 @@ def by_hand(v, u, anchors=None, sounding=0, **settings):
     config = FactorizationConfig(n_factors=k, **settings)
     heard = bank.audio_logits(x_a.mean(1, keepdim=True), grad=False)[0]
     squares = x_v.square().sum((-1, -2)), x_a.square().sum((-1, -2))
-    problem = Problem(x_v, x_a, *squares, bank, config, x_a.mean(1), heard)
+    problem = Problem(x_v, x_a, *squares, bank, config, x_a.mean(1), heard, grid)
     state = State(u, v, torch.rand(1, k, 5), torch.rand(1, k, 4), torch.tensor([sounding]))
     return merged(problem, state), problem
 
@@ -155,12 +162,35 @@ def test_activations_that_add_up_to_more_than_one_are_scaled():
     assert float(terms(problem, state)["visual_reconstruction"]) < 1e-3
 
 
-@pytest.mark.parametrize(("sounding", "settings", "kept"), [(0, {}, 0), (1, {}, 1), (2, {}, 1), (0, {"penalty": "none"}, 1)])
-def test_the_sounding_factor_keeps_its_place_else_the_largest(sounding, settings, kept):
-    """Without a penalty the sound has no say where the thing goes, and the sounding factor is where it went."""
+@pytest.mark.parametrize(
+    ("sounding", "settings", "left"),
+    [
+        (0, {}, [True, False, True]),
+        (1, {}, [False, True, True]),
+        (2, {}, [True, True, True]),  # the thing of the other two is not the sounding one
+    ],
+)
+def test_what_shows_the_sounding_thing_goes_into_the_sounding_factor(sounding, settings, left):
     state, _ = by_hand(V, U, sounding=sounding, **settings)
-    assert state.visual_u[0].any(-1).tolist() == [kept == 0, kept == 1, True]
-    assert state.sounding.tolist() == [sounding if sounding == 2 else kept]
+    assert state.visual_u[0].any(-1).tolist() == left and state.sounding.tolist() == [sounding]
+
+
+def test_without_a_penalty_the_sound_has_no_say_and_nothing_is_merged():
+    x_v, x_a, anchors, _ = quarters(3)
+    for settings in ({"penalty": "none"}, {"penalty_weight": 0.0}):
+        off, on = (factorize(x_v, x_a, anchors, dataclasses.replace(CFG, merge=m, **settings)) for m in ("never", "always"))
+        assert torch.equal(off.visual_activations, on.visual_activations)
+
+
+def test_parts_that_do_not_touch_stay_two():
+    """Rows alike: side by side they are one thing, with a gap of tokens between them two."""
+    rows = [[1.0, 0, 0, 0], [0.99, 0.14, 0, 0], [0, 0, 1.0, 0]]
+    near, far = torch.zeros(3, 12), torch.zeros(3, 12)
+    near[0, :3] = near[1, 3:6] = near[2, 6:] = 1
+    far[0, :3] = far[1, 9:] = far[2, 4:8] = 1
+    for activations, left in ((near, 2), (far, 3)):
+        state, _ = by_hand(rows, activations.tolist(), grid=(1, 12))
+        assert int(state.visual_u[0].any(-1).sum()) == left
 
 
 def test_groups_are_joined_by_way_of_others():
