@@ -77,7 +77,7 @@ class Naming:
     sound: what the ear says, averaged over frames; None where nothing can be read from it.
     parts: the same of the parts of the sound, where they were asked for.
     seen: (K, M) in [0, 1], how likely each factor shows each word.
-    own: of each factor, what its own sound says, in this frame; (K,) or none where nothing is named.
+    own: of each factor, what its own sound says in this frame, where it is asked for: in succession, and by the paper's naming.
     in_succession: does one sound follow another within the window?
     first: (factor, word) of what is named by both senses, reported or not; None where it was not (the paper's naming).
     """
@@ -134,14 +134,17 @@ def name_concepts(
     score = sounding_score(sound.present, seen, sound.other, sound.names)
     if score < config.min_score * (config.hysteresis if before.concepts else 1.0):
         return Naming(score, (), sound, seen=seen)
-    own = tuple(listen(component, anchors) for component in sound_components(factorization, audio))
-    if config.naming == "factor" or (config.naming == "auto" and anchors.visual_logit_scale is not None):
+    by_factor = config.naming == "factor" or (config.naming == "auto" and anchors.visual_logit_scale is not None)
+    in_succession, own = course_change(audio.values, audio.grid, audio.times) > CHANGES, ()
+    if by_factor or in_succession:
+        own = tuple(listen(component, anchors) for component in sound_components(factorization, audio))
+    if by_factor:
         first, concept = None, _paper_concept(factorization, own[factorization.sounding], anchors, config, score)
     else:
         votes = _Votes(sound, seen, anchors, config, before.words)
         first = votes.one()
         concept = votes.concept(*first, score)
-    reported, in_succession = _reported([concept], score, config, before), _changes(audio)
+    reported = _reported([concept], score, config, before)
     return Naming(score, reported, sound, seen=seen, own=own, in_succession=in_succession, first=first)
 
 
@@ -334,10 +337,6 @@ def sound_components(factorization: Factorization, audio: Tokens) -> Tensor:
     activations = source_activations(factorization)
     area = activations.sum(0)[:, None]
     return torch.where(area > EPS, activations.T @ audio.values / area.clamp_min(EPS), audio.values.mean(0))
-
-
-def _changes(audio: Tokens) -> bool:
-    return course_change(audio.values, audio.grid, audio.times) > CHANGES
 
 
 def sounding_score(heard: Tensor, seen: Tensor, other: float = 0.0, names: int = 0) -> float:
