@@ -11,7 +11,7 @@ from factorization_reference import frame_loss
 from taco.config import FactorizationConfig
 from taco.factorization import factorize
 from taco.factorization.merge import merged, revived
-from taco.factorization.problem import Problem, State, terms
+from taco.factorization.problem import Known, Problem, State, terms
 from taco.factorization.words import word_bank
 from taco.types import Anchors
 
@@ -263,3 +263,56 @@ def test_merging_and_reviving_take_random_problems_as_they_come():
             f = factorize(x_v, x_a, anchors, FactorizationConfig(n_factors=6), init=f, previous=f)
         assert bool(active(f)[f.sounding]) and torch.isfinite(f.visual_factors).all()
         assert float(f.visual_activations.min()) >= 0 and float(f.visual_activations.max()) <= 1
+
+
+def sure_words(*visual):
+    """Anchors that can be sure of their words: products are logits, and there is something outside the bank."""
+    rows = torch.tensor(visual)
+    others = torch.full((1, rows.shape[1]), -1.0)
+    return Anchors(("a", "b"), rows, torch.rand(len(rows), 4), None, 5.0, visual_others=others)
+
+
+def test_two_words_that_both_are_sure_of_stay_two_however_parallel():
+    rows = [[4.0, 1.0, 0, 0], [4.0, 0, 1.0, 0], [0, 0, 0, 3.0]]
+    assert torch.cosine_similarity(torch.tensor(rows[0]), torch.tensor(rows[1]), dim=0) > 0.93
+    activations = [[1.0, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]]
+    left = {}
+    for other in ([-9.0, 0, 0, -9.0], [0, -9.0, 9.0, -9.0]):  # the word of the second row, which no row or the second one shows
+        state, _ = by_hand(rows, activations, sure_words([0, 9.0, -9.0, -9.0], other))
+        left[other[2]] = int(state.visual_u[0].any(-1).sum())
+    assert left == {0: 2, 9.0: 3}, "parallel is enough where one of them is sure of no word"
+
+
+def test_each_factor_counts_as_much_as_it_is_there_and_speaks_for_the_word():
+    """The whole answers to the word as its parts did, and its row is their mean by activation times what each says of it."""
+    rows, bank = [[4.0, 0, 0, 0], [1.0, 3.0, 0, 0]], sure_words([6.0, 0, 0, 0], [0, 0, 6.0, 0])
+    activations = [[0.5, 0.5, 0.5, 0, 0, 0], [0, 0, 0, 0.8, 0, 0]]
+    state, _ = by_hand(rows, activations, bank)
+    assert state.visual_u[0].any(-1).tolist() == [True, False]
+    parts = torch.tensor(activations).T @ (torch.tensor(rows) @ bank.visual[0])
+    whole = state.visual_u[0].T @ (state.visual_v[0] @ bank.visual[0])
+    torch.testing.assert_close(whole, parts)
+    mass = torch.tensor([1.5 * 24.0, 0.8 * 6.0])
+    mean = (mass[:, None] * torch.tensor(rows)).sum(0) / mass.sum()
+    assert torch.cosine_similarity(state.visual_v[0, 0], mean, dim=0) == pytest.approx(1, abs=1e-5)
+
+
+def test_faint_traces_do_not_make_two_parts_touch():
+    rows = [[1.0, 0, 0, 0], [0.99, 0.14, 0, 0]]
+    for trace, left in ((0.3, 2), (0.8, 1)):
+        activations = torch.zeros(2, 12)
+        activations[0, :3] = activations[1, 9:] = 1
+        activations[1, 3:9] = trace
+        state, _ = by_hand(rows, activations.tolist(), grid=(1, 12))
+        assert int(state.visual_u[0].any(-1).sum()) == left
+
+
+def test_what_is_known_of_the_factors_follows_them():
+    rows, activations = torch.tensor(V)[None], torch.tensor(U)[None]
+    plain, problem = by_hand(V, U, sounding=2)
+    cross = activations @ problem.visual
+    logits = problem.bank.visual_logits(cross)[0]
+    known = Known(cross, torch.rand(1, 3, 4), torch.ones(1), torch.ones(1), logits)
+    state = merged(problem, State(activations, rows, plain.audio_u, plain.audio_v, torch.tensor([0]), known))
+    torch.testing.assert_close(state.known.visual_cross, state.visual_u @ problem.visual)
+    assert not torch.allclose(state.known.visual_cross, cross)
