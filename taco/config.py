@@ -116,7 +116,7 @@ class FactorizationConfig(Checked):
     )
     merge: str = setting(
         "auto",
-        "Make one of image factors that show the same thing (ours). auto: after the block solver with binding recent. "
+        "Image factors that show what the sounding one shows go into it (ours). auto: after the block solver with binding recent. "
         "always: after the paper's too. never: as the paper.",
         choices=("auto", "always", "never"),
     )

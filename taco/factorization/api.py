@@ -95,9 +95,7 @@ def factorize(
     sounding = state.sounding.tolist()
     out = []
     for frame in range(frames):
-        past = inits[frame] or pasts[frame]
-        age = past.memory.age + 1 if not reasons[frame] and past is not None and isinstance(past.memory, Memory) else 0
-        memory = Memory(blocks[frame], words[frame], recent[frame], age)
+        memory = Memory(blocks[frame], words[frame], recent[frame])
         losses = {name: value[frame] for name, value in values.items()}
         parts = [state.visual_u[frame].mT, state.visual_v[frame], state.audio_u[frame].mT, state.audio_v[frame]]
         if empty[frame]:

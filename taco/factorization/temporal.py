@@ -20,13 +20,12 @@ class Memory:
     """What a stream's next solve compares with; travels in ``Factorization.memory``.
 
     blocks: (S, C_v) block means of the visual tokens. heard: (M,) word distribution of the newest
-    sound. sound: (C_a,) newest sound token mean. age: frames since the last cold start.
+    sound. sound: (C_a,) newest sound token mean.
     """
 
     blocks: Tensor
     heard: Tensor
     sound: Tensor
-    age: int = 0
 
 
 def guess_grid(n: int) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ from factorization_reference import clip_loss, descend
 from taco.config import FactorizationConfig
 from taco.factorization import factorize
 from taco.factorization.gradient import gradients
+from taco.factorization.objective import squared_residual
 from taco.factorization.problem import Problem, State
 from taco.factorization.words import word_bank
 
@@ -155,3 +156,15 @@ def test_it_takes_the_papers_1800_steps_by_itself():
     )
     for mine, same, other in zip(names(own), names(told), names(fewer)):
         assert torch.equal(mine, same) and not torch.equal(mine, other)
+
+
+def test_a_residual_that_has_lost_its_digits_is_formed_anew():
+    """|R| of a fit that is nearly exact: the difference of Gram matrices is noise there in float32."""
+    random = torch.Generator().manual_seed(0)
+    u, v = torch.rand(1, 3, 200, generator=random), torch.rand(1, 3, 50, generator=random)
+    x = u.mT @ v + 1e-5 * torch.rand(1, 200, 50, generator=random)
+    square, cross, gram = x.square().sum((-1, -2)), u @ x, u @ u.mT
+    true = float((x.double() - u.double().mT @ v.double()).square().sum())
+    found = float(squared_residual(x, square, u, v, cross, gram))
+    by_grams = float(square - 2 * (cross * v).sum() + (gram * (v @ v.mT)).sum())
+    assert found == pytest.approx(true, rel=0.05) and abs(by_grams - true) > 10 * true

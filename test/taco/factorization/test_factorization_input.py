@@ -9,7 +9,16 @@ from factorization_problems import planted_scene, random_problem
 from taco.config import FactorizationConfig
 from taco.errors import ConfigError, ShapeError, ValueRangeError
 from taco.factorization import check_factor_count, factorize
-from taco.factorization.temporal import RECENCY, Memory, block_means, cut_score, recency_weights, sound_change
+from taco.factorization.temporal import (
+    CUT,
+    RECENCY,
+    Memory,
+    block_means,
+    cut_score,
+    guess_grid,
+    recency_weights,
+    sound_change,
+)
 from taco.types import Anchors
 
 CFG = FactorizationConfig(n_factors=3)
@@ -126,6 +135,20 @@ def test_the_same_scene_goes_on_warm():
     x_v, x_a, anchors, first = stream()
     f = factorize(x_v * 1.05, x_a, anchors, CFG, init=first, previous=first)
     assert first.restart == "cold" and f.restart == "" and f.iterations == 2
+
+
+def test_how_much_of_the_picture_must_change_for_a_cut():
+    """By the score of the block means: a little over its limit is a cut, a little below it none."""
+    x_v, x_a, anchors, first = stream()
+    other, seen = planted_scene(7)[0], set()
+    for share in torch.linspace(0, 1, 41).tolist():
+        tokens = (1 - share) * x_v + share * other
+        score = float(cut_score(block_means(tokens[None], guess_grid(len(tokens)))[0], first.memory.blocks))
+        if abs(score - CUT) < 0.3:
+            cut = factorize(tokens, x_a, anchors, CFG, init=first, previous=first).restart == "cut"
+            assert cut == (score > CUT), score
+            seen.add(cut)
+    assert seen == {True, False}
 
 
 @pytest.mark.parametrize("argument", ["init", "both"])
