@@ -116,8 +116,8 @@ class FactorizationConfig(Checked):
     )
     merge: str = setting(
         "auto",
-        "Image factors that show what the sounding one shows go into it (ours). auto: after the block solver with binding recent. "
-        "always: after the paper's too. never: as the paper.",
+        "Image factors that show what the sounding one shows go into it (ours). auto: after the block solver with binding "
+        "recent. always: after the paper's too. never: as the paper.",
         choices=("auto", "always", "never"),
     )
     max_iterations: int = setting(
