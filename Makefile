@@ -11,7 +11,7 @@ setup: ## make .venv: packages, ROS 2 middleware, messages, embedded models
 	@tools/setup.sh
 
 demo: setup ## see and hear it: the real graph on scenes of real photographs and sounds; results in build/demo
-	@$(PY) tools/demo.py
+	@$(PY) -m taco.demo
 
 test: setup lint ## every test, and the linter (BIRDNET=1 adds the optional extra's)
 	@tools/setup_audio.sh

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from taco.config import ConceptsConfig
-from taco.factorization.sources import source_activations
+from taco.factorization.anchors import image_evidence
+from taco.factorization.grouping import source_activations
 from taco.factorization.temporal import course_change, recency_weights
-from taco.factorization.words import image_evidence
 from taco.types import Anchors, Concept, Factorization, Tokens, WordScore
 
 HEARD_FLOOR, SEEN_FLOOR = 3e-3, 1e-2  # of probabilities, so that no single sense can veto a word for good

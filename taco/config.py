@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from taco.config_schema import Checked, Setting, flatten, setting, settings_of
 from taco.errors import ConfigError
-from taco.settings import Checked, Setting, flatten, setting, settings_of
 
 
 @dataclass(frozen=True, slots=True)

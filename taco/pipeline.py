@@ -20,11 +20,11 @@ from taco.concepts import Naming, Sound, name_concepts, name_further, words_hear
 from taco.config import TacoConfig
 from taco.errors import ShapeError
 from taco.factorization import check_factor_count, factorize
-from taco.factorization.sources import source_activations
+from taco.factorization.grouping import source_activations
 from taco.factorization.temporal import folded
+from taco.harmonic_percussive import sound_parts, structure
 from taco.segmentation import load_segmenter
 from taco.segmentation.base import Segmentation, Segmenter
-from taco.spectral import sound_parts, structure
 from taco.types import (
     AudioWindow,
     Concept,

@@ -14,7 +14,7 @@ from taco.tracking import Track
 from taco.types import SoundingObject, SoundingScene, VideoFrame
 from taco_ros.msg import SoundingObject as SoundingObjectMsg
 from taco_ros.msg import SoundingObjectArray, SoundingTrack, SoundingTrackArray
-from taco_ros.stamps import NS, MessageError, ns_to_stamp, stamp_to_ns  # noqa: F401 (for those who convert)
+from taco_ros.ros_time import NS, MessageError, ns_to_stamp, stamp_to_ns  # noqa: F401 (for those who convert)
 
 
 def packed(values: np.ndarray) -> array.array:

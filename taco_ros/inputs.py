@@ -7,9 +7,9 @@ from rclpy.qos import qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
-from taco_ros import sounds
-from taco_ros.qos import sensor_qos
-from taco_ros.stamps import MessageError
+from taco_ros import audio_messages
+from taco_ros.ros_time import MessageError
+from taco_ros.runtime import sensor_qos
 
 AUDIO_DEPTH = 400  # chunks; seconds of sound, so that a busy moment loses none
 
@@ -106,8 +106,8 @@ class AudioInput:
         self._subscriptions: list[Subscription] = []
         self._refused: set[str] = set()
         if self.kind:
-            sounds.message_class(self.kind)  # a missing package is told at configure
-            sounds.check_stamps(self.kind, config)
+            audio_messages.message_class(self.kind)  # a missing package is told at configure
+            audio_messages.check_stamps(self.kind, config)
 
     @property
     def active(self) -> bool:
@@ -127,7 +127,7 @@ class AudioInput:
             self.kind = self._find()
         if not self.kind:
             return
-        self._subscribe(sounds.message_class(self.kind), self.topic, AUDIO_DEPTH, self._on_audio)
+        self._subscribe(audio_messages.message_class(self.kind), self.topic, AUDIO_DEPTH, self._on_audio)
         if self.kind in ("audio_common", "audio_common_unstamped"):
             from audio_common_msgs.msg import AudioInfo
 
@@ -154,16 +154,16 @@ class AudioInput:
 
     def _find(self) -> str:
         types = {info.topic_type for info in self._node.get_publishers_info_by_topic(self.topic)}
-        for name, kind in sounds.KINDS.items():
+        for name, kind in audio_messages.KINDS.items():
             if name in types:
                 try:
-                    sounds.message_class(kind)
-                    sounds.check_stamps(kind, self._config)
+                    audio_messages.message_class(kind)
+                    audio_messages.check_stamps(kind, self._config)
                 except MessageError as error:
                     self._warn(error.reason, str(error))
                     continue
                 return kind
-        for name in types - self._refused - set(sounds.KINDS):
+        for name in types - self._refused - set(audio_messages.KINDS):
             self._refused.add(name)
-            self._warn("audio_type", f"sound: wanted one of {', '.join(sounds.KINDS)} on {self.topic}, got {name}")
+            self._warn("audio_type", f"sound: wanted one of {', '.join(audio_messages.KINDS)} on {self.topic}, got {name}")
         return ""

@@ -15,14 +15,13 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from taco.config import MicrophoneConfig
 from taco.errors import TacoError
+from taco.io.sound_device import Capture, device_list, refresh_devices, sounddevice
 from taco_ros import diagnostics
-from taco_ros.capture import Capture, device_list, refresh_devices, sounddevice
+from taco_ros.audio_messages import chunk_message
+from taco_ros.diagnostics import Statistics
 from taco_ros.msg import AudioChunk
 from taco_ros.parameters import Parameters
-from taco_ros.qos import output_qos
-from taco_ros.session import ros_session
-from taco_ros.sounds import chunk_message
-from taco_ros.statistics import Statistics
+from taco_ros.runtime import output_qos, ros_session
 
 AUDIO_DEPTH = 200  # chunks kept for a slow reader
 

@@ -19,16 +19,15 @@ from std_msgs.msg import Float64
 from taco.audio import AudioBuffer
 from taco.config import TacoConfig, unused
 from taco.errors import ConfigError, TacoError
-from taco_ros import diagnostics, sounds
+from taco_ros import audio_messages, diagnostics
 from taco_ros.conversions import NS, MessageError, stamp_to_ns
-from taco_ros.executors import InputGroup, spin
+from taco_ros.diagnostics import Statistics
 from taco_ros.inputs import AudioInput, ImageInput
 from taco_ros.mailbox import Pending, Worker
 from taco_ros.outputs import Outputs
 from taco_ros.parameters import Parameters
+from taco_ros.runtime import InputGroup, ros_session, spin
 from taco_ros.services import Services
-from taco_ros.session import ros_session
-from taco_ros.statistics import Statistics
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 HOLD = 90  # images that may wait for the second half of a centered window
@@ -132,7 +131,7 @@ class TacoNode(LifecycleNode):
         )
 
     def _load(self) -> float:
-        from taco_ros.processor import Processor
+        from taco_ros.live import Processor
 
         self.processor = Processor(self.config, self.audio, self.statistics, self.now_ns, self.warn)
         return self.processor.warm_up()
@@ -222,7 +221,7 @@ class TacoNode(LifecycleNode):
         now_ns = self.now_ns()
         self.statistics.sample("sound")
         try:
-            chunk = sounds.to_chunk(message, kind, self.config.audio, info, now_ns)
+            chunk = audio_messages.to_chunk(message, kind, self.config.audio, info, now_ns)
             self.statistics.sample("audio_delay_s", (now_ns - chunk.end_ns) / NS)
             self.audio.push(chunk)
         except MessageError as error:

@@ -8,10 +8,9 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 
 from taco_ros import conversions
-from taco_ros.executors import InputGroup
+from taco_ros.live import Result
 from taco_ros.msg import SoundingObjectArray, SoundingTrackArray
-from taco_ros.processor import Result
-from taco_ros.qos import LATCHED, output_qos
+from taco_ros.runtime import LATCHED, InputGroup, output_qos
 from taco_ros.targets import Targets
 
 
@@ -35,7 +34,7 @@ class Outputs:
         self._sound_map_shape = (1, 1)
         self._viewer = None
         if node.config.node.viewer:
-            from taco.viewer import Viewer
+            from taco.view.rerun_view import Viewer
 
             self._viewer = Viewer(camera or "camera", node.config.node.viewer)
         self.targets = Targets(node, self._create, prefix, camera, lambda: node.config.targets, InputGroup(), node.warn)
@@ -75,7 +74,7 @@ class Outputs:
         if self._vision:
             self._vision.publish(scene, header)
         if self.overlay.get_subscription_count():
-            from taco.draw import overlay
+            from taco.view.draw import overlay
 
             self.overlay.publish(conversions.image_message(overlay(result.rgb, scene), "rgb8", header))
 

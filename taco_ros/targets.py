@@ -18,9 +18,9 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from taco import geometry
 from taco.config import TargetsConfig
-from taco.draw import colour_of
 from taco.errors import TacoError
 from taco.io.pixels import packed_rows
+from taco.palette import colour_of
 from taco.tracking import TargetSelector
 from taco_ros.conversions import NS, MessageError, stamp_to_ns
 from taco_ros.inputs import Subscription

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from taco_ros.stamps import MessageError
+from taco_ros.ros_time import MessageError
 
 WAIT_NS = 50_000_000  # a transform is often published a little after the image that needs it
 

@@ -7,58 +7,47 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from test import ROOT
+
 MODULES = sorted(p for room in ("taco", "taco_ros") for p in (ROOT / room).rglob("*.py"))
 
 # Lower numbers know nothing of higher ones; a room may import only rooms below it and its own.
 FLOORS = {
     "taco.errors": 0,
-    "taco.settings": 1,
+    "taco.config_schema": 1,
     "taco.types": 1,
     "taco.config": 1,
     "taco.audio": 2,
-    "taco.io": 2,
-    "taco.packages": 2,
-    "taco.spectral": 3,
+    "taco.package_files": 2,
+    "taco.palette": 2,
+    "taco.io": 3,
+    "taco.harmonic_percussive": 3,
     "taco.weights": 3,
-    "taco.engines": 4,
     "taco.factorization": 3,
+    "taco.engines": 4,
     "taco.concepts": 4,
     "taco.backbones": 4,
     "taco.segmentation": 5,
     "taco.geometry": 5,
     "taco.tracking": 5,
     "taco.pipeline": 6,
-    "taco.draw": 7,
-    "taco.media": 7,
-    "taco.bags": 7,
-    "taco.explain": 8,
-    "taco.results": 8,
-    "taco.sources": 8,
-    "taco.overlays": 9,
-    "taco.webpage": 9,
-    "taco.evaluation": 8,
-    "taco.viewer": 8,
-    "taco.bench": 9,
-    "taco.commands": 10,
-    "taco.cli": 10,
+    "taco.parallel": 7,
+    "taco.view": 8,
+    "taco.evaluation": 9,
+    "taco.bench": 10,
+    "taco.cli": 11,
     "taco_ros": 11,
+    "taco.demo": 12,
 }
-SAME_FLOOR = {
-    ("taco.errors", "taco.errors"),
-    ("taco.types", "taco.config"),
-    ("taco.config", "taco.settings"),
-    ("taco.cli", "taco.commands"),
-    ("taco.commands", "taco.cli"),
-}
+SAME_FLOOR = {("taco.types", "taco.config"), ("taco.config", "taco.config_schema")}
 VENDORS = {
-    "open_clip": {"taco/backbones", "taco/commands/doctor.py"},
+    "open_clip": {"taco/backbones", "taco/cli/doctor.py"},
     "transformers": {"taco/backbones", "taco/segmentation"},
     "timm": {"taco/backbones"},
-    "av": {"taco/media", "taco/commands/doctor.py"},
-    "rosbags": {"taco/bags.py"},
-    "rclpy": {"taco_ros"},
-    "sounddevice": {"taco_ros", "taco/commands/doctor.py"},
+    "av": {"taco/io", "taco/cli/doctor.py"},
+    "rosbags": {"taco/io/bags.py"},
+    "rclpy": {"taco_ros", "taco/demo/recorder.py"},
+    "sounddevice": {"taco/io/sound_device.py", "taco/cli/doctor.py"},
     "onnx": {"taco/engines.py"},
     "onnxruntime": {"taco/engines.py"},
     "openvino": {"taco/engines.py"},
@@ -88,7 +77,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}: relative import"
             found.add(node.module)
-            if node.module in ("taco", "taco.commands"):
+            if node.module in ("taco", "taco.cli"):
                 found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 

@@ -1,33 +1,25 @@
 """The demo tells the truth: its scores on known answers, its truth against its pictures, its failures."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
-import demo  # noqa: E402
-import demo_report  # noqa: E402
-import demo_score  # noqa: E402
-import demo_show  # noqa: E402
-
-from taco.errors import TacoError  # noqa: E402
-from taco.evaluation.backgrounds import backgrounds  # noqa: E402
-from taco.evaluation.stamp_sources import StampSources, catalogue  # noqa: E402
-from taco.media.writing import VideoWriter  # noqa: E402
-from taco.types import AudioChunk  # noqa: E402
+from taco.demo import __main__ as demo
+from taco.demo import report, score, show
+from taco.errors import TacoError
+from taco.evaluation.composed.backgrounds import backgrounds
+from taco.evaluation.composed.sources import StampSources, catalogue
+from taco.io.video_writer import VideoWriter
+from taco.types import AudioChunk
 
 
-def moment(sounding: int, settled: bool = True, cut: float = 0.0) -> demo_show.Moment:
+def moment(sounding: int, settled: bool = True, cut: float = 0.0) -> show.Moment:
     """Two things side by side, the first in columns 0 to 19, the second in 30 to 49, of 60; ``cut``: share out of view."""
     first, second = np.zeros((40, 60), bool), np.zeros((40, 60), bool)
     first[10:30, :20], second[10:30, 30:50] = True, True
     full = tuple(round(mask.sum() / (1 - cut)) for mask in (first, second))
-    return demo_show.Moment(0, 0, (first, second), full, ("violin", "dog"), sounding, settled)
+    return show.Moment(0, 0, (first, second), full, ("violin", "dog"), sounding, settled)
 
 
 def box(top: int, left: int, height: int, width: int) -> np.ndarray:
@@ -38,8 +30,8 @@ def box(top: int, left: int, height: int, width: int) -> np.ndarray:
 
 def test_middle_is_inside_even_for_a_ring():
     ring = box(5, 5, 30, 30) & ~box(10, 10, 18, 18)
-    assert ring[demo_score.middle(ring)]
-    assert demo_score.middle(box(10, 20, 11, 5)) in {(row, 22) for row in range(12, 19)}
+    assert ring[score.middle(ring)]
+    assert score.middle(box(10, 20, 11, 5)) in {(row, 22) for row in range(12, 19)}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +39,7 @@ def test_middle_is_inside_even_for_a_ring():
     [(box(12, 2, 10, 10), "sounding"), (box(12, 32, 10, 10), "silent"), (box(0, 20, 5, 5), "background"), (None, "none")],
 )
 def test_where_the_middle_lies(mask, place):
-    assert demo_score.hits(mask, moment(0)) == place
+    assert score.hits(mask, moment(0)) == place
 
 
 def test_summary_of_known_answers():
@@ -63,7 +55,7 @@ def test_summary_of_known_answers():
         (moment(-1), bad),
         (moment(-2), None),
     ]
-    scores = demo_score.summary(answers)
+    scores = score.summary(answers)
     assert scores == {
         "frames": 4,
         "on_sounding": 0.5,
@@ -72,7 +64,7 @@ def test_summary_of_known_answers():
         "silence_empty": 0.5,
         "offscreen_empty": 1.0,
     }
-    assert demo_score.summary([])["on_sounding"] is None
+    assert score.summary([])["on_sounding"] is None
 
 
 def test_an_answer_that_heard_what_was_before_is_not_judged():
@@ -94,14 +86,14 @@ def test_what_is_heard_is_told_apart_from_what_is_guessed_late():
         (silence, ["dog"]),
         (unsettled, ["dog"]),
     ]
-    assert demo_score.heard(answers) == {"heard_first": 0.4, "heard_of_three": 0.6}
-    assert demo_score.heard([(silence, [])]) == {"heard_first": None, "heard_of_three": None}
+    assert score.heard(answers) == {"heard_first": 0.4, "heard_of_three": 0.6}
+    assert score.heard([(silence, [])]) == {"heard_first": None, "heard_of_three": None}
 
 
 def test_a_second_mask_on_a_silent_thing_is_counted():
     sounding, silent = box(10, 0, 20, 20), box(10, 30, 20, 20)
     answers = [(moment(0), [sounding, silent]), (moment(0), [sounding]), (moment(-1), [silent]), (moment(0), [])]
-    assert demo_score.also_silent(answers) == {"also_silent": pytest.approx(1 / 3, abs=1e-4)}
+    assert score.also_silent(answers) == {"also_silent": pytest.approx(1 / 3, abs=1e-4)}
 
 
 def recorded(stamp_s: float, verdict: str, heard: tuple, words: tuple) -> dict:
@@ -113,14 +105,14 @@ def recorded(stamp_s: float, verdict: str, heard: tuple, words: tuple) -> dict:
 
 
 def test_the_report_tells_verdict_and_words_heard_of_each_frame():
-    sheet = dataclasses.replace(moment(0), masks=(np.zeros(demo_show.SIZE, bool),) * 2, heard="dog")
+    sheet = dataclasses.replace(moment(0), masks=(np.zeros(show.SIZE, bool),) * 2, heard="dog")
     away = dataclasses.replace(sheet, scene=1, sounding=-2, heard="rain", stamp_ns=1_000_000_000)
     results = [
         recorded(0, "sounding", (("dog", 0.9), ("Animal", 0.5)), ("dog",)),
         recorded(1, "unknown", (("Rain", 0.7),), ()),
     ]
     kept = {"results": results, "images": {0: b"", 1_000_000_000: b""}}
-    told = demo_report.report(kept, 2, list(zip((sheet, away), results)), ["a dog", "rain"], "yamnet", {"late fusion": {}})
+    told = report.report(kept, 2, list(zip((sheet, away), results)), ["a dog", "rain"], "yamnet", {"late fusion": {}})
     assert told["frames"][0] == {
         "seconds": 0.0,
         "scene": "a dog",
@@ -131,55 +123,55 @@ def test_the_report_tells_verdict_and_words_heard_of_each_frame():
     }
     assert told["frames"][1]["verdict"] == "unknown" and told["frames"][1]["truth"] == "rain out of view"
     assert told["scenes"]["rain"]["offscreen_empty"] == 1.0 and told["scenes"]["a dog"]["heard_first"] == 1.0
-    last = demo_report.summary(told, ()).splitlines()[-1]
+    last = report.summary(told, ()).splitlines()[-1]
     assert last.startswith("2 scenes: ") and "for sounds out of view 100 %" in last and "age p50 100 ms" in last
 
 
 def test_the_show_is_a_day_of_five_to_seven_scenes_in_under_a_minute():
-    show = demo_show.scenes()
-    assert 5 <= len(show) <= 7 and 45 <= sum(scene.seconds for scene in show) <= 60
-    assert len({scene.name for scene in show}) == len(show)
-    heard = [source for scene in show for _, source in scene.sounds]
-    assert None in heard and any(isinstance(source, demo_show.Voice) for source in heard)
-    assert any(scene.pan[1] for scene in show) and any(thing.to_x for scene in show for thing in scene.things)
-    for scene in show:
+    scenes = show.scenes()
+    assert 5 <= len(scenes) <= 7 and 45 <= sum(scene.seconds for scene in scenes) <= 60
+    assert len({scene.name for scene in scenes}) == len(scenes)
+    heard = [source for scene in scenes for _, source in scene.sounds]
+    assert None in heard and any(isinstance(source, show.Voice) for source in heard)
+    assert any(scene.pan[1] for scene in scenes) and any(thing.to_x for scene in scenes for thing in scene.things)
+    for scene in scenes:
         assert len(scene.things) >= 2, f"{scene.name}: nothing silent beside"
         assert scene.sounds[0][0] == 0 and scene.sounds[-1][0] <= scene.seconds - 3, "each sound has time to be judged"
         for _, source in scene.sounds:
             assert not isinstance(source, int) or scene.things[source].voice
-            assert not isinstance(source, demo_show.Voice) or source.word not in {thing.word for thing in scene.things}
+            assert not isinstance(source, show.Voice) or source.word not in {thing.word for thing in scene.things}
 
 
 def test_pictures_sounds_and_places_are_of_the_catalogue_by_their_words():
     things = {(entry.word, entry.source) for entry in catalogue() if entry.role == "thing"}
     sounds = {entry.source: entry.word for entry in catalogue() if entry.role in ("sound", "speech", "weather")}
     places = {source for split in backgrounds().values() for source in split}
-    for scene in demo_show.scenes():
+    for scene in show.scenes():
         assert scene.place in places
         for thing in scene.things:
             assert (thing.word, thing.picture) in things
             assert not thing.voice or sounds[thing.voice] == thing.word
         for _, source in scene.sounds:  # of a vacuum cleaner the packages have a recording, but no photograph
-            if isinstance(source, demo_show.Voice) and source.word not in ("vacuum cleaner", "rain"):
+            if isinstance(source, show.Voice) and source.word not in ("vacuum cleaner", "rain"):
                 assert sounds[source.source] == source.word
 
 
 @pytest.mark.data
 def test_a_thing_that_does_not_fit_is_an_error():
-    scene = demo_show.scenes()[0]
+    scene = show.scenes()[0]
     giant = dataclasses.replace(scene.things[0], height=470)
     with pytest.raises(ValueError, match="dog of .* does not fit"):
-        demo_show.panorama(StampSources(), dataclasses.replace(scene, things=(giant,)), 0)
+        show.panorama(StampSources(), dataclasses.replace(scene, things=(giant,)), 0)
 
 
 @pytest.mark.data
 def test_truth_lies_where_the_picture_changed(monkeypatch):
     """Each mask covers just the pixels that its thing changed in the empty place, its shadow on the ground left out."""
-    monkeypatch.setattr(demo_show, "SHADOW", 0.0)
+    monkeypatch.setattr(show, "SHADOW", 0.0)
     sources = StampSources()
-    for index, scene in enumerate(demo_show.scenes()):
-        wide, masks = demo_show.panorama(sources, scene, index, share=0.5)
-        bare, _ = demo_show.panorama(sources, dataclasses.replace(scene, things=()), index)
+    for index, scene in enumerate(show.scenes()):
+        wide, masks = show.panorama(sources, scene, index, share=0.5)
+        bare, _ = show.panorama(sources, dataclasses.replace(scene, things=()), index)
         changed = np.abs(wide.astype(int) - bare).max(2) > 40
         everything = np.any(masks, 0)
         assert changed[~everything].mean() < 0.03, scene.name  # soft edges
@@ -190,13 +182,13 @@ def test_truth_lies_where_the_picture_changed(monkeypatch):
 @pytest.mark.data
 def test_things_stand_on_the_ground_in_natural_sizes():
     sources = StampSources()
-    for index, scene in enumerate(demo_show.scenes()):
-        _, masks = demo_show.panorama(sources, scene, index, share=0.5)
+    for index, scene in enumerate(show.scenes()):
+        _, masks = show.panorama(sources, scene, index, share=0.5)
         tall = {}
         for thing, mask in zip(scene.things, masks):
             rows = np.flatnonzero(mask.any(1))
             assert 0.01 < mask.mean() < 0.25, f"{scene.name}: {thing.word} takes {mask.mean():.2f} of the picture"
-            assert rows[-1] > 0.6 * demo_show.SIZE[0], f"{scene.name}: {thing.word} floats"
+            assert rows[-1] > 0.6 * show.SIZE[0], f"{scene.name}: {thing.word} floats"
             tall[thing.word] = thing.height
         smaller = {"chicken": "dog", "guitar": "person", "piano": "person", "drums": "person", "goose": "sheep", "sheep": "cow"}
         for small, big in smaller.items():
@@ -206,27 +198,27 @@ def test_things_stand_on_the_ground_in_natural_sizes():
 @pytest.mark.data
 def test_a_passing_thing_crosses_the_picture_and_is_loudest_in_its_middle():
     sources = StampSources()
-    index, scene = next((n, s) for n, s in enumerate(demo_show.scenes()) if s.things[0].to_x)
-    middles = [np.nonzero(demo_show.panorama(sources, scene, index, share)[1][0])[1].mean() for share in (0.2, 0.5, 0.8)]
+    index, scene = next((n, s) for n, s in enumerate(show.scenes()) if s.things[0].to_x)
+    middles = [np.nonzero(show.panorama(sources, scene, index, share)[1][0])[1].mean() for share in (0.2, 0.5, 0.8)]
     assert middles[0] < 240 < middles[1] < 400 < middles[2]
-    level = np.mean(demo_show.sound_of(sources, scene, index).reshape(-1, round(scene.seconds / 4 * demo_show.RATE)) ** 2, 1)
+    level = np.mean(show.sound_of(sources, scene, index).reshape(-1, round(scene.seconds / 4 * show.RATE)) ** 2, 1)
     assert min(level[1], level[2]) > 1.4 * max(level[0], level[3])
 
 
 @pytest.mark.data
 def test_sound_is_where_the_script_says():
     sources = StampSources()
-    for index, scene in enumerate(demo_show.scenes()):
-        sound = demo_show.sound_of(sources, scene, index)
-        assert len(sound) == scene.seconds * demo_show.RATE and np.abs(sound).max() <= 1
+    for index, scene in enumerate(show.scenes()):
+        sound = show.sound_of(sources, scene, index)
+        assert len(sound) == scene.seconds * show.RATE and np.abs(sound).max() <= 1
         ends = [since for since, _ in scene.sounds[1:]] + [scene.seconds]
         for (since, source), until in zip(scene.sounds, ends):
-            part = sound[round((since + 0.1) * demo_show.RATE) : round((until - 0.1) * demo_show.RATE)]
+            part = sound[round((since + 0.1) * show.RATE) : round((until - 0.1) * show.RATE)]
             level = 10 * np.log10(np.mean(part**2))
             if source is None:
-                assert level == pytest.approx(demo_show.FLOOR_DBFS, abs=1)
+                assert level == pytest.approx(show.FLOOR_DBFS, abs=1)
             else:
-                assert -30 < level < demo_show.LEVEL_DBFS + 2, f"{scene.name}, from {since} s"
+                assert -30 < level < show.LEVEL_DBFS + 2, f"{scene.name}, from {since} s"
                 each = np.mean(part[: len(part) // 8000 * 8000].reshape(-1, 8000) ** 2, 1)
                 assert 10 * np.log10(each.min()) > -55, f"{scene.name}: half a second without a sound"
 
@@ -250,19 +242,19 @@ def test_a_graph_that_fails_is_an_error_that_says_why(monkeypatch, tmp_path):
 def test_the_real_graph_finds_what_sounds(monkeypatch, tmp_path, capfd):
     """Player, taco_node and recorder as processes over the middleware, on one short scene: found, drawn, told."""
     monkeypatch.setattr(demo, "OUT", tmp_path)
-    barking = demo_show.scenes()[0]
-    show = (
+    barking = show.scenes()[0]
+    scenes = (
         dataclasses.replace(barking, seconds=7.0, sounds=((0.0, 0), (4.0, None))),
         dataclasses.replace(barking, name="a hen is silent", seconds=1.0, things=barking.things[1:], sounds=((0.0, None),)),
     )
     video = tmp_path / "show.mp4"
-    moments = demo_show.make(StampSources(), video, show)
+    moments = show.make(StampSources(), video, scenes)
     recorded = demo.run_graph(video)
     answers = demo.answers_of(recorded, moments)
-    scores = demo_score.summary([(moment, demo_report.mask_of(result)) for moment, result, _ in answers if result])
+    scores = score.summary([(moment, report.mask_of(result)) for moment, result, _ in answers if result])
     assert len(recorded["images"]) >= 0.95 * len(moments), "camera images were lost"
     assert scores["frames"] >= 5 and scores["on_sounding"] >= 0.7 and scores["on_silent"] <= 0.1
     assert scores["silence_empty"] == 1.0
     assert "dog  score" in capfd.readouterr().out
-    demo.pictures(answers, recorded, [scene.name for scene in show])
+    demo.pictures(answers, recorded, [scene.name for scene in scenes])
     assert (tmp_path / "overlay.mp4").stat().st_size > 10_000 and (tmp_path / "contact_sheet.png").stat().st_size > 10_000

@@ -1,14 +1,13 @@
 """The papers agree with the code."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-from taco.commands.config import markdown
+from taco.cli.config import markdown
 from taco.config import walk
+from test import ROOT
 
-ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 

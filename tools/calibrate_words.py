@@ -13,9 +13,9 @@ import torch
 from taco.backbones import embedded
 from taco.config import ModelsConfig
 from taco.errors import MediaError
-from taco.evaluation.soundfont import RATE
-from taco.evaluation.stamp_sources import StampSources, catalogue
-from taco.evaluation.stamps import LEVEL, NOISE_FLOOR, SOUND_RATE, coloured_noise, excerpt
+from taco.evaluation.composed.scenes import LEVEL, NOISE_FLOOR, SOUND_RATE, coloured_noise, excerpt
+from taco.evaluation.composed.soundfont import RATE
+from taco.evaluation.composed.sources import StampSources, catalogue
 from taco.types import AudioWindow
 
 ANIMALS = ("rooster", "frog", "owl", "cow", "cat", "pig", "sheep")

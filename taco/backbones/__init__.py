@@ -30,6 +30,6 @@ def build_anchors(backbones: Backbones, words: Sequence[str] = ()) -> Anchors:
     words: the words, or one path of a text file with a word a line; empty takes the models' own list.
     ConfigError names words that a closed vocabulary lacks.
     """
-    from taco.backbones import wordbank
+    from taco.backbones import word_bank
 
-    return wordbank.build_anchors(backbones, words)
+    return word_bank.build_anchors(backbones, words)

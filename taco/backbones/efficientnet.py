@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from taco.backbones.mobile import Block, Same, fold, norm, relu6
+from taco.backbones.mobile_blocks import Block, Same, fold, norm, relu6
 from taco.errors import ConfigError, WeightsError
 from taco.types import ImageFeatures, Kinds, Tokens, VideoFrame
 

@@ -14,16 +14,16 @@ from pathlib import Path
 
 from taco.backbones.base import Backbones, WordSource
 from taco.backbones.birdnet import LICENCE, BirdNET
+from taco.backbones.closed_vocabulary import BirdnetHead, EmbeddedAudioEncoder, MusicnnHead, SoundHead, YamnetHead
+from taco.backbones.combined_image import PersonEye, SideBySideEyes
+from taco.backbones.device import resolve_device
 from taco.backbones.efficientnet import EfficientNetEncoder
-from taco.backbones.eyes import PersonEye, SideBySideEyes
 from taco.backbones.musicnn import MusiCNN
 from taco.backbones.person import PersonNetwork
-from taco.backbones.placement import resolve_device
-from taco.backbones.sounds import BirdnetHead, EmbeddedAudioEncoder, MusicnnHead, SoundHead, YamnetHead
 from taco.backbones.yamnet import YAMNet
 from taco.config import ModelsConfig
 from taco.errors import ConfigError, WeightsError
-from taco.packages import model_dir, say
+from taco.package_files import model_dir, say
 from taco.weights import packaged
 
 EARS = ("yamnet", "musicnn", "birdnet")

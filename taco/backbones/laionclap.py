@@ -11,7 +11,7 @@ from torch import Tensor
 from taco.audio import resample
 from taco.backbones import htsat
 from taco.backbones.checkpoint import UnsetWeights, frozen, load_strictly, read_state_dict
-from taco.backbones.placement import resolve_device
+from taco.backbones.device import resolve_device
 from taco.errors import ConfigError, WeightsError
 from taco.types import AudioWindow, Tokens
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from taco.audio import mel_bank
-from taco.backbones.tensorbundle import read_bundle
+from taco.backbones.tensorflow_files import read_bundle
 from taco.errors import WeightsError
 
 SAMPLE_RATE = 16000  # Hz

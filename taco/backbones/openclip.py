@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from taco.backbones.checkpoint import UnsetWeights, frozen, load_strictly, read_state_dict
-from taco.backbones.placement import resolve_device, resolve_precision
+from taco.backbones.device import resolve_device, resolve_precision
 from taco.backbones.torchvision_compat import ensure_torchvision
 from taco.errors import ConfigError, MissingPackageError
 from taco.types import ImageFeatures, Tokens, VideoFrame

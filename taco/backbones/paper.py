@@ -6,7 +6,7 @@ from pathlib import Path
 
 from taco import weights
 from taco.backbones.base import AudioEncoder, Backbones
-from taco.backbones.placement import resolve_device
+from taco.backbones.device import resolve_device
 from taco.config import ModelsConfig
 from taco.errors import ConfigError
 

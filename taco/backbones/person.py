@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from taco.backbones.graphdef import read_constants
-from taco.backbones.mobile import Block, Same, fold, norm, relu6
+from taco.backbones.mobile_blocks import Block, Same, fold, norm, relu6
+from taco.backbones.tensorflow_files import read_constants
 from taco.errors import WeightsError
 
 # (stride, expansion, channels out, how often) of MobileNetV2's stages; kernels are 3 x 3.

@@ -85,7 +85,7 @@ def measure(stage_ms: float, seconds: float, domain: int) -> dict:
         try:
             log = open(Path(folder, "node.log"), "w+b")  # noqa: SIM115
             running.append(subprocess.Popen([bin_ / "taco_node", *node], env=environment, stdout=log, stderr=log))
-            listen = [sys.executable, "-m", "taco_ros.bench", "--limit-s", f"{seconds + 90:g}"]
+            listen = [sys.executable, "-m", "taco_ros.latency_listener", "--limit-s", f"{seconds + 90:g}"]
             running.append(subprocess.Popen(listen, env=environment, stdout=subprocess.PIPE, text=True))
             playing = subprocess.run([bin_ / "player", *map(str, player)], env=environment, capture_output=True, text=True)
             if playing.returncode:
@@ -104,7 +104,7 @@ def measure(stage_ms: float, seconds: float, domain: int) -> dict:
 
 
 def verdict(row: dict, stage_ms: float, samples: int) -> dict:
-    """Add the limits and what was missed. row: what ``taco_ros.bench`` printed. samples: published."""
+    """Add the limits and what was missed. row: what ``taco_ros.latency_listener`` printed. samples: published."""
     diagnostics = row.pop("diagnostics")
     row["stage_ms"], row["limit_ms"] = stage_ms, stage_ms + OVERHEAD_MS
     row["lost_samples"] = samples - int(diagnostics["sound"]["samples"])

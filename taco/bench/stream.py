@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from taco.bench.scenes import BANDS, Scene, World, make_world, stream
+from taco.bench.problems import BANDS, Scene, World, make_world, stream
 from taco.config import FactorizationConfig
 from taco.factorization import factorize
 from taco.types import Factorization

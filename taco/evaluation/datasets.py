@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from taco.errors import ConfigError, MediaError
-from taco.media import read_audio, read_image
+from taco.io.files import read_audio, read_image
 from taco.types import AudioWindow, VideoFrame
 
 SCORED_SIZE = 224  # side of the square at which the public code compares maps and masks

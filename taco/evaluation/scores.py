@@ -9,9 +9,8 @@ import numpy as np
 
 from taco.config import TacoConfig
 from taco.evaluation import metrics
-from taco.evaluation.baselines import Outcome
 from taco.evaluation.datasets import Dataset, Sample
-from taco.evaluation.maps import resized
+from taco.evaluation.methods import Outcome, resized
 
 FIXED = 0.5  # the threshold beside the oracle one
 FOUND_IOU = 0.25  # from which a mask counts as having found a thing

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from taco.evaluation import metrics
-from taco.evaluation.baselines import Bench, Outcome
+from taco.evaluation.composed.dataset import StampClip, stamps_of
+from taco.evaluation.composed.scenes import FRAME_RATE, SOUND_RATE
 from taco.evaluation.datasets import Sample
-from taco.evaluation.maps import resized, u_map
-from taco.evaluation.stamps import FRAME_RATE, SOUND_RATE
-from taco.evaluation.stampset import StampClip, stamps_of
+from taco.evaluation.methods import Bench, Outcome, resized, u_map
 from taco.types import AudioWindow, VideoFrame
 
 NO_MEMORY = {"concepts.memory_s": 0.0, "concepts.switch_margin": 0.0}

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from taco.factorization.merge import revived
-from taco.factorization.objective import cross_entropies, squared_residual, weights
-from taco.factorization.problem import Known, Problem, State, add_row, take
-from taco.factorization.rows import solve_rows
+from taco.factorization.bounded_lstsq import solve_rows
+from taco.factorization.grouping import revived
+from taco.factorization.objective import Known, Problem, State, add_row, cross_entropies, squared_residual, take, weights
 
 COLD_SWEEPS = 2
 WARM_SWEEPS = 2

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from taco.factorization.kmeans import kmeans
-from taco.factorization.objective import penalty, squared_residual, weights
-from taco.factorization.problem import Problem, State, add_row
+from taco.factorization.cold_start import kmeans
+from taco.factorization.objective import Problem, State, add_row, penalty, squared_residual, weights
 
 STEPS = 1800
 HALVED_AT = (500, 1000, 1500)

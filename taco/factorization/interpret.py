@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from taco.errors import ShapeError, ValueRangeError
+from taco.factorization.anchors import word_bank
 from taco.factorization.temporal import folded
-from taco.factorization.words import word_bank
 from taco.types import Anchors, Factorization, WordScore
 
 

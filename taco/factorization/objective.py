@@ -2,17 +2,20 @@
 
 Everything is batched: activations are kept transposed, U^T (B, K, N), factors V (B, K, C), tokens
 X (B, N, C). One pass U^T X gives the pooled components, the gradient on V and most of |X - U V|_F.
+
+What both solvers work on: checked, batched tensors of one call.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from taco.config import FactorizationConfig
-from taco.factorization.words import WordBank
+from taco.factorization.anchors import WordBank
+from taco.factorization.temporal import clip_consistency, cosine_pull, neighbours
 
 # Below this share of |X|^2 the Gram form of |X - U V|^2 has lost its digits and the residual is formed.
 CANCELLATION = {torch.float32: 1e-3, torch.float64: 1e-9}
@@ -107,6 +110,129 @@ def squared_residual(tokens: Tensor, square: Tensor, activations: Tensor, factor
     return value
 
 
-def unit(vectors: Tensor) -> Tensor:
-    """Rows (..., C) scaled to length 1; zero rows stay zero."""
-    return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(1e-12)
+@dataclass(slots=True)
+class Known:
+    """What a solver has at hand at its end: U^T X of both sides, |R|_F (B,) of both, the image's logits (B, K, M)."""
+
+    visual_cross: Tensor
+    audio_cross: Tensor
+    visual_norm: Tensor
+    audio_norm: Tensor
+    visual_logits: Tensor
+
+
+@dataclass(slots=True)
+class State:
+    """U^T and V of both modalities: (B, K, N), (B, K, C_v), (B, K, T), (B, K, C_a); sounding (B,) long."""
+
+    visual_u: Tensor
+    visual_v: Tensor
+    audio_u: Tensor
+    audio_v: Tensor
+    sounding: Tensor | None = None
+    known: Known | None = None
+
+
+@dataclass(slots=True)
+class Problem:
+    """B frames. visual: X_v (B, N, C_v), audio: X_a (B, T, C_a), both >= 0; *_square: (B,) |X|^2.
+
+    previous_visual, previous_audio: (B, C) unit rows that the causal term pulls the sounding factors
+    toward; zero rows where a frame has no past. linked: (B - 1,) 1 where two frames of a clip are
+    coupled (joint term), else None. recent: (B, C_a) newest sound; heard: (B, 1, M) its logits.
+    """
+
+    visual: Tensor
+    audio: Tensor
+    visual_square: Tensor
+    audio_square: Tensor
+    bank: WordBank
+    config: FactorizationConfig
+    recent: Tensor
+    heard: Tensor
+    visual_grid: tuple[int, int] | None = None
+    previous_visual: Tensor | None = None
+    previous_audio: Tensor | None = None
+    linked: Tensor | None = None
+
+    @property
+    def frames(self) -> int:
+        return self.visual.shape[0]
+
+    def select(self, frames: Tensor) -> Problem:
+        """The problem of some frames (never of a coupled clip)."""
+        names = ("visual", "audio", "visual_square", "audio_square", "recent", "heard", "previous_visual", "previous_audio")
+        parts = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: None if part is None else part[frames] for name, part in parts.items()})
+
+    @property
+    def temporal_weight(self) -> float:
+        """Weight of the term in the summed loss: a joint term is added to each of the B losses."""
+        return self.config.temporal_weight * (self.frames if self.linked is not None else 1)
+
+    def temporal_target(self, rows: Tensor, visual: bool) -> Tensor | None:
+        """(B, C) that the sounding rows are pulled toward, None without a temporal term."""
+        if self.linked is not None:
+            return neighbours(rows, self.linked)
+        return self.previous_visual if visual else self.previous_audio
+
+    def temporal_gradient(self, factors: Tensor, sounding: Tensor, visual: bool) -> Tensor | None:
+        """Gradient of - weight * cosines on the sounding rows (B, 1, C) of factors (B, K, C)."""
+        if self.config.temporal_weight == 0 or (self.linked is None and self.previous_visual is None):
+            return None
+        rows = take(factors, sounding)
+        return cosine_pull(rows, self.temporal_target(rows, visual))[:, None] * -self.temporal_weight
+
+
+def take(rows: Tensor, index: Tensor) -> Tensor:
+    """rows[b, index[b]] of rows (B, K, n): (B, n)."""
+    return rows.gather(1, index[:, None, None].expand(-1, 1, rows.shape[-1])).squeeze(1)
+
+
+def add_row(rows: Tensor, index: Tensor, value: Tensor) -> Tensor:
+    """rows with value (B, 1, n) added at row index[b]; in place."""
+    return rows.scatter_add_(1, index[:, None, None].expand(-1, 1, rows.shape[-1]), value)
+
+
+def terms(problem: Problem, state: State) -> dict[str, Tensor]:
+    """Every term of the objective at ``state``, each (B,), unweighted, and their weighted "total".
+
+    "temporal" is the sum of cosines that is subtracted; for a clip it is the whole clip's.
+    """
+    config = problem.config
+    b1, b2, b3, b4 = weights(config)
+    known = state.known
+    if known is not None:
+        cross_v, cross_a, norm_v, norm_a = known.visual_cross, known.audio_cross, known.visual_norm, known.audio_norm
+    else:
+        cross_v, cross_a = state.visual_u @ problem.visual, state.audio_u @ problem.audio
+        norm_v = _norm(problem.visual, problem.visual_square, state.visual_u, state.visual_v, cross_v)
+        norm_a = _norm(problem.audio, problem.audio_square, state.audio_u, state.audio_v, cross_a)
+    if config.descriptor == "component":
+        described = cross_v / problem.visual.shape[1], cross_a / problem.audio.shape[1]
+    else:
+        described = state.visual_v, state.audio_v
+    found = penalty(problem.bank, *described, config, gradient=False, visual_logits=known.visual_logits if known else None)
+    reduce = torch.mean if config.penalty == "mean" else torch.amin
+    forward, reverse = reduce(found.visual, -1), reduce(found.audio, -1)
+    sounding = state.sounding if state.sounding is not None else found.sounding
+    rows = take(state.visual_v, sounding), take(state.audio_v, sounding)
+    temporal = torch.zeros_like(norm_v)
+    if problem.linked is not None:
+        temporal = temporal + sum(clip_consistency(part, problem.linked) for part in rows)
+    elif problem.previous_visual is not None:
+        for part, past in zip(rows, (problem.previous_visual, problem.previous_audio)):
+            temporal = temporal + torch.cosine_similarity(part, past, dim=-1)
+    total = b1 * norm_v + b2 * norm_a + b3 * forward + b4 * reverse - config.temporal_weight * temporal
+    return {
+        "visual_reconstruction": norm_v,
+        "audio_reconstruction": norm_a,
+        "penalty": forward,
+        "reverse_penalty": reverse,
+        "temporal": temporal,
+        "total": total,
+    }
+
+
+def _norm(tokens: Tensor, square: Tensor, u: Tensor, v: Tensor, cross: Tensor) -> Tensor:
+    return squared_residual(tokens, square, u, v, cross, u @ u.mT).clamp_min(0).sqrt()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from taco.factorization.objective import unit
+from taco.factorization.anchors import unit
 
 RECENCY = 0.25  # time constant of the token weights, in windows
 CUT = 0.6  # block-mean score above which the picture counts as cut: at most .51 without, at least 1.1 with a cut

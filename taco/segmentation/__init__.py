@@ -26,7 +26,7 @@ def _silhouettes(config: TacoConfig):
     """The outline network, or None where its file or an engine is missing and ``segmentation.refine`` does not ask for it."""
     import torch
 
-    from taco.packages import model_dir
+    from taco.package_files import model_dir
     from taco.segmentation.silhouette import Silhouettes
     from taco.weights import packaged
 

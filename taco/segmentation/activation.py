@@ -15,11 +15,10 @@ import numpy as np
 
 from taco.config import SegmentationConfig
 from taco.segmentation.base import Segmentation
-from taco.segmentation.guided import spread
 from taco.segmentation.instances import single_things
+from taco.segmentation.maps import THING, enlarge, spread, thing_box, word_map
 from taco.segmentation.parts import AGREES, KEEPS, agreement, chosen_parts, is_clear, keeps, thing_in_outline, uncovered, widened
 from taco.segmentation.silhouette import Follower, Silhouettes
-from taco.segmentation.wordmap import THING, enlarge, thing_box, word_map
 from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, VideoFrame
 
 PAD = 0.5  # tokens by which the region that the outline is looked for in is wider than the map's box

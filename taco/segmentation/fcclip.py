@@ -18,8 +18,8 @@ from taco.config import SegmentationConfig, TacoConfig
 from taco.errors import ConfigError, ShapeError
 from taco.segmentation.base import Segmentation
 from taco.segmentation.fcclip_head import MaskDecoder, Proposals, classify, mask_probabilities, pool_under_masks, semantic_maps
-from taco.segmentation.queries import choose_queries, label_scores, share_out
-from taco.segmentation.wordmap import Box, thing_box
+from taco.segmentation.instances import choose_queries, label_scores, share_out
+from taco.segmentation.maps import Box, thing_box
 from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, VideoFrame
 
 LEVELS = ("res2", "res3", "res4", "res5")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from taco.segmentation.wordmap import THING, Box
+from taco.segmentation.maps import THING, Box
 
 STANDS_OUT = 0.5  # of the silhouette: from here on a pixel belongs to something
 REACHES = 0.16  # of the map spread along colours: below it, silhouette or not, it is another thing,

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from taco.engines import Network, load_network
+from taco.segmentation.maps import Box
 from taco.segmentation.parts import is_clear, part_of
-from taco.segmentation.wordmap import Box
 
 SIDE = 192  # px: whatever the region's shape, the network sees a square, as it was trained
 OUTPUT = "1962"  # the third of its seven outputs: on val as good as the first, at 0.3 of the work

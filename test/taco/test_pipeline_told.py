@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from test_pipeline import picture, tone
 
 import taco.pipeline
 from taco.config import TacoConfig
 from taco.pipeline import TacoPipeline, _sound_map
+from test.taco.test_pipeline import picture, tone
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@ import os
 import signal
 
 import pytest
-from ros_help import ROOT, Process, Robot, parameters, reserved_domain
+
+from test.taco_ros.graph import ROOT, Process, Robot, parameters, reserved_domain
 
 
 @pytest.fixture(scope="session", autouse=True)

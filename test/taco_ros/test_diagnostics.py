@@ -4,7 +4,7 @@ import pytest
 
 from taco.types import VERDICTS, SoundingScene
 from taco_ros import diagnostics
-from taco_ros.statistics import Statistics
+from taco_ros.diagnostics import Statistics
 
 
 def values(statistics, newest=None) -> dict:

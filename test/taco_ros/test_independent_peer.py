@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import rosless
 import soundfile
-from ros_help import RATE, ROOT, built, parameters, scene_image
+
+from test.taco_ros.graph import RATE, ROOT, built, parameters, scene_image
 
 pytestmark = pytest.mark.ros
 

@@ -3,7 +3,8 @@
 import sys
 
 import pytest
-from ros_help import ROOT, built, parameters, wait_until
+
+from test.taco_ros.graph import ROOT, built, parameters, wait_until
 
 pytestmark = pytest.mark.ros
 

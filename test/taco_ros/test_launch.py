@@ -7,9 +7,9 @@ import sys
 
 import pytest
 import yaml
-from ros_help import ROOT, wait_until
 
 from taco.config import TacoConfig, walk
+from test.taco_ros.graph import ROOT, wait_until
 
 FILES = ("taco.launch.py", "cameras.launch.py")
 WANTED = ["namespace", "params_file", "image_topic", "compressed", "audio_topic", "microphone", "mic_device"]

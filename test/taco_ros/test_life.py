@@ -11,13 +11,13 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_help import NS, RED_BOX, Robot, diagnostic, parameters, scene_image, wait_until
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from taco_ros.conversions import image_message, ns_to_stamp, packed, stamp_to_ns
 from taco_ros.msg import SoundingObjectArray
+from test.taco_ros.graph import NS, RED_BOX, Robot, diagnostic, parameters, scene_image, wait_until
 
 pytestmark = pytest.mark.ros
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = (

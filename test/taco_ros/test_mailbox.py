@@ -4,10 +4,10 @@ import threading
 import time
 
 import pytest
-from ros_help import wait_until
 
+from taco_ros.diagnostics import Statistics
 from taco_ros.mailbox import Mailbox, Pending, Worker
-from taco_ros.statistics import Statistics
+from test.taco_ros.graph import wait_until
 
 
 def image(stamp, camera=""):

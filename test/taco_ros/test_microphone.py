@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import soundfile
 from diagnostic_msgs.msg import DiagnosticArray
-from ros_help import BIN, NS, RATE, Process, diagnostic, parameters, wait_until
 
-from taco_ros.capture import StreamClock
+from taco.io.sound_device import StreamClock
 from taco_ros.conversions import stamp_to_ns
 from taco_ros.msg import AudioChunk
+from test.taco_ros.graph import BIN, NS, RATE, Process, diagnostic, parameters, wait_until
 
 pytestmark = pytest.mark.ros
 

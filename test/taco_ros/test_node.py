@@ -7,7 +7,6 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.parameter import Parameter
-from ros_help import BLUE_BOX, NS, RED_BOX, TONES, diagnostic, wait_until
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64
 from std_srvs.srv import SetBool, Trigger
@@ -16,6 +15,7 @@ from taco.types import VERDICTS
 from taco_ros.conversions import stamp_to_ns
 from taco_ros.msg import SoundingObjectArray, SoundingTrackArray
 from taco_ros.srv import SetWords
+from test.taco_ros.graph import BLUE_BOX, NS, RED_BOX, TONES, diagnostic, wait_until
 
 pytestmark = pytest.mark.ros
 

@@ -8,9 +8,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 import yaml
-from ros_help import BIN, ROOT
 
 import taco
+from test.taco_ros.graph import BIN, ROOT
 
 PACKAGE = ET.parse(ROOT / "package.xml").getroot()
 

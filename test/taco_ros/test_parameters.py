@@ -4,11 +4,11 @@ import pytest
 import rclpy
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from ros_help import ROOT
 
 from taco.config import MicrophoneConfig, TacoConfig, walk
 from taco.errors import ConfigError
 from taco_ros.parameters import Parameters, parameter_file, read_parameter_file, settings_of
+from test.taco_ros.graph import ROOT
 
 
 @pytest.fixture

@@ -6,15 +6,14 @@ import cv2
 import numpy as np
 import pytest
 import soundfile
-from ros_help import NS, RATE, parameters, scene_image, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 
-from taco.media.writing import VideoWriter
+from taco.io.video_writer import VideoWriter
 from taco.types import AudioChunk as Sound
 from taco_ros.conversions import stamp_to_ns
 from taco_ros.msg import AudioChunk
-from taco_ros.player import main
-from taco_ros.player_sources import file_events
+from taco_ros.player import file_events, main
+from test.taco_ros.graph import NS, RATE, parameters, scene_image, wait_until
 
 pytestmark = pytest.mark.ros
 
@@ -88,12 +87,12 @@ def test_video_with_its_sound(tmp_path, start, robot):
 
 def test_bags_are_replayed_with_new_stamps(tmp_path, start, robot):
     from rclpy.serialization import serialize_message
-    from ros_help import ROOT
     from rosbags.rosbag2 import Writer
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+    from taco_ros.audio_messages import chunk_message
     from taco_ros.player import picture_message
-    from taco_ros.sounds import chunk_message
+    from test.taco_ros.graph import ROOT
 
     store = get_typestore(Stores.ROS2_JAZZY)
     store.register(get_types_from_msg((ROOT / "msg" / "AudioChunk.msg").read_text(), "taco_ros/msg/AudioChunk"))

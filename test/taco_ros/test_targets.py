@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped, Vector3Stamped
 from sensor_msgs.msg import CameraInfo, Image, LaserScan
-from targets_help import NS, SIZE, Bench, camera_info, depth_image, header, thing, vector
 from visualization_msgs.msg import Marker, MarkerArray
 
 from taco import geometry
@@ -18,6 +17,7 @@ from taco.types import SoundingObject
 from taco_ros.conversions import MessageError, ns_to_stamp, stamp_to_ns
 from taco_ros.targets import depth_metres
 from taco_ros.transforms import Transforms
+from test.taco_ros.made_targets import NS, SIZE, Bench, camera_info, depth_image, header, thing, vector
 
 pytestmark = pytest.mark.ros
 

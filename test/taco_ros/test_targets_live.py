@@ -3,24 +3,22 @@
 import os
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped, Vector3Stamped
-from ros_help import RED_BOX, TONES, parameters, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
-from targets_help import camera_info, depth_image, header, result, thing, vector
 from visualization_msgs.msg import MarkerArray
 
 from taco.config import TargetsConfig
 from taco_ros.conversions import image_message, ns_to_stamp, stamp_to_ns
 from taco_ros.targets import Targets
+from test import ROOT
+from test.taco_ros.graph import RED_BOX, TONES, parameters, wait_until
+from test.taco_ros.made_targets import camera_info, depth_image, header, result, thing, vector
 
 pytestmark = pytest.mark.ros
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

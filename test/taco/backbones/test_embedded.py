@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from taco.backbones import build_anchors, embedded
 from taco.backbones.base import AudioEncoder, Backbones, ImageEncoder
 from taco.backbones.birdnet import BirdNET
+from taco.backbones.closed_vocabulary import BANDS, STEPS, BirdnetHead, EmbeddedAudioEncoder, MusicnnHead
 from taco.backbones.efficientnet import EfficientNetEncoder, EfficientNetLite0, folded
 from taco.backbones.musicnn import TAGS, MusiCNN
-from taco.backbones.sounds import BANDS, STEPS, BirdnetHead, EmbeddedAudioEncoder, MusicnnHead
-from taco.backbones.tensorbundle import read_bundle
+from taco.backbones.tensorflow_files import read_bundle
 from taco.config import ModelsConfig
 from taco.errors import ConfigError, MissingPackageError, WeightsError
 from taco.types import AudioWindow, VideoFrame

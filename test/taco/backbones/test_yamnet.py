@@ -8,12 +8,12 @@ import torch
 
 from taco.backbones import build_anchors, embedded
 from taco.backbones.base import AudioEncoder
-from taco.backbones.sounds import BANDS, STEPS, YamnetHead
+from taco.backbones.closed_vocabulary import BANDS, STEPS, YamnetHead
 from taco.backbones.yamnet import BLOCKS, CLASSES, FEATURES, PATCH_SAMPLES, YAMNet
 from taco.concepts import listen, pooled_sound
 from taco.config import ModelsConfig
 from taco.errors import ShapeError, WeightsError
-from taco.packages import model_dir
+from taco.package_files import model_dir
 from taco.types import AudioWindow
 
 RATE = 16000

@@ -10,21 +10,20 @@ import textwrap
 import time
 from pathlib import Path
 
-import evaluation_models
-import evaluation_trees
 import pytest
 import ray
-from evaluation_models import CONFIG, bench, made
 from ray.cluster_utils import Cluster
-from segment_help import files, lines, make_clip
 
-from taco import cli
+from taco import cli, parallel
 from taco.errors import ConfigError, MediaError, TacoError
-from taco.evaluation import engine, runner
-from taco.evaluation.engine import Engine
+from taco.evaluation import runner
+from taco.parallel import Engine
+from test import ROOT
+from test.taco.cli.made_inputs import files, lines, make_clip
+from test.taco.evaluation import made_datasets, made_models
+from test.taco.evaluation.made_models import CONFIG, bench, made
 
 pytestmark = pytest.mark.live
-ROOT = Path(__file__).parents[3]
 STANDIN = ["--set", "models.image=standin"]
 
 
@@ -33,7 +32,7 @@ def address():
     """Two nodes with a processor each; only what is started here is ended here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        for module in (sys.modules[__name__], evaluation_models):
+        for module in (sys.modules[__name__], made_models):
             ray.cloudpickle.register_pickle_by_value(module)  # the workers cannot import tests
         quiet = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
         cluster = Cluster(initialize_head=True, head_node_args=quiet)
@@ -78,7 +77,7 @@ def test_a_killed_worker_is_started_again_and_its_item_run_again(address, tmp_pa
 
 def test_an_item_that_kills_every_worker_ends_the_run(address, tmp_path, monkeypatch):
     flag = tmp_path / "killed"
-    monkeypatch.setattr(engine, "RETRIES", 1)
+    monkeypatch.setattr(parallel, "RETRIES", 1)
     with pytest.raises(TacoError, match="the worker of item 3 died, and died again 1 times"):
         list(Engine("ray", address).map(Fragile(flag, kills=99), range(5)))
     assert 1 <= len(flag.read_text()) <= 4  # a run of an item may also die before it begins
@@ -122,7 +121,7 @@ def test_more_workers_than_places_wait_for_one(address):
 
 
 def test_evaluate_tells_the_same_table(address, tmp_path, capsys):
-    data = evaluation_trees.s4(tmp_path / "s4")
+    data = made_datasets.s4(tmp_path / "s4")
     common = ["evaluate", "s4", "--data", str(data), "--method", "taco", "u", "--json", *STANDIN]
     tables = []
     for options in (["--out", str(tmp_path / "a")], ["--out", str(tmp_path / "b"), "--engine", "ray", "--address", address]):
@@ -167,7 +166,7 @@ def test_a_cluster_of_its_own_talks_to_this_machine_alone(tmp_path):
     """In a process of its own, as Ray reads its switches once."""
     code = """
         import os, pathlib, sys, time
-        from taco.evaluation.engine import Engine
+        from taco.parallel import Engine
         def make():
             return look
         def look(item):

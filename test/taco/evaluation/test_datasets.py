@@ -1,12 +1,12 @@
 """Readers on small trees in exactly the public layouts; nothing missing is found half-way through."""
 
-import evaluation_trees as trees
 import numpy as np
 import pytest
 from PIL import Image
 
 from taco.errors import ConfigError, MediaError
 from taco.evaluation import datasets
+from test.taco.evaluation import made_datasets as trees
 
 BUILD = {"s4": trees.s4, "ms3": trees.ms3, "avss": trees.avss, "ade-sp": trees.ade, "ade-sp-semantic": trees.ade}
 

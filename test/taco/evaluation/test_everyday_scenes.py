@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from taco.errors import MediaError, ValueRangeError
-from taco.evaluation.backgrounds import LIGHTS, backgrounds, cropped
-from taco.evaluation.stamp_sources import PACKAGES, StampSources, catalogue, numbered_wave
-from taco.evaluation.stamps import INSTRUMENTS, Stamps
-from taco.evaluation.stampset import stamp_set
+from taco.evaluation.composed.backgrounds import LIGHTS, backgrounds, cropped
+from taco.evaluation.composed.dataset import stamp_set
+from taco.evaluation.composed.scenes import INSTRUMENTS, Stamps
+from taco.evaluation.composed.sources import PACKAGES, StampSources, catalogue, numbered_wave
 
 WORDS = ("person", "dog", "bird", "cow", "car", "guitar", "drums", "sheep", "boat")
 SPLITS = ("val", "test")

@@ -12,8 +12,8 @@ import pytest
 
 from taco.errors import MediaError, ValueRangeError
 from taco.evaluation import natural, natural_scores
-from taco.evaluation.baselines import Outcome
 from taco.evaluation.datasets import Sample
+from taco.evaluation.methods import Outcome
 from taco.evaluation.natural import CLIP_SIZE, Photograph, filled, moved, natural_set, photographs
 from taco.evaluation.natural_scores import judged, natural_figures
 from taco.evaluation.sheet import CAPTION, CELL, cell, contact_sheet, write_sheet
@@ -25,7 +25,7 @@ BENCH = SimpleNamespace(config=CONFIG)
 
 
 def test_every_photograph_belongs_to_one_split_and_is_no_background_of_the_scenes():
-    from taco.evaluation.backgrounds import backgrounds
+    from taco.evaluation.composed.backgrounds import backgrounds
 
     places = [(photograph.package, photograph.file) for photograph in photographs()]
     assert len(places) == len(set(places)) >= 24 and {p.split for p in photographs()} == set(SPLITS)

@@ -4,15 +4,15 @@ import dataclasses
 import json
 
 import cv2
-import evaluation_models as models
 import pytest
-from evaluation_models import MadeClip
 
 from taco import cli
-from taco.commands import evaluate
+from taco.cli import evaluate
 from taco.evaluation import natural
-from taco.evaluation.baselines import Bench
 from taco.evaluation.datasets import Dataset, Rules
+from taco.evaluation.methods import Bench
+from test.taco.evaluation import made_models as models
+from test.taco.evaluation.made_models import MadeClip
 
 
 @dataclasses.dataclass(frozen=True)

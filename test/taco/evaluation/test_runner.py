@@ -5,17 +5,17 @@ import dataclasses
 import io
 import sys
 
-import evaluation_models as models
 import numpy as np
 import pytest
-from evaluation_models import CONFIG, MadeClip, bench, made
 
 from taco.errors import ConfigError, MediaError, MissingPackageError
-from taco.evaluation import datasets, robustness, runner, scores
-from taco.evaluation.baselines import Bench, Outcome
+from taco.evaluation import datasets, runner, scores, wrong_sounds
 from taco.evaluation.datasets import Dataset, Rules, Sample
-from taco.evaluation.engine import Engine, engine_from
+from taco.evaluation.methods import Bench, Outcome
+from taco.parallel import Engine, engine_from
 from taco.types import SoundingObject
+from test.taco.evaluation import made_models as models
+from test.taco.evaluation.made_models import CONFIG, MadeClip, bench, made
 
 
 class Counting(Bench):
@@ -156,7 +156,7 @@ def test_semantic_labels_are_painted_where_the_prompt_wins():
 
 
 def test_public_sets_run_through(tmp_path):
-    import evaluation_trees as trees
+    from test.taco.evaluation import made_datasets as trees
 
     for name, build, key in (("s4", trees.s4, "iou"), ("ade-sp", trees.ade, "map"), ("avss", trees.avss, "miou")):
         data = datasets.load(name, build(tmp_path / name))
@@ -173,20 +173,20 @@ def test_wrong_sounds(tmp_path):
     data = made(4)
     (sample,) = data.clips[0].load()
     for kind in ("silence", "noise", "other"):
-        wrong = robustness.replaced(sample, kind, data, 0, 1.0)
+        wrong = wrong_sounds.replaced(sample, kind, data, 0, 1.0)
         assert not wrong.truth.any() and wrong.word == "" and wrong.things == ()
-        assert np.array_equal(wrong.window.samples, robustness.replaced(sample, kind, data, 0, 1.0).window.samples)
+        assert np.array_equal(wrong.window.samples, wrong_sounds.replaced(sample, kind, data, 0, 1.0).window.samples)
         if kind == "silence":
             assert wrong.window.level_dbfs == -200
         else:
             assert not np.array_equal(wrong.window.samples, sample.window.samples)
-    noise = robustness.replaced(sample, "noise", data, 0, 1.0).window
+    noise = wrong_sounds.replaced(sample, "noise", data, 0, 1.0).window
     assert noise.level_dbfs == pytest.approx(sample.window.level_dbfs, abs=0.5)
     with pytest.raises(ConfigError, match="wanted one of silence, noise, other, offscreen"):
-        robustness.replaced(sample, "loud", data, 0, 1.0)
+        wrong_sounds.replaced(sample, "loud", data, 0, 1.0)
     alike = dataclasses.replace(data, clips=data.clips[:1] * 2)
     with pytest.raises(MediaError, match="--audio other: .*got none in made"):
-        robustness.replaced(sample, "other", alike, 0, 1.0)
+        wrong_sounds.replaced(sample, "other", alike, 0, 1.0)
 
 
 def test_the_sound_of_another_clip_is_of_nothing_in_view():
@@ -197,7 +197,7 @@ def test_the_sound_of_another_clip_is_of_nothing_in_view():
     assert len(others) > 1  # so that there is something to leave out
     for silent in sorted(others):  # what stands there unheard may not be heard either: it would be right to report it
         shown = dataclasses.replace(first, silent_words=(silent,))
-        wrong = robustness.replaced(shown, "other", data, 0, 1.0).window.samples
+        wrong = wrong_sounds.replaced(shown, "other", data, 0, 1.0).window.samples
         (word,) = {s.word for s in samples if np.array_equal(s.window.samples, wrong)}
         assert word in others - {silent}
 
@@ -205,12 +205,12 @@ def test_the_sound_of_another_clip_is_of_nothing_in_view():
 def test_roc_and_operating_point_by_hand():
     right = [{"score": s, "area": 0.5} for s in (0.9, 0.8, 0.7, 0.6, 0.1)]
     wrong = [{"score": s, "area": a} for s, a in ((0.75, 0.4), (0.5, 0.3), (0.0, 0.2), (0.65, 0.0))]
-    assert robustness.auc([r["score"] for r in right], [w["score"] for w in wrong]) == pytest.approx((4 + 4 + 3 + 2 + 1) / 20)
-    assert robustness.threshold_for(right, 0.8) == 0.6
-    point = robustness.at_threshold(right, wrong, 0.6)
+    assert wrong_sounds.auc([r["score"] for r in right], [w["score"] for w in wrong]) == pytest.approx((4 + 4 + 3 + 2 + 1) / 20)
+    assert wrong_sounds.threshold_for(right, 0.8) == 0.6
+    point = wrong_sounds.at_threshold(right, wrong, 0.6)
     assert (point.accepted, point.frames) == (80.0, 25.0) and point.pixels == pytest.approx(10.0)
-    assert robustness.at_threshold(right, wrong, 0.0).frames == 50.0  # a score of 0 is never reported
-    assert robustness.threshold_for(right, 0.95) == 0.1
+    assert wrong_sounds.at_threshold(right, wrong, 0.0).frames == 50.0  # a score of 0 is never reported
+    assert wrong_sounds.threshold_for(right, 0.95) == 0.1
 
 
 # --- progress and engines

@@ -5,14 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import evaluation_trees
 import pytest
 
 from taco import cli
-
-ROOT = Path(__file__).parents[3]
+from test import ROOT
+from test.taco.evaluation import made_datasets
 
 
 def words(data, out, image="standin"):
@@ -29,7 +27,7 @@ def figures(text):
 
 @pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_run_that_was_stopped_ends_in_the_same_table(sign, status, tmp_path, capsys):
-    data, out = evaluation_trees.s4(tmp_path / "s4"), tmp_path / "out"
+    data, out = made_datasets.s4(tmp_path / "s4"), tmp_path / "out"
     command = words(data, out, "standin:200")  # a second a clip, so that there is a middle
     process = subprocess.Popen(
         [sys.executable, "-m", "taco.cli", *command],

@@ -1,10 +1,7 @@
 """FC-CLIP: maps against figures of upstream's own classes, read-outs, and several things in one region."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import synthetic_weights as synthetic
 import torch
 import torch.nn.functional as F
 
@@ -16,10 +13,12 @@ from taco.factorization import factorize
 from taco.segmentation import load_segmenter
 from taco.segmentation.fcclip import FCCLIPSegmenter
 from taco.segmentation.fcclip_head import MaskDecoder, Proposals, classify, pool_under_masks, semantic_maps
-from taco.segmentation.queries import choose_queries, label_scores, share_out
+from taco.segmentation.instances import choose_queries, label_scores, share_out
 from taco.types import Anchors, Concept, Factorization, ImageFeatures, VideoFrame
+from test import ROOT
+from test.taco import synthetic_weights as synthetic
 
-FIGURES = np.load(Path(__file__).parent.parent / "reference_figures.npz")  # of upstream FC-CLIP, by tools/parity.py
+FIGURES = np.load(ROOT / "test/taco/reference_figures.npz")  # of upstream FC-CLIP, by tools/parity.py
 SIDE = synthetic.TINY_SIDE
 
 

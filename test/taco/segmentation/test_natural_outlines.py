@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from taco.config import SegmentationConfig, TacoConfig
+from taco.evaluation.composed.scenes import Stamps
 from taco.evaluation.metrics import mask_iou
-from taco.evaluation.stamps import Stamps
 from taco.factorization import factorize
 from taco.pipeline import TacoPipeline
 from taco.segmentation.activation import ActivationSegmenter
-from taco.segmentation.wordmap import enlarge, word_map
+from taco.segmentation.maps import enlarge, word_map
 from taco.types import Concept
 
 pytestmark = pytest.mark.data

@@ -1,0 +1,167 @@
+"""Reads the constants of a frozen TensorFlow graph without TensorFlow.
+
+The file is one protocol buffer, GraphDef: a list of nodes, each with a name, an operation and attributes. Weights are
+the "value" of the nodes whose operation is Const.
+
+Messages of protocol buffers taken apart by their published encoding, without their definitions: for old model files.
+
+Reads a TensorFlow checkpoint ("tensor bundle") without TensorFlow.
+
+The index is a LevelDB table of names and records, the data file holds the raw numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from taco.errors import WeightsError
+
+# Field numbers of TensorFlow's published .proto files.
+GRAPH_NODE = 1
+NODE_NAME, NODE_OP, NODE_ATTR = 1, 2, 5
+MAP_KEY, MAP_VALUE = 1, 2
+ATTR_TENSOR = 8
+TENSOR_DTYPE, TENSOR_SHAPE, TENSOR_CONTENT, TENSOR_FLOATS = 1, 2, 4, 5
+SHAPE_DIM, DIM_SIZE = 2, 1
+FLOAT32 = 1  # TensorFlow's DataType
+
+
+def read_constants(path: Path) -> dict[str, np.ndarray]:
+    """The float32 constants of a frozen graph by node name; WeightsError where the file is missing or not one."""
+    try:
+        tensors = dict(_graph_constants(Path(path).read_bytes()))
+    except OSError as error:
+        raise WeightsError(f"{path}: wanted a readable TensorFlow graph, got {error.strerror}") from None
+    except (IndexError, KeyError, ValueError) as error:
+        raise WeightsError(f"{path}: wanted a frozen TensorFlow graph, got a damaged file ({error}); fetch it again") from None
+    if not tensors:
+        raise WeightsError(f"{path}: wanted a frozen TensorFlow graph, got a file without weights; fetch it again")
+    return tensors
+
+
+def _graph_constants(graph: bytes) -> Iterator[tuple[str, np.ndarray]]:
+    for field, node in fields(graph):
+        if field != GRAPH_NODE:
+            continue
+        name, op, tensor = "", b"", None
+        for field, value in fields(node):
+            if field == NODE_NAME:
+                name = value.decode()
+            elif field == NODE_OP:
+                op = value
+            elif field == NODE_ATTR:
+                entry = dict(fields(value))
+                if entry.get(MAP_KEY) == b"value":
+                    tensor = dict(fields(entry[MAP_VALUE])).get(ATTR_TENSOR)
+        if op == b"Const" and tensor is not None and dict(fields(tensor)).get(TENSOR_DTYPE) == FLOAT32:
+            yield name, _graph_tensor(tensor)
+
+
+def _graph_tensor(tensor: bytes) -> np.ndarray:
+    shape, values = (), b""
+    for field, value in fields(tensor):
+        if field == TENSOR_SHAPE:
+            shape = tuple(dict(fields(dim)).get(DIM_SIZE, 0) for field, dim in fields(value) if field == SHAPE_DIM)
+        elif field in (TENSOR_CONTENT, TENSOR_FLOATS):
+            values += value
+    numbers = np.frombuffer(values, np.float32)
+    if numbers.size == 1:  # one number stands for all
+        return np.full(shape, numbers[0])
+    return numbers.reshape(shape).copy()
+
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
+
+
+def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """(field number, value) of one message: an integer, or the bytes of anything else; ValueError where it is none."""
+    at = 0
+    while at < len(message):
+        key, at = varint(message, at)
+        kind = key & 7
+        if kind == VARINT:
+            value, at = varint(message, at)
+        else:
+            if kind == BYTES:
+                length, at = varint(message, at)
+            elif kind in (FIXED32, FIXED64):
+                length = 4 if kind == FIXED32 else 8
+            else:
+                raise ValueError(f"wire type {kind}")
+            if at + length > len(message):
+                raise ValueError("it ends too soon")
+            value, at = message[at : at + length], at + length
+        yield key >> 3, value
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number that begins at ``at``, and where it ends; IndexError where the data end first."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+TABLE_MAGIC = 0xDB4775248B80FB57
+FOOTER = 48  # bytes: two block handles, padding, magic
+DTYPES = {1: np.float32, 2: np.float64, 3: np.int32, 9: np.int64}  # TensorFlow's DataType -> numpy
+
+
+def read_bundle(index: Path, data: Path) -> dict[str, np.ndarray]:
+    """All tensors of a one-shard bundle by name; WeightsError where the files are not one."""
+    try:
+        table, numbers = index.read_bytes(), data.read_bytes()
+        return dict(_bundle_tensors(table, numbers))
+    except OSError as error:
+        raise WeightsError(f"{error.filename}: wanted a readable checkpoint file, got {error.strerror}") from None
+    except (IndexError, KeyError, ValueError) as error:
+        raise WeightsError(
+            f"{index}: wanted a TensorFlow checkpoint index, got a damaged file ({error}); fetch it again"
+        ) from None
+
+
+def _bundle_tensors(table: bytes, numbers: bytes) -> Iterator[tuple[str, np.ndarray]]:
+    if len(table) < FOOTER or int.from_bytes(table[-8:], "little") != TABLE_MAGIC:
+        raise ValueError("no table footer")
+    footer = table[-FOOTER:]
+    _, at = varint(footer, 0)  # offset and size of the meta index, unused
+    _, at = varint(footer, at)
+    offset, at = varint(footer, at)
+    size, _ = varint(footer, at)
+    for _, handle in _bundle_block(table, offset, size):
+        start, at = varint(handle, 0)
+        length, _ = varint(handle, at)
+        for name, record in _bundle_block(table, start, length):
+            if name:  # the empty name is the bundle's header
+                yield name.decode(), _bundle_tensor(record, numbers)
+
+
+def _bundle_block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Entries of one block; keys share prefixes with the key before."""
+    if table[offset + size]:  # the byte after a block tells its compression
+        raise ValueError("compressed table")
+    block = table[offset : offset + size]
+    end = size - 4 * (int.from_bytes(block[-4:], "little") + 1)
+    at, key = 0, b""
+    while at < end:
+        shared, at = varint(block, at)
+        fresh, at = varint(block, at)
+        length, at = varint(block, at)
+        key = key[:shared] + block[at : at + fresh]
+        at += fresh
+        yield key, block[at : at + length]
+        at += length
+
+
+def _bundle_tensor(record: bytes, numbers: bytes) -> np.ndarray:
+    """BundleEntryProto: 1 dtype, 2 shape, 4 offset, 5 size."""
+    entry = dict(fields(record))
+    shape = [dict(fields(dim)).get(1, 0) for number, dim in fields(entry.get(2, b"")) if number == 2]
+    start, size = entry.get(4, 0), entry[5]
+    return np.frombuffer(numbers[start : start + size], DTYPES[entry[1]]).reshape(shape)

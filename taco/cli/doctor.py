@@ -1,0 +1,248 @@
+"""``taco doctor``: one page that tells what would run here, and a frame of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from taco.errors import TacoError
+
+HELP = "tell what would run here: packages, devices, weights, ROS, microphones, and the times of one frame"
+NEEDED = ("torch", "numpy", "scipy", "opencv-python-headless", "soxr", "PyYAML", "tflite", "onnx", "onnxruntime")
+OPTIONAL = (  # package, what it is for
+    ("openvino", "faster outlines"),
+    ("torchvision", "paper"),
+    ("open_clip_torch", "paper"),
+    ("timm", "paper"),
+    ("transformers", "paper"),
+    ("safetensors", "paper"),
+    ("huggingface_hub", "paper"),
+    ("av", "video files"),
+    ("soundfile", "sound files"),
+    ("sounddevice", "microphone"),
+    ("rosbags", "bags"),
+    ("rclpy", "ROS"),
+)
+ALIASES = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")}
+
+
+def add_arguments(parser) -> None:
+    """Arguments of ``taco doctor``."""
+    from taco.cli import add_config_arguments
+
+    parser.add_argument("--no-run", action="store_true", help="do not load the models and run a frame")
+    parser.add_argument("--size", default="640x480", metavar="WxH", help="size of the frame of the trial run (default 640x480)")
+    add_config_arguments(parser)
+
+
+def run(args) -> int:
+    """Print the page; exit status 1 where the chosen configuration cannot run."""
+    from taco.cli import config_from, print_json
+    from taco.errors import ConfigError
+
+    config = config_from(args)
+    try:
+        width, height = (int(part) for part in args.size.lower().split("x"))
+        if not (0 < width <= 10_000 and 0 < height <= 10_000):
+            raise ValueError
+    except ValueError:
+        raise ConfigError(f"--size: wanted WxH in pixels, such as 640x480, got {args.size!r}") from None
+    report = {
+        "system": system(),
+        "packages": packages(),
+        "devices": devices(config.models),
+        "weights": weights_state(config.models),
+        "ros": ros(),
+        "microphones": microphones(),
+    }
+    problems = [problem for part in ("packages", "devices", "weights") for problem in report[part]["problems"]]
+    if not args.no_run and not problems:
+        report["trial"] = trial(config, (height, width))
+        problems += report["trial"]["problems"]
+    report["problems"], report["runs"] = problems, not problems
+    if args.json:
+        print_json(report)
+    else:
+        print_page(report, config)
+    return int(bool(problems))
+
+
+def system() -> dict:
+    """Machine, Python, processors, memory in GB, and taco itself."""
+    from taco import __version__
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    machine = f"{platform.system()} {platform.machine()}"
+    return {
+        "taco": __version__,
+        "machine": machine,
+        "python": platform.python_version(),
+        "cores": cores,
+        "memory_gb": round(memory, 1),
+    }
+
+
+def _version(name: str) -> str | None:
+    for one in (name, *ALIASES.get(name, ())):
+        try:
+            return importlib.metadata.version(one)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def packages() -> dict:
+    """Versions of what is needed and of what is optional; None where it is not installed."""
+    needed = {name: _version(name) for name in NEEDED}
+    problems = [f"{name} is not installed; run `pip install {name}`" for name, found in needed.items() if not found]
+    return {"needed": needed, "optional": {name: _version(name) for name, _ in OPTIONAL}, "problems": problems}
+
+
+def devices(models) -> dict:
+    """GPUs, and the device and number type that the settings choose."""
+    import torch
+
+    from taco.backbones.device import resolve_device, resolve_precision
+
+    gpus = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        free, total = torch.cuda.mem_get_info(index)
+        name = torch.cuda.get_device_name(index)
+        gpus.append({"name": f"cuda:{index}", "model": name, "memory_gb": round(total / 1e9, 1), "free_gb": round(free / 1e9, 1)})
+    found = {"torch_cuda": torch.version.cuda, "gpus": gpus, "threads": models.threads or torch.get_num_threads(), "problems": []}
+    try:
+        # The embedded models are so small that auto leaves them on the CPU.
+        device = resolve_device("cpu" if models.name == "embedded" and models.device == "auto" else models.device)
+        found |= {"device": str(device), "precision": str(resolve_precision(models.precision, device)).removeprefix("torch.")}
+    except TacoError as error:
+        found["problems"] = [str(error)]
+    return found
+
+
+def weights_state(models) -> dict:
+    """The files of the chosen models that are here, and those that are missing."""
+    from taco.cli.weights import entries
+    from taco.package_files import model_dir
+
+    if models.name == "embedded":
+        from taco.backbones import embedded
+
+        wanted = set(embedded.parts(models))
+    else:
+        wanted = {"openclip"} if "=" not in models.image else set()
+        wanted |= {"laion-clap"} if models.audio == "laion-clap" else {"msclap", "gpt2"}
+        wanted |= {"fcclip"} if models.segmenter in ("", "fcclip") else set()
+    rows = [row for row in entries(models.model_dir) if row["part"] in wanted]
+    lacking = list(dict.fromkeys(row["part"] for row in rows if row["state"] == "missing"))
+    problems = []
+    if lacking:
+        whole = lacking == ["openclip", "msclap", "gpt2", "fcclip"] or (models.name == "embedded" and "birdnet" not in lacking)
+        parts = models.name if whole else " ".join(lacking)
+        option = f" --dir {models.model_dir}" if models.model_dir else ""
+        problems = [f"weights of {', '.join(lacking)} are missing; run `taco weights fetch {parts}{option}`"]
+    files = [{key: row[key] for key in ("part", "file", "path", "size_mb", "state", "licence")} for row in rows]
+    return {"folder": str(model_dir(models.model_dir)), "files": files, "problems": problems}
+
+
+def ros() -> dict:
+    """What ROS says of itself, asked in a process of its own."""
+    code = (
+        "import rclpy, os; from rclpy.utilities import get_rmw_implementation_identifier as rmw; rclpy.init(); "
+        "print('|'.join([os.environ.get('ROS_DISTRO', ''), rmw()]))"
+    )
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"found": False, "why": str(error)}
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["rclpy does not load"]
+        return {"found": False, "why": lines[-1]}
+    distro, _, middleware = done.stdout.strip().splitlines()[-1].partition("|")
+    return {"found": True, "distro": distro, "middleware": middleware, "domain": int(os.environ.get("ROS_DOMAIN_ID") or 0)}
+
+
+def microphones() -> dict:
+    """Inputs that PortAudio offers, else the sound cards that the kernel knows."""
+    try:
+        import sounddevice
+
+        found = [
+            {"name": device["name"], "channels": device["max_input_channels"], "sample_rate": int(device["default_samplerate"])}
+            for device in sounddevice.query_devices()
+            if device["max_input_channels"] > 0
+        ]
+        return {"found": found, "why": ""}
+    except (ImportError, OSError) as error:
+        cards = Path("/proc/asound/cards")
+        lines = cards.read_text().splitlines() if cards.is_file() else []
+        found = [{"name": line.partition("]: ")[2]} for line in lines if "]: " in line]
+        return {"found": found, "why": f"sounddevice does not load ({str(error).splitlines()[0]})"}
+    except Exception as error:  # PortAudio's own error class, where no sound system runs
+        return {"found": [], "why": str(error)}
+
+
+def trial(config, size: tuple[int, int]) -> dict:
+    """Load the chosen models and run a frame, never downloading: seconds, ms by stage, and memory."""
+    from taco.backbones.device import peak_memory_mb
+    from taco.pipeline import TacoPipeline
+
+    # Nothing is held back, so that every stage is run and timed on a frame of noise.
+    settings = {"models.allow_download": False, "concepts.min_score": 0.0, "concepts.silence_dbfs": -200.0}
+    start = time.perf_counter()
+    try:
+        pipeline = TacoPipeline(config.updated(settings))
+        loaded = time.perf_counter() - start
+        first = pipeline.warm_up(size)
+        second = pipeline.warm_up(size)
+    except (TacoError, RuntimeError, OSError, ImportError, MemoryError) as error:
+        return {"problems": [f"the trial run failed: {' '.join(str(error).split())[:400] or type(error).__name__}"]}
+    found = {"load_s": round(loaded, 2), "first_ms": round(sum(first.values()), 1)}
+    found["stage_ms"] = {name: round(value, 1) for name, value in second.items()}
+    device = getattr(pipeline.backbones.image, "device", None)
+    found |= {"frame_ms": round(sum(second.values()), 1), "peak_memory_mb": round(peak_memory_mb())}
+    if getattr(device, "type", "cpu") == "cuda":
+        found["peak_gpu_memory_mb"] = round(peak_memory_mb(device))
+    return {**found, "words": len(pipeline.anchors.words), "size": list(size), "problems": []}
+
+
+def print_page(report: dict, config) -> None:
+    """The report as text."""
+    about, found, chosen = report["system"], report["packages"], report["devices"]
+    print(f"taco {about['taco']}, Python {about['python']}, {about['machine']}, {about['cores']} cores, {about['memory_gb']} GB")
+    print("packages  " + ", ".join(f"{name} {version or 'MISSING'}" for name, version in found["needed"].items()))
+    purposes = dict(OPTIONAL)
+    print("optional  " + ", ".join(f"{name} {seen or f'- ({purposes[name]})'}" for name, seen in found["optional"].items()))
+    gpus = ", ".join(f"{g['name']} {g['model']}, {g['free_gb']} of {g['memory_gb']} GB free" for g in chosen["gpus"])
+    print(f"GPUs      {gpus or 'none usable'} (torch built for CUDA {chosen['torch_cuda'] or '-'})")
+    where = f"{chosen.get('device', '?')} in {chosen.get('precision', '?')}"
+    print(f"models    {config.models.name} on {where}, {chosen['threads']} threads")
+    print(f"weights   in {report['weights']['folder']}")
+    for row in report["weights"]["files"]:
+        size = f"{row['size_mb']} MB" if row["size_mb"] is not None else ""
+        print(f"          {row['state']:8} {row['file']:38} {size:>10}  {row['licence']}")
+    state = report["ros"]
+    print(
+        "ROS       "
+        + (f"{state['distro'] or 'found'}, {state['middleware']}, domain {state['domain']}" if state["found"] else state["why"])
+    )
+    heard = report["microphones"]
+    names = [
+        f"{one['name']}" + (f" ({one['channels']} ch, {one['sample_rate']} Hz)" if "channels" in one else "")
+        for one in heard["found"]
+    ]
+    print("sound in  " + "; ".join(names or ["none found"]) + (f"  [{heard['why']}]" if heard["why"] else ""))
+    if "trial" in report and not report["trial"]["problems"]:
+        ran = report["trial"]
+        stages = ", ".join(f"{name} {value:g}" for name, value in ran["stage_ms"].items())
+        print(f"one frame {ran['size'][1]}x{ran['size'][0]}: {ran['frame_ms']:g} ms ({stages}); the first {ran['first_ms']:g} ms")
+        gpu = f", on the GPU {ran['peak_gpu_memory_mb']} MB" if "peak_gpu_memory_mb" in ran else ""
+        print(f"          loaded in {ran['load_s']:g} s, {ran['words']} words; peak memory {ran['peak_memory_mb']} MB{gpu}")
+    for problem in report["problems"]:
+        print(f"PROBLEM   {problem}")
+    print("This configuration runs." if report["runs"] else "This configuration cannot run.")

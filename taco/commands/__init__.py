@@ -1,1 +1,0 @@
-"""Subcommands of ``taco``: one file each, with ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``."""

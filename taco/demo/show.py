@@ -1,0 +1,320 @@
+"""The demo's show: scenes of a robot's day, made of real photographs, photo cut-outs and recordings, and the truth.
+
+Nothing here knows what the method answers: the truth is where each thing was put and which one was given a voice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from taco.audio import resample
+from taco.evaluation.composed.sources import StampSources
+from taco.io.video_writer import VideoWriter
+from taco.types import AudioChunk
+
+SIZE = (480, 640)
+FPS = 10
+RATE = 16000
+NS = 1_000_000_000
+LEVEL_DBFS = -20.0
+FLOOR_DBFS = -75.0  # the noise of a quiet room and a microphone
+LOUDEST = 0.95  # of a sample; a sound of few loud peaks stays below LEVEL_DBFS
+JOIN_S = 0.05  # over which a recording that begins again is faded into itself
+OPAQUE = 1.4  # opacities are multiplied by it: the bodies of some cut-outs let a little of the ground through
+SHADOW = 0.35  # how much darker the ground is under a thing
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A recording: what it is called, and its source as in the catalogue of everyday things."""
+
+    word: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A cut-out that stands somewhere: its source, word, middle x, y of its feet and height, all px of the panorama.
+
+    voice: the source of its recording, "" for a thing that never sounds. to_x: where it has moved to at the scene's end.
+    """
+
+    picture: str
+    word: str
+    x: int
+    feet: int
+    height: int
+    voice: str = ""
+    to_x: int | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Things in one place. place: source of a photograph; from it a part is shown, (left, top, width) in shares of its sides.
+
+    sounds: (from_s, index of the thing that sounds from then on, or a voice out of view, or None). pan: camera x from, to.
+    """
+
+    name: str
+    seconds: float
+    place: str
+    part: tuple[float, float, float]
+    things: tuple[Thing, ...]
+    sounds: tuple[tuple[float, int | Voice | None], ...]
+    pan: tuple[int, int] = (0, 0)
+
+    def source_at(self, seconds: float) -> tuple[float, int | Voice | None]:
+        """(since when, what) sounds at a time from the scene's beginning."""
+        return max((turn for turn in self.sounds if turn[0] <= seconds), key=lambda turn: turn[0])
+
+
+DOG = "animals/mammals/dogs/dog"
+PEOPLE = "scratch:Costumes/People"
+
+
+def scenes() -> tuple[Scene, ...]:
+    """What is shown."""
+    return (
+        Scene(
+            "a dog barks beside a hen",
+            6.0,
+            "scratch:Backgrounds/Outdoors/brick-wall2.jpg",
+            (0.0, 0.0, 1.0),
+            (Thing(f"{DOG}.png", "dog", 210, 455, 210, f"{DOG}.ogg"), Thing("animals/birds/hen.png", "chicken", 470, 450, 120)),
+            ((0.0, 0),),
+        ),
+        Scene(
+            "a train passes behind a foal",
+            7.0,
+            "scratch:Backgrounds/Outdoors/hay_field.jpg",
+            (0.0, 0.0, 1.0),
+            (
+                Thing("qabcs:toys/steam_locomotive.png", "train", -120, 330, 180, "simutrans:steam.wav", to_x=760),
+                Thing("qabcs:animals/foal.png", "horse", 500, 440, 140),
+            ),
+            ((0.0, 0),),
+        ),
+        Scene(
+            "a vacuum cleaner runs in the next room",
+            4.0,
+            "rooms:pexels-2416933.jpg",
+            (0.0, 0.0, 0.9167),
+            (
+                Thing("qabcs:misc/schooler.png", "person", 110, 474, 390),
+                Thing("hobbies/music/string/guitar_classical.png", "guitar", 590, 470, 230),
+            ),
+            ((0.0, Voice("vacuum cleaner", "household/vacuum_cleaner.ogg")),),
+        ),
+        Scene(
+            "a fire engine with its siren beside a bus",
+            6.0,
+            "scratch:Backgrounds/Outdoors/building-fireproof.jpg",
+            (0.0, 0.0, 1.0),
+            (
+                Thing("vehicles/masstransit/green_korean_bus.png", "bus", 478, 446, 112),
+                Thing("vehicles/emergency/firetruck.png", "fire engine", 175, 466, 128, "vehicles/emergency/firetruck.ogg"),
+            ),
+            ((0.0, 1),),
+        ),
+        Scene(
+            "somebody speaks, then a piano plays",
+            9.0,
+            "scratch:Backgrounds/Indoors/chalkboard.jpg",
+            (0.0, 0.0, 1.0),
+            (
+                Thing("qabcs:instrument/piano.png", "piano", 465, 452, 205, "qabcs:piano.ogg"),
+                Thing(f"{PEOPLE}/mako-stop.gif", "person", 195, 458, 295, "pocketsphinx:numbers.raw"),
+            ),
+            ((0.0, 1), (4.5, 0)),
+        ),
+        Scene(
+            "silence, then a rooster and rain out of view",
+            10.0,
+            "scratch:Backgrounds/Indoors/hall.jpg",
+            (0.0, 0.0, 1.0),
+            (
+                Thing(f"{PEOPLE}/jay.gif", "person", 210, 452, 290),
+                Thing("qabcs:instrument/bass_drum.png", "drums", 470, 448, 120),
+            ),
+            ((0.0, None), (3.0, Voice("chicken", "qabcs:rooster.ogg")), (6.5, Voice("rain", "qabcs:umbrella.ogg"))),
+        ),
+        Scene(
+            "the camera pans: a cow moos, then a ram bleats",
+            8.0,
+            "scratch:Backgrounds/Outdoors/wooden-house.jpg",
+            (0.0, 0.24, 1.0),
+            (
+                Thing("animals/mammals/bovines/cow_white.png", "cow", 150, 420, 260, "animals/mammals/bovines/cow_white.ogg"),
+                Thing("qabcs:animals/goose.png", "goose", 430, 450, 110),
+                Thing("animals/mammals/bovines/ram.png", "sheep", 690, 440, 180, "animals/mammals/bovines/ram.ogg"),
+            ),
+            ((0.0, 0), (4.0, 2)),
+            (0, 240),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The truth about one frame. masks: (H, W) bool of each thing, as visible; full_areas: px of each when wholly in view.
+    sounding: index of the sounding thing, -1 silence, -2 out of view. heard: the word of what sounds, "" in silence.
+
+    settled: the last second of sound has one source (or silence) only, so that one answer is right. steady_s: for how
+    long it has been so; an answer whose sound lagged behind its image may have heard what was before.
+    """
+
+    scene: int
+    stamp_ns: int
+    masks: tuple[np.ndarray, ...]
+    full_areas: tuple[int, ...]
+    words: tuple[str, ...]
+    sounding: int
+    settled: bool
+    steady_s: float = math.inf
+    heard: str = ""
+
+    def heard_late(self, lag_s: float) -> Moment:
+        """The truth about an answer whose sound ended this long before the image."""
+        return replace(self, settled=self.settled and self.steady_s - lag_s >= 1.0)
+
+
+def voice(sources: StampSources, source: str, count: int) -> np.ndarray:
+    """(count,) float32: the recording at the show's rate and level, faded into itself where it begins again."""
+    samples, rate = sources.sound(source)
+    one = resample(np.ascontiguousarray(samples, np.float32), rate, RATE)
+    join = min(round(JOIN_S * RATE), len(one) // 4)
+    up = np.sin(np.linspace(0, np.pi / 2, join)) ** 2
+    out = np.zeros(count + len(one), np.float32)
+    for start in range(0, count, len(one) - join):
+        piece = one.copy()
+        if start:
+            piece[:join] *= up
+        piece[-join:] *= up[::-1]
+        out[start : start + len(one)] += piece
+    out = out[:count]
+    gain = 10 ** (LEVEL_DBFS / 20) / max(float(np.sqrt(np.mean(out**2))), 1e-9)
+    return out * min(gain, LOUDEST / max(float(np.abs(out).max()), 1e-9))
+
+
+def place_of(thing: Thing, share: float) -> float:
+    """Middle x of a thing at a share of the scene's time in [0, 1]."""
+    return thing.x if thing.to_x is None else thing.x + (thing.to_x - thing.x) * share
+
+
+def backdrop(sources: StampSources, scene: Scene) -> np.ndarray:
+    """(H, W + pan, 3) float32: the part of the photograph that the scene plays in."""
+    photo = sources.photo(scene.place)
+    height, width = SIZE[0], SIZE[1] + max(scene.pan)
+    left, top, across = scene.part
+    w = round(across * photo.shape[1])
+    h = min(round(w * height / width), photo.shape[0])
+    y, x = min(round(top * photo.shape[0]), photo.shape[0] - h), min(round(left * photo.shape[1]), photo.shape[1] - w)
+    way = cv2.INTER_AREA if w > width else cv2.INTER_CUBIC
+    part = np.ascontiguousarray(photo[y : y + h, x : x + w])
+    return cv2.resize(part, (width, height), interpolation=way).astype(np.float32).clip(0, 255)
+
+
+def cutout(sources: StampSources, thing: Thing) -> np.ndarray:
+    """(h, w, 4) float32: the thing's cut-out at its height with a soft edge, colours multiplied by the opacity (0 to 1)."""
+    rgba = sources.cutout(thing.picture).astype(np.float32)
+    rgba[..., 3] = np.minimum(1, rgba[..., 3] * (OPAQUE / 255))
+    rgba[..., :3] *= rgba[..., 3:]
+    scale = thing.height / rgba.shape[0]
+    size = (max(1, round(rgba.shape[1] * scale)), thing.height)
+    small = cv2.resize(rgba, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return cv2.GaussianBlur(small, (0, 0), 0.7 * max(1.0, scale))  # as soft as the photograph behind it
+
+
+def panorama(sources: StampSources, scene: Scene, seed: int, share: float = 0.0) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The wide picture that the camera pans over at a share of the scene's time, and the mask of each thing in it.
+
+    Later things stand in front. ValueError where a thing that does not move is not wholly inside.
+    """
+    picture = backdrop(sources, scene)
+    height, width = picture.shape[:2]
+    masks: list[np.ndarray] = []
+    for thing in scene.things:
+        stamp = cutout(sources, thing)
+        h, w = stamp.shape[:2]
+        top, left = thing.feet - h, round(place_of(thing, share) - w / 2)
+        inside = top >= 0 and thing.feet <= height and left >= 0 and left + w <= width
+        if not inside and thing.to_x is None:
+            raise ValueError(f"{scene.name}: {thing.word} of {w} x {h} px does not fit at {thing.x}, {thing.feet}")
+        _shade(picture, thing.feet, left, w)
+        x, end = max(left, 0), min(left + w, width)
+        mask = np.zeros((height, width), bool)
+        if x < end:
+            part = stamp[:, x - left : end - left]
+            patch = picture[top : thing.feet, x:end]
+            patch[:] = patch * (1 - part[..., 3:]) + part[..., :3]
+            mask[top : thing.feet, x:end] = part[..., 3] > 0.5
+        masks = [other & ~mask for other in masks] + [mask]
+    noise = np.random.default_rng(seed).normal(0, 2, picture.shape)
+    return (picture + noise).clip(0, 255).astype(np.uint8), masks
+
+
+def _shade(picture: np.ndarray, feet: int, left: int, width: int) -> None:
+    """Darken the ground where a thing stands."""
+    shadow = np.zeros(picture.shape[:2], np.float32)
+    middle, axes = (left + width // 2, feet - 4), (max(1, round(0.42 * width)), int(np.clip(0.05 * width, 2, 8)))
+    cv2.ellipse(shadow, middle, axes, 0, 0, 360, SHADOW, -1)
+    picture *= 1 - cv2.GaussianBlur(shadow, (0, 0), 5)[..., None]
+
+
+def make(
+    sources: StampSources, video: Path, show: tuple[Scene, ...], progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Moment]:
+    """Write the show as an MP4 with sound and return the truth of every frame, in order."""
+    moments: list[Moment] = []
+    total = sum(round(scene.seconds * FPS) for scene in show)
+    start = 0.0
+    with VideoWriter(video, fps=FPS, sample_rate=RATE) as writer:
+        for index, scene in enumerate(show):
+            count = round(scene.seconds * FPS)
+            moving = any(thing.to_x is not None for thing in scene.things)
+            areas = tuple(int((cutout(sources, thing)[..., 3] > 0.5).sum()) for thing in scene.things)
+            for i in range(count):
+                if moving or i == 0:
+                    wide, masks = panorama(sources, scene, index, i / max(1, count - 1))
+                x = round(scene.pan[0] + (scene.pan[1] - scene.pan[0]) * i / max(1, count - 1))
+                shown = tuple(mask[:, x : x + SIZE[1]] for mask in masks)
+                moments.append(truth(scene, index, i / FPS, start, shown, areas))
+                writer.write(np.ascontiguousarray(wide[:, x : x + SIZE[1]]), moments[-1].stamp_ns)
+                progress(len(moments), total)
+            writer.write_audio(AudioChunk(sound_of(sources, scene, seed=index)[:, None], RATE, round(start * NS)))
+            start += scene.seconds
+    return moments
+
+
+def truth(scene: Scene, index: int, seconds: float, start: float, masks: tuple, areas: tuple[int, ...]) -> Moment:
+    """What is so at a time from the scene's beginning; start: of the scene in the show, s."""
+    since, source = scene.source_at(seconds)
+    words = tuple(thing.word for thing in scene.things)
+    sounding = source if isinstance(source, int) else -1 if source is None else -2
+    heard = words[source] if isinstance(source, int) else source.word if source else ""
+    stamp = round((start + seconds) * NS)
+    return Moment(index, stamp, masks, areas, words, sounding, seconds - since >= 1.0, seconds - since, heard)
+
+
+def sound_of(sources: StampSources, scene: Scene, seed: int) -> np.ndarray:
+    """(n,) float32: the scene's sound, over the noise of a quiet room. A passing thing is loudest in the picture's middle."""
+    count = round(scene.seconds * RATE)
+    sound = np.random.default_rng(1000 + seed).normal(0, 10 ** (FLOOR_DBFS / 20), count)
+    ends = [since for since, _ in scene.sounds[1:]] + [scene.seconds]
+    for (since, source), until in zip(scene.sounds, ends):
+        if source is None:
+            continue
+        thing = scene.things[source] if isinstance(source, int) else None
+        first, last = round(since * RATE), round(until * RATE)
+        fade = np.minimum(1.0, np.minimum(np.arange(last - first), np.arange(last - first)[::-1]) / (0.02 * RATE))
+        if thing and thing.to_x is not None:
+            away = (place_of(thing, np.arange(first, last) / count) - SIZE[1] / 2) / SIZE[1]
+            fade = fade / (1 + (2 * away) ** 2)  # the half of it at the edges: as if passing at half a picture's width
+        sound[first:last] += voice(sources, thing.voice if thing else source.source, last - first) * fade
+    return sound.clip(-1, 1).astype(np.float32)

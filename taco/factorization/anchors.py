@@ -1,0 +1,196 @@
+"""The word bank made ready for the solvers: unit rows, one cached copy per bank, dtype and device.
+
+Gradients here are closed form (paper Eq. 5 differentiated); only an opaque ``audio_projection``
+is differentiated by torch, and only on the few pooled components.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from taco.errors import ShapeError, ValueRangeError
+from taco.types import Anchors
+
+TINY = 1e-12
+OTHERS = -3.0  # log-odds of things outside the word bank against those in it, before looking
+SURENESS = 0.7  # of closed-vocabulary image models: what their logits are multiplied by, for they are surer than they are right
+CROWD = 0.5  # a word that the image model knows many kinds of is that much less likely by each, as a power of their number
+_CACHE: OrderedDict[tuple, WordBank] = OrderedDict()
+_CACHE_SIZE = 8
+
+
+class WordBank:
+    """Normalised anchors. visual: (M, C_v), audio: (M, D_a), unit rows; scale: on the audio cosines.
+
+    A linear projection without bias (``torch.nn.Linear``, a callable with a ``linear_weight``
+    tensor (D_a, C_a), or None) is folded into the anchors: d_a = s c (W^T A_a^T) / |W c|, so that
+    neither D_a nor the projection costs anything in a solve.
+    """
+
+    def __init__(self, anchors: Anchors, audio_dim: int, dtype: torch.dtype, device: torch.device):
+        self.anchors = anchors
+        self.scale = float(anchors.audio_logit_scale)
+        self.visual = _unit_rows("anchors.visual", anchors.visual, dtype, device)
+        self.audio = _unit_rows("anchors.audio", anchors.audio, dtype, device)
+        self.visual_mean = self.visual.mean(0)
+        self.project: Callable[[Tensor], Tensor] | None = None
+        weight = linear_weight(anchors.audio_projection)
+        self.gram: Tensor | None = None  # W^T W (C_a, C_a); None: the identity
+        if anchors.audio_projection is None:
+            self.map = self.audio
+        elif weight is not None and tuple(weight.shape) == (self.audio.shape[1], audio_dim):
+            weight = weight.detach().to(device=device, dtype=dtype)
+            self.map = self.audio @ weight
+            self.gram = weight.T @ weight
+        else:
+            self.project = anchors.audio_projection
+            self.map = None
+        self._check(audio_dim, dtype, device)
+
+    def _check(self, audio_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+        wanted = self.audio.shape[1]
+        if self.map is not None:
+            if self.map.shape[1] != audio_dim:
+                raise ShapeError(f"audio: wanted tokens of dimension {self.map.shape[1]} as anchors.audio has, got {audio_dim}")
+            return
+        try:
+            got = tuple(self.project(torch.ones(1, audio_dim, dtype=dtype, device=device)).shape)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise ShapeError(
+                f"audio: wanted tokens that anchors.audio_projection takes, got {audio_dim} ({str(error).splitlines()[0]})"
+            ) from None
+        if got != (1, wanted):
+            raise ShapeError(
+                f"anchors.audio_projection: wanted (1, {audio_dim}) -> (1, {wanted}) as anchors.audio has, got {got}"
+            )
+
+    def __len__(self) -> int:
+        return self.visual.shape[0]
+
+    def visual_logits(self, components: Tensor, known: Tensor | None = None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """cos(components (..., C_v), A_v) (..., M) and the pull-back of a gradient on it; known: the cosines, where at hand."""
+        return _cosine(components, self.visual, None, 1.0, known)
+
+    def audio_logits(self, components: Tensor, grad: bool = True) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """s cos(P(components (..., C_a)), A_a) (..., M) and the pull-back of a gradient on it."""
+        if self.map is not None:
+            return _cosine(components, self.map, self.gram, self.scale)
+        if not grad:
+            return _cosine(self.project(components), self.audio, None, self.scale)[0], _no_pull
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = components.detach().clone().requires_grad_()
+            try:
+                projected = self.project(leaf)
+            except RuntimeError as error:
+                if "nference tensor" not in str(error):
+                    raise
+                raise ValueRangeError(
+                    "anchors.audio_projection: wanted a differentiable function, got weights made in torch.inference_mode"
+                ) from None
+        logits, pull_back = _cosine(projected.detach(), self.audio, None, self.scale)
+
+        def pull(gradient: Tensor) -> Tensor:
+            if not projected.requires_grad:
+                raise ValueRangeError(
+                    "anchors.audio_projection: wanted a differentiable function, got one without gradient (torch.no_grad inside?)"
+                )
+            with torch.enable_grad():
+                return torch.autograd.grad(projected, leaf, pull_back(gradient))[0]
+
+        return logits, pull
+
+
+def word_bank(anchors: Anchors, audio_dim: int, dtype: torch.dtype, device: torch.device) -> WordBank:
+    """The prepared bank of ``anchors``, from a small cache that notices tensors changed in place."""
+    projection = anchors.audio_projection
+    weight = linear_weight(projection)
+    tensors = [t for t in (anchors.visual, anchors.audio, weight) if t is not None]
+    # id(): the cached bank keeps its anchors alive, so an id in the key cannot come to name another object.
+    key = (*((id(t), _version(t)) for t in tensors), id(projection), anchors.audio_logit_scale, audio_dim, dtype, device)
+    bank = _CACHE.get(key)
+    if bank is None:
+        bank = _CACHE[key] = WordBank(anchors, audio_dim, dtype, device)
+        while len(_CACHE) > _CACHE_SIZE:
+            _CACHE.popitem(last=False)
+    else:
+        _CACHE.move_to_end(key)
+    return bank
+
+
+def linear_weight(projection) -> Tensor | None:
+    """The matrix (D_a, C_a) of a projection known to be linear without bias, else None."""
+    if isinstance(projection, torch.nn.Linear):
+        return projection.weight if projection.bias is None else None
+    weight = getattr(projection, "linear_weight", None)
+    return weight if isinstance(weight, Tensor) else None
+
+
+def image_evidence(components: Tensor, anchors: Anchors) -> Tensor:
+    """(..., K, C_v) -> (..., K, M) in [0, 1]: how likely each component shows each word rather than another or none of the bank.
+
+    A softmax over the words, and over ``visual_others`` where the encoder has them: of cosines times the
+    image model's own scale where it has one, else of products (closed vocabularies: they are logits). Where
+    the encoder knows a word by several kinds (``visual_kinds``), the word has the sum of theirs.
+    """
+
+    def logits(vectors: Tensor) -> Tensor:
+        vectors = vectors.to(components)
+        if anchors.visual_logit_scale is None:
+            return SURENESS * components @ vectors.T
+        unit, words = (torch.nn.functional.normalize(rows, dim=-1) for rows in (components, vectors))
+        return anchors.visual_logit_scale * unit @ words.T
+
+    kinds = anchors.visual_kinds
+    if kinds is None:
+        found = logits(anchors.visual)
+    else:
+        count = len(anchors.words)
+        each = torch.bincount(kinds.words, minlength=count).clamp_min(1).log()
+        by_kind = logits(kinds.vectors) - CROWD * each[kinds.words]
+        top = by_kind.amax(-1, keepdim=True)
+        found = by_kind.new_zeros(*by_kind.shape[:-1], count).index_add_(-1, kinds.words, (by_kind - top).exp()).log() + top
+    if anchors.visual_others is None or not len(anchors.visual_others):
+        return found.softmax(-1)
+    rest = logits(anchors.visual_others).logsumexp(-1, keepdim=True) + OTHERS
+    return torch.cat([found, rest], -1).softmax(-1)[..., :-1]
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Rows (..., C) scaled to length 1; zero rows stay zero."""
+    return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _unit_rows(name: str, value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    value = value.detach().to(device=device, dtype=dtype)
+    if not torch.isfinite(value).all():
+        raise ValueRangeError(f"{name}: wanted finite values, got NaN or infinity")
+    return value / torch.linalg.vector_norm(value, dim=-1, keepdim=True).clamp_min(TINY)
+
+
+def _cosine(rows: Tensor, words: Tensor, gram: Tensor | None, scale: float, known: Tensor | None = None):
+    """scale (rows words^T) / |rows|_gram and its pull-back; rows (..., C), words (M, C), gram (C, C) or None."""
+    metric = rows if gram is None else rows @ gram
+    norm = (rows * metric).sum(-1, keepdim=True).clamp_min(TINY * TINY).sqrt()
+    # The matrix products run on 2-d rows: torch's n-d by 2-d product is slower for a few rows.
+    logits = known
+    if logits is None:
+        logits = (rows.reshape(-1, rows.shape[-1]) @ words.T).view(*rows.shape[:-1], -1) * (scale / norm)
+
+    def pull(gradient: Tensor) -> Tensor:
+        back = (gradient.reshape(-1, gradient.shape[-1]) @ words).view(rows.shape)
+        along = (gradient * logits).sum(-1, keepdim=True)
+        return (back * scale - along * (metric / norm)) / norm
+
+    return logits, pull
+
+
+def _no_pull(gradient: Tensor) -> Tensor:
+    raise AssertionError("asked for a gradient that was switched off")

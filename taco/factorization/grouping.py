@@ -1,0 +1,180 @@
+"""A thing is all of its factors: image factors that show the same as the sounding one go into it. *Ours.*
+
+The objective does not mind how many factors share a thing, so that the sounding factor alone may hold half of it. The factors
+that go into another are left without activation; the next warm start points them at what is explained worst (``revived``).
+
+The sound's factors as sources: each beside the image factor that it shares a word with. *Ours.*
+
+The objective pairs one factor of the image with one of the sound, the sounding one; which of the others stand side by side is
+left to chance. Put beside each other by what they mean, every pair says of one thing where it is and how it sounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from taco.config import FactorizationConfig
+from taco.factorization.anchors import image_evidence, unit
+from taco.factorization.objective import Problem, State, add_row, squared_residual, take, weights
+from taco.types import Factorization
+
+PARALLEL = 0.9  # cosine of two rows of V from which they show the same: halves of a made thing have .96, two things .65
+ACTIVE = 0.5  # share of a factor's maximum from which a token belongs to it
+SURE = 0.2  # probability of a word from which a factor shows it; both chosen on stamps, val
+
+
+def merges(config: FactorizationConfig) -> bool:
+    """Does a solve with these settings end with merged factors? By itself not where it is to be the paper's.
+
+    Nor without a penalty, where the sound has no say in what the image's factors are.
+    """
+    ours = config.solver == "block" and config.binding == "recent"
+    return weights(config)[2] > 0 and (config.merge == "always" or (config.merge == "auto" and ours))
+
+
+def merged(problem: Problem, state: State) -> State:
+    """``state`` with all image factors that show what the sounding one shows gone into it; they become zero themselves.
+
+    Where the thing has a word each factor counts as much as its row speaks for the word: so is the mean row weighed, and so
+    are the activations, which then answer to the word as all of them did. Without one, of parallel rows, it is their mean by
+    activation, and the activations of the least-squares fit. The sound's factors stay as they are. No value is looked at from
+    the host.
+    """
+    u, v, k = state.visual_u, state.visual_v, state.sounding
+    cross = u @ problem.visual if state.known is None else state.known.visual_cross
+    sure, word = _words(problem, u, cross)
+    group = take(_joined(alike(u, v, sure, word, problem.visual_grid)), k)  # (B, K)
+    toward = problem.bank.anchors.visual.to(v)[word.gather(1, k[:, None])]  # (B, 1, C): the word of the thing
+    speaks = (v * toward).sum(-1).clamp_min(0)
+    named = (sure.gather(1, k[:, None]) > 0) & (speaks.gather(1, k[:, None]) > 0)  # (B, 1)
+    mass = group * u.sum(-1) * torch.where(named, speaks, 1.0)
+    row = (mass[:, None] @ v) / mass.sum(-1)[:, None, None].clamp_min(1e-12)  # (B, 1, C)
+    along = torch.where(named[..., None], toward, row)
+    fit = group * (v * along).sum(-1).clamp_min(0) / (row * along).sum(-1).clamp_min(1e-30)
+    whole = fit[:, None] @ u
+    peak = whole.amax(-1, keepdim=True).clamp_min(1.0)
+    alone = group.sum(-1)[:, None, None] == 1
+
+    def gathered(rows: Tensor, one: Tensor) -> Tensor:
+        rest = rows.masked_fill(group[..., None], 0.0)
+        return torch.where(alone, rows, add_row(rest, k, one))
+
+    new_u, new_v = gathered(u, whole / peak), gathered(v, row * peak)
+    cross = gathered(cross, fit[:, None] @ cross / peak)
+    norm = squared_residual(problem.visual, problem.visual_square, new_u, new_v, cross, new_u @ new_u.mT)
+    known = state.known and replace(
+        state.known,
+        visual_cross=cross,
+        visual_norm=norm.clamp_min(0).sqrt(),
+        visual_logits=problem.bank.visual_logits(cross if problem.config.descriptor == "component" else new_v)[0],
+    )
+    return replace(state, visual_u=new_u, visual_v=new_v, known=known)
+
+
+def _words(problem: Problem, u: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, K) each: how likely each factor shows its word, 0 where that is not sure; and the word's index.
+
+    Sure of a word is only who could say that it is none of the bank's.
+    """
+    anchors = problem.bank.anchors
+    sure, word = image_evidence(cross / u.sum(-1, keepdim=True).clamp_min(1e-12), anchors).max(-1)
+    if anchors.visual_others is None:
+        return torch.zeros_like(sure), word
+    return sure * (sure > SURE), word
+
+
+def alike(u: Tensor, v: Tensor, sure: Tensor, word: Tensor, grid: tuple[int, int] | None) -> Tensor:
+    """(B, K, K) bool: do two factors show the same? The same word, both sure, or rows nearly parallel that are not two words;
+
+    and they touch: tokens in which they are active overlap or are neighbours (all do where no grid is known).
+    """
+    rows = unit(v)
+    both = (sure[:, None] > 0) & (sure[..., None] > 0)
+    one_word = word[:, None] == word[..., None]
+    same = torch.where(both, one_word, rows @ rows.mT > PARALLEL)
+    shown = u.sum(-1) > 0
+    return same & shown[:, None] & shown[..., None] & _touching(u, grid)
+
+
+def _touching(u: Tensor, grid: tuple[int, int] | None) -> Tensor:
+    """(B, K, K) bool: have two factors active tokens that overlap or are neighbours?"""
+    if grid is None:
+        return torch.ones_like(u @ u.mT, dtype=torch.bool)
+    inside = (u > ACTIVE * u.amax(-1, keepdim=True)).to(u)
+    wide = torch.nn.functional.max_pool2d(inside.unflatten(-1, grid), 3, 1, 1).flatten(-2)
+    return wide @ inside.mT > 0
+
+
+def _joined(pairs: Tensor) -> Tensor:
+    """(B, K, K) bool: are two factors of one group, directly or by way of others?"""
+    k = pairs.shape[-1]
+    reach = pairs | torch.eye(k, dtype=torch.bool, device=pairs.device)
+    for _ in range((k - 1).bit_length()):
+        reach = (reach.float() @ reach.float()) > 0
+    return reach
+
+
+def revived(tokens: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """V (B, K, C) in which every factor without activation points at what the others explain worst.
+
+    tokens: X (B, N, C), u: U^T (B, K, N). Each takes the positive part of the residual of the token with most of it; what of
+    the others' residuals lies along that no longer counts for the next one.
+    """
+    idle = u.sum(-1) <= 0  # (B, K)
+    some = range(v.shape[1]) if tokens.is_cuda else idle.any(0).nonzero().flatten().tolist()
+    if not some:
+        return v
+    residual = tokens - u.mT @ v
+    left = residual.square().sum(-1)  # (B, N)
+    v = v.clone()
+    for k in some:
+        row = residual.gather(1, left.argmax(-1)[:, None, None].expand(-1, 1, v.shape[-1]))
+        along = (residual @ unit(row).mT).squeeze(-1)
+        left = left - along.square() * idle[:, k, None]
+        v[:, k] = torch.where(idle[:, k, None], row.squeeze(1).clamp_min(0), v[:, k])
+    return v
+
+
+def pairs(config: FactorizationConfig) -> bool:
+    """Does a solve with these settings end with paired sources? Not where it is to be the paper's, nor without a penalty."""
+    return config.solver == "block" and config.binding == "recent" and any(weights(config)[2:])
+
+
+def paired(problem: Problem, state: State) -> State:
+    """``state`` with the sound's factors in another order; nothing else changes.
+
+    The order is the assignment with the greatest sum of ``agreement``, so that one word's sound goes where the word is seen.
+    """
+    cross = state.known.audio_cross if state.known else state.audio_u @ problem.audio
+    agreed = agreement(problem, state, cross)
+    order = torch.stack([torch.from_numpy(linear_sum_assignment(each, maximize=True)[1]) for each in agreed.cpu().numpy()])
+    order = order.to(agreed.device)[..., None]
+
+    def moved(rows: Tensor) -> Tensor:
+        return rows.gather(1, order.expand_as(rows))
+
+    known = state.known and replace(state.known, audio_cross=moved(cross))
+    return replace(state, audio_u=moved(state.audio_u), audio_v=moved(state.audio_v), known=known)
+
+
+def source_activations(factorization: Factorization) -> Tensor:
+    """(T, K) in [0, 1]: where in the sound each factor's source is: U_a of all the factors that sound like it, together."""
+    rows = unit(factorization.audio_factors)
+    alike = (rows @ rows.mT > PARALLEL).to(rows)
+    return (factorization.audio_activations @ alike).clamp(0, 1)
+
+
+def agreement(problem: Problem, state: State, audio_cross: Tensor) -> Tensor:
+    """(B, K, K) in [0, 1]: how likely image factor i and sound factor j mean the same word of the bank.
+
+    audio_cross: U_a^T X_a (B, K, C_a). A factor without activation agrees with none.
+    """
+    visual_cross = state.known.visual_cross if state.known else state.visual_u @ problem.visual
+    area = state.visual_u.sum(-1, keepdim=True)
+    seen = image_evidence(visual_cross / area.clamp_min(1e-12), problem.bank.anchors) * (area > 0)
+    heard = problem.bank.audio_logits(audio_cross, grad=False)[0].softmax(-1) * (state.audio_u.sum(-1, keepdim=True) > 0)
+    return seen @ heard.mT

@@ -1,0 +1,274 @@
+"""Read pictures, sounds and videos: any container, sample rate and variable frame rate.
+
+Time in a file starts at its first video frame, or at its first sample where it has no video.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from taco.audio import NS, AudioBuffer
+from taco.config import AudioConfig
+from taco.errors import MediaError, MissingPackageError
+from taco.types import AudioChunk, AudioWindow, VideoFrame
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+CUT_OFF_S = 1.0  # a file that ends this much before its own header says is cut off
+
+
+def is_image(path: str | Path) -> bool:
+    """Does the name end like a still picture?"""
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """What a file holds. size: (height, width) px or None without video. duration_s: 0 where the file does not tell.
+
+    fps: mean frames a second, 0 unknown. sample_rate: Hz, 0 without sound. channels: 0 without sound.
+    """
+
+    size: tuple[int, int] | None
+    fps: float
+    duration_s: float
+    sample_rate: int
+    channels: int
+
+
+def probe(path: str | Path) -> MediaInfo:
+    """What is in the file; MediaError where it cannot be read."""
+    with _opened(path) as box:
+        video = next(iter(_videos(box)), None)
+        audio = box.streams.audio[0] if box.streams.audio else None
+        return MediaInfo(
+            (video.height, video.width) if video else None,
+            float(video.average_rate or 0) if video else 0.0,
+            _duration_s(box, video or audio),
+            audio.rate if audio else 0,
+            audio.channels if audio else 0,
+        )
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """A still picture as (H, W, 3) uint8, turned as its EXIF orientation says."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as picture:
+            picture = ImageOps.exif_transpose(picture)
+            if picture.mode.startswith("I"):
+                deep = np.asarray(picture).astype(np.float32) / 257.0
+                return np.repeat(deep.clip(0, 255).round().astype(np.uint8)[..., None], 3, 2)
+            return np.array(picture.convert("RGB"))
+    except FileNotFoundError:
+        raise MediaError(f"no such file: {path}") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MediaError(f"wanted a picture, cannot read {path}: {reason(error)}") from None
+
+
+def read_audio(path: str | Path) -> AudioChunk:
+    """The whole sound of any sound or video file; stamp_ns is where it starts in the file's time."""
+    parts = list(chunks(path))
+    first = parts[0]
+    return AudioChunk(np.concatenate([p.samples for p in parts]), first.sample_rate, first.stamp_ns)
+
+
+def frames(
+    path: str | Path, start_s: float = 0.0, end_s: float = math.inf, wanted: Callable[[int], bool] = lambda stamp_ns: True
+) -> Iterator[VideoFrame]:
+    """The video's images in [start_s, end_s) in order, turned upright, stamped with their own times (variable rates kept).
+
+    wanted: told each frame's stamp once, in order; False leaves it out before the costly conversion.
+    MediaError: no such file, no video in it, nothing decodable, or cut off before its own end.
+    """
+    with _opened(path) as box:
+        stream = next(iter(_videos(box)), None)
+        if stream is None:
+            raise MediaError(f"{path}: wanted video, got only sound; give a picture or a video with it")
+        stream.thread_type = "AUTO"
+        reordered = box.format.name != "avi"  # AVI has no presentation times: the decoding times count from the first frame
+        origin_ns = _origin_ns(box) if reordered else None
+        if start_s > 1 and reordered:
+            _seek(box, stream, start_s + origin_ns / NS)
+        step_ns, stamp_ns, seen = round(NS / float(stream.average_rate or 25)), None, 0
+        for frame in _decoded(box, stream):
+            seen += 1
+            ticks = frame.pts if reordered else frame.dts
+            time_ns = None if ticks is None else round(ticks * stream.time_base * NS)
+            origin_ns = (time_ns or 0) if origin_ns is None else origin_ns
+            if time_ns is None or (stamp_ns is not None and time_ns - origin_ns <= stamp_ns):
+                stamp_ns = 0 if stamp_ns is None else stamp_ns + step_ns  # no time, or one that does not rise
+            else:
+                step_ns = time_ns - origin_ns - stamp_ns if stamp_ns is not None else step_ns
+                stamp_ns = time_ns - origin_ns
+            if stamp_ns >= end_s * NS:
+                return
+            if stamp_ns >= start_s * NS - 1000 and wanted(stamp_ns):
+                yield VideoFrame(_upright(frame), stamp_ns)
+        _check_end(path, box, stream, seen, (stamp_ns or 0) / NS)
+
+
+def chunks(path: str | Path, start_s: float = -math.inf) -> Iterator[AudioChunk]:
+    """The file's sound from about ``start_s`` on, in the pieces it is stored in, at its own rate and channels."""
+    import av
+
+    with _opened(path) as box:
+        if not box.streams.audio:
+            raise MediaError(f"{path}: wanted sound, got none in it; give a sound file as second argument")
+        stream = box.streams.audio[0]
+        origin_ns = _origin_ns(box)
+        if start_s > 1:
+            _seek(box, stream, start_s + origin_ns / NS)
+        planar, shape, end_ns = None, None, None
+        for frame in _decoded(box, stream):
+            if shape != (frame.layout.name, frame.sample_rate):
+                shape = (frame.layout.name, frame.sample_rate)
+                planar = av.AudioResampler("fltp", frame.layout, frame.sample_rate)
+            stamp_ns = (end_ns or 0) if frame.time is None else round(frame.pts * frame.time_base * NS) - origin_ns
+            samples = np.concatenate([part.to_ndarray() for part in planar.resample(frame)], 1).T
+            chunk = AudioChunk(np.ascontiguousarray(samples, np.float32), frame.sample_rate, stamp_ns)
+            end_ns = chunk.end_ns
+            if len(samples) and end_ns >= start_s * NS:
+                yield chunk
+        if end_ns is None:
+            raise MediaError(f"{path}: wanted sound, nothing in it can be decoded; is it damaged?")
+
+
+def pairs(
+    images: Iterator[VideoFrame], sound: Iterator[AudioChunk], config: AudioConfig
+) -> Iterator[tuple[VideoFrame, AudioWindow]]:
+    """Each image with its sound, cut as the live node cuts it (AudioBuffer, alignment); silence outside the sound's ends.
+
+    Raises AudioGapError, as the buffer does, for a hole in the sound: use ``AudioFeed`` to go on after one.
+    """
+    feed = AudioFeed(sound, config)
+    for frame in images:
+        yield frame, feed.window(frame.stamp_ns)
+
+
+class AudioFeed:
+    """Sound read just as far as the next window needs it."""
+
+    def __init__(self, sound: Iterator[AudioChunk], config: AudioConfig):
+        self.config = config
+        self.buffer = AudioBuffer(config)
+        self._sound = iter(sound)
+        self._end_ns = -math.inf
+
+    def window(self, stamp_ns: int) -> AudioWindow:
+        """The window of an image; stamps must not fall. AudioGapError for a hole in the sound."""
+        offset_ns = round(self.config.offset_s * NS)
+        ahead_ns = round(self.config.window_s * NS / 2) if self.config.alignment == "centered" else 0
+        while self._end_ns < stamp_ns + ahead_ns:
+            chunk = next(self._sound, None)
+            if chunk is None:
+                self._end_ns = math.inf
+                break
+            self.buffer.push(AudioChunk(chunk.samples, chunk.sample_rate, chunk.stamp_ns + offset_ns))
+            self._end_ns = chunk.end_ns + offset_ns
+        return self.buffer.window(stamp_ns, pad=True)
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path):
+    try:
+        import av
+    except ImportError:
+        raise MissingPackageError("reading video and sound files needs PyAV; install it with `pip install av`") from None
+
+    path = Path(path)
+    if not path.is_file():
+        raise MediaError(f"no such file: {path}" if not path.exists() else f"wanted a file, got a folder: {path}")
+    try:
+        with av.open(str(path)) as box:
+            if not (box.streams.video or box.streams.audio):
+                raise MediaError(
+                    f"{path}: wanted a video or sound file, got nothing playable in it; it is cut off or of another kind"
+                )
+            yield box
+    except (av.error.InvalidDataError, av.error.EOFError):
+        raise MediaError(
+            f"{path}: wanted a video or sound file, cannot read this one; it is cut off or of another kind"
+        ) from None
+    except av.error.FFmpegError as error:
+        raise MediaError(f"cannot read {path}: {reason(error)}") from None
+
+
+def _videos(box) -> list:
+    """Video streams that are not the cover of a music file."""
+    from av.stream import Disposition
+
+    return [stream for stream in box.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def _decoded(box, stream) -> Iterator:
+    """Frames of a stream; packets that cannot be decoded are left out."""
+    import av
+
+    for packet in box.demux(stream):
+        with contextlib.suppress(av.error.InvalidDataError):
+            yield from packet.decode()
+
+
+def _seek(box, stream, time_s: float) -> None:
+    import av
+
+    with contextlib.suppress(av.error.FFmpegError):  # not seekable: frames before the start are skipped instead
+        box.seek(max(0, round(time_s / stream.time_base)), stream=stream)
+
+
+def _origin_ns(box) -> int:
+    stream = (_videos(box) or box.streams.audio)[0]
+    return round((stream.start_time or 0) * stream.time_base * NS)
+
+
+def _duration_s(box, stream) -> float:
+    if stream is not None and stream.duration:
+        return float(stream.duration * stream.time_base)
+    return box.duration / 1e6 if box.duration else 0.0
+
+
+def _check_end(path, box, stream, seen: int, end_s: float) -> None:
+    """Decoding stops silently where a file is cut: compare with the length that its header tells."""
+    if not seen:
+        raise MediaError(f"{path}: wanted video, no frame of it can be decoded; is it damaged?")
+    told_s = _duration_s(box, stream)
+    if told_s - end_s > max(CUT_OFF_S, 0.05 * told_s) + 1 / float(stream.average_rate or 25):
+        raise MediaError(f"{path}: cut off at {end_s:.1f} s of {told_s:.1f} s; --end {end_s:.1f} uses what is there")
+
+
+def _upright(frame) -> np.ndarray:
+    rgb = frame.to_ndarray(format="rgb24")
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` that gets the final name when the block ends well and is removed when not.
+
+    OSError (full disk, no permission) becomes MediaError in one line.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise MediaError(f"cannot write {path}: {reason(error)}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def reason(error: BaseException) -> str:
+    """The system's short text of an error, in one line."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,217 @@
+"""What ``taco segment`` can read, all of one shape: images with their times, and the sound that goes with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from taco.audio import NS
+from taco.errors import MediaError
+from taco.io import bags
+from taco.io import files as media
+from taco.types import AudioChunk, VideoFrame
+
+Wanted = Callable[[int], bool]
+
+
+def _all(stamp_ns: int) -> bool:
+    return True
+
+
+class Clip:
+    """A video file, with its own sound or that of another file."""
+
+    still = False
+
+    def __init__(self, video: Path, sound: Path | None = None):
+        self.name, self.video, self.sound_path = video.stem, video, sound or video
+        self.inputs = [video] + ([sound] if sound else [])
+        info = media.probe(video)
+        if info.size is None:
+            raise MediaError(f"{video}: wanted video, got only sound; give a picture or a video with it")
+        self.fps, self.duration_s = info.fps, info.duration_s
+        heard = media.probe(self.sound_path)
+        if not heard.sample_rate:
+            raise MediaError(f"{self.sound_path}: wanted sound, got none in it; give a sound file as second argument")
+        self.sample_rate, self.channels = heard.sample_rate, heard.channels
+
+    def frames(self, start_s: float = 0.0, end_s: float = math.inf, wanted: Wanted = _all) -> Iterator[VideoFrame]:
+        """Images in [start_s, end_s)."""
+        return media.frames(self.video, start_s, end_s, wanted)
+
+    def sound(self, start_s: float = -math.inf) -> Iterator[AudioChunk]:
+        """The sound from about ``start_s`` on."""
+        return media.chunks(self.sound_path, start_s)
+
+
+class Still:
+    """One picture and a sound: the picture is looked at once for every window of the sound."""
+
+    still = True
+
+    def __init__(self, image: Path, sound: Path, window_s: float):
+        self.name, self.inputs, self.fps = image.stem, [image, sound], 10.0
+        self.rgb, self._sound = media.read_image(image), media.read_audio(sound)
+        self.sample_rate, self.channels = self._sound.sample_rate, self._sound.samples.shape[1]
+        self.duration_s = len(self._sound.samples) / self.sample_rate
+        self.window_s = min(window_s, self.duration_s)
+
+    def stamps_s(self) -> list[float]:
+        """Ends of the windows: one after the other, and a last one that ends with the sound."""
+        whole = int(self.duration_s / self.window_s + 1e-6)
+        ends = [self.window_s * (i + 1) for i in range(whole)]
+        return ends + ([self.duration_s] if self.duration_s - ends[-1] > self.window_s / 4 else [])
+
+    def frames(self, start_s: float = 0.0, end_s: float = math.inf, wanted: Wanted = _all) -> Iterator[VideoFrame]:
+        """The picture at the end of every window that lies in [start_s, end_s]."""
+        for stamp_s in self.stamps_s():
+            stamp_ns = round(stamp_s * NS)
+            if stamp_s - self.window_s >= start_s - 1e-6 and stamp_s <= end_s + 1e-6 and wanted(stamp_ns):
+                yield VideoFrame(self.rgb, stamp_ns)
+
+    def sound(self, start_s: float = -math.inf) -> Iterator[AudioChunk]:
+        """The sound, in pieces of a tenth of a second."""
+        return _pieces(self._sound)
+
+
+class Sequence:
+    """A folder of numbered pictures at a fixed rate, and a sound."""
+
+    still = False
+
+    def __init__(self, pictures: list[Path], sound: Path, fps: float):
+        self.name, self.inputs, self.pictures, self.fps = pictures[0].parent.name, [*pictures, sound], pictures, fps
+        self._sound = media.read_audio(sound)
+        self.sample_rate, self.channels = self._sound.sample_rate, self._sound.samples.shape[1]
+        self.duration_s = len(pictures) / fps
+
+    def frames(self, start_s: float = 0.0, end_s: float = math.inf, wanted: Wanted = _all) -> Iterator[VideoFrame]:
+        """Pictures in [start_s, end_s)."""
+        for index, path in enumerate(self.pictures):
+            stamp_ns = round(index * NS / self.fps)
+            if start_s * NS <= stamp_ns < end_s * NS and wanted(stamp_ns):
+                yield VideoFrame(media.read_image(path), stamp_ns)
+
+    def sound(self, start_s: float = -math.inf) -> Iterator[AudioChunk]:
+        """The sound, in pieces of a tenth of a second."""
+        return _pieces(self._sound)
+
+
+class Bag:
+    """A ROS 2 bag; times count from its first image."""
+
+    still = False
+
+    def __init__(self, path: Path, image_topic: str, audio_topic: str, audio):
+        self.name, self.inputs = path.stem, [path]
+        self.bag = bags.BagReader(path, image_topic=image_topic, audio_topic=audio_topic, audio=audio)
+        self.fps, self.duration_s, self.origin_s = self.bag.fps, self.bag.duration_s, self.bag.origin_ns / NS
+        first = next(iter(self.sound()), None)
+        if first is None:
+            raise MediaError(f"{path}: wanted sound on {self.bag.audio_topic}, got no message; is the bag damaged?")
+        self.sample_rate, self.channels = first.sample_rate, first.samples.shape[1]
+
+    def frames(self, start_s: float = 0.0, end_s: float = math.inf, wanted: Wanted = _all) -> Iterator[VideoFrame]:
+        """Images in [start_s, end_s), stamped as in the bag."""
+        return self.bag.frames(start_s, end_s, wanted)
+
+    def sound(self, start_s: float = -math.inf) -> Iterator[AudioChunk]:
+        """The sound from about ``start_s`` on, stamped as in the bag."""
+        return self.bag.chunks(start_s)
+
+
+class Unreadable:
+    """A file of a folder that cannot be used; asking it for anything raises what was wrong."""
+
+    still = False
+
+    def __init__(self, path: Path, error: MediaError):
+        self.name, self.inputs, self.error, self.fps, self.duration_s = path.stem, [path], error, 0.0, 0.0
+
+    def frames(self, *_) -> Iterator[VideoFrame]:
+        """Raises MediaError."""
+        raise self.error
+
+    def sound(self, *_) -> Iterator[AudioChunk]:
+        """Raises MediaError."""
+        raise self.error
+
+
+def open_sources(
+    paths: Iterable[str | Path], *, window_s: float, fps: float = 10.0, image_topic: str = "", audio_topic: str = "", audio=None
+) -> list:
+    """What the command line names, in order: clips, bags, folders, or an image, folder or clip with the sound after it.
+
+    window_s: length of the sound window. fps: rate of folders of pictures. audio: AudioConfig for bags.
+    """
+    left, sources = [Path(path) for path in paths], []
+    while left:
+        path = left.pop(0)
+        if not path.exists():
+            raise MediaError(f"no such file or folder: {path}")
+        sound = left.pop(0) if left and (media.is_image(path) or _sound_only(left[0])) else None
+        if sound and not sound.exists():
+            raise MediaError(f"no such file or folder: {sound}")
+        if bags.is_bag(path):
+            sources.append(Bag(path, image_topic, audio_topic, audio))
+        elif path.is_dir():
+            sources += _folder(path, sound, window_s, fps)
+        elif media.is_image(path):
+            if sound is None:
+                raise MediaError(f"{path}: wanted a sound to go with the picture, got none; give a sound file after it")
+            sources.append(Still(path, sound, window_s))
+        else:
+            sources.append(Clip(path, sound))
+    names = set()
+    for source in sources:
+        while source.name in names:
+            source.name += "_"
+        names.add(source.name)
+    return sources
+
+
+def _folder(folder: Path, sound: Path | None, window_s: float, fps: float) -> list:
+    """A numbered picture sequence where a sound is given with it; else every clip and every picture with its sound."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    pictures = [path for path in files if media.is_image(path)]
+    if sound is not None:
+        if not pictures:
+            raise MediaError(f"{folder}: wanted pictures in the folder, got none")
+        return [Sequence(pictures, sound, fps)]
+    sources, others = [], {path.stem: path for path in files if not media.is_image(path)}
+    for picture in pictures:
+        if picture.stem in others:
+            sources.append(Still(picture, others.pop(picture.stem), window_s))
+    for path in others.values():
+        if _has_video(path):
+            try:
+                sources.append(Clip(path))
+            except MediaError as error:
+                sources.append(Unreadable(path, error))
+    if not sources:
+        raise MediaError(f"{folder}: wanted clips, or pictures with a sound of the same name, got neither; give a sound file too")
+    return sources
+
+
+def _sound_only(path: Path) -> bool:
+    if not path.is_file() or media.is_image(path) or bags.is_bag(path):
+        return False
+    try:
+        return media.probe(path).size is None
+    except MediaError:
+        return False
+
+
+def _has_video(path: Path) -> bool:
+    try:
+        return media.probe(path).size is not None
+    except MediaError:
+        return False
+
+
+def _pieces(chunk: AudioChunk) -> Iterator[AudioChunk]:
+    step = max(1, chunk.sample_rate // 10)
+    for first in range(0, len(chunk.samples), step):
+        stamp_ns = chunk.stamp_ns + round(first * NS / chunk.sample_rate)
+        yield AudioChunk(chunk.samples[first : first + step], chunk.sample_rate, stamp_ns)

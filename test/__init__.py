@@ -1,0 +1,5 @@
+"""Tests; the folders mirror the rooms."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]

@@ -1,0 +1,180 @@
+"""What a run of ``taco segment`` leaves when it is stopped, killed or out of space, and how it goes on."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from taco import cli
+from taco.cli import segment
+from taco.errors import MediaError
+from taco.io.results import Results, mask_of, record_of, run_lengths, scene_of
+from taco.types import SoundingObject, SoundingScene
+from test import ROOT
+from test.taco.cli.made_inputs import MadePipeline, files, lines, make_clip
+
+
+@pytest.fixture(autouse=True)
+def made(monkeypatch, tmp_path):
+    monkeypatch.setattr(segment, "make_pipeline", MadePipeline)
+    monkeypatch.chdir(tmp_path)
+    MadePipeline.seen = []
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
+    make_clip(tmp_path / "clip.mp4")
+    assert cli.main(["segment", "clip.mp4", "-o", "whole"]) == 0
+    MadePipeline.seen = []
+    process = MadePipeline.process
+
+    def stops(self, frame, window):
+        if len(MadePipeline.seen) == 12:
+            raise KeyboardInterrupt
+        return process(self, frame, window)
+
+    monkeypatch.setattr(MadePipeline, "process", stops)
+    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 130
+    assert "goes on from there" in capsys.readouterr().err
+    assert [p.name for p in Path("out").iterdir()] == [".taco-part"]
+    monkeypatch.setattr(MadePipeline, "process", process)
+    with Path("out/.taco-part/objects.jsonl").open("a") as stream:
+        stream.write('{"frame": 12, "cut')  # as a crash in the middle of a line leaves it
+    MadePipeline.seen = MadePipeline.seen[:12]
+    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 0
+    assert len(MadePipeline.seen) == 20, "no frame was done twice"
+    drop = lambda records: [{k: v for k, v in r.items() if k != "stage_ms"} for r in records]  # noqa: E731
+    assert drop(lines("out")) == drop(lines("whole"))
+    assert files("out") == files("whole")
+
+
+def test_other_settings_do_not_go_on_from_an_old_run(tmp_path, monkeypatch):
+    make_clip(tmp_path / "clip.mp4")
+    process = MadePipeline.process
+
+    def stops(self, frame, window):
+        if len(MadePipeline.seen) == 5:
+            raise KeyboardInterrupt
+        return process(self, frame, window)
+
+    monkeypatch.setattr(MadePipeline, "process", stops)
+    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 130
+    monkeypatch.setattr(MadePipeline, "process", process)
+    MadePipeline.seen = []
+    assert cli.main(["segment", "clip.mp4", "-o", "out", "--set", "concepts.min_score=0.123"]) == 0
+    assert len(MadePipeline.seen) == 20 and len(lines("out")) == 20
+
+
+def test_a_finished_run_is_not_done_again_unless_asked(tmp_path, capsys):
+    make_clip(tmp_path / "clip.mp4")
+    for options, frames in ((), 20), ((), 20), (("--overwrite",), 40):
+        assert cli.main(["segment", "clip.mp4", "-o", "out", *options]) == 0
+        assert len(MadePipeline.seen) == frames
+    assert "was done already" in capsys.readouterr().out
+
+
+def test_a_long_run_keeps_no_masks_in_memory(tmp_path):
+    mask = np.ones((6, 8), bool)
+    thing = SoundingObject.from_mask(mask, [("dog", 0.5)], 0.75)
+    with Results(tmp_path / "out", {}) as results:
+        results.add(SoundingScene(7, (6, 8), 0, 6, -12.5, 0.5, "sounding", (thing,)))
+        assert results.records[0]["objects"] == [{"id": 1, "label": "dog", "score": 0.75}]
+        assert next(results.read())["objects"][0]["rle"] == [0, 48]
+
+
+def test_two_runs_do_not_write_the_same_folder(tmp_path):
+    with Results(tmp_path / "out", {"a": 1}), pytest.raises(MediaError, match="another run is writing here"):
+        Results(tmp_path / "out", {"a": 1}).__enter__()
+
+
+def test_killed_run_leaves_no_final_name(tmp_path):
+    make_clip(tmp_path / "clip.mp4")
+    code = """
+        import sys, time
+        sys.path.insert(0, sys.argv[1])
+        from test.taco.cli import made_inputs
+        from taco import cli
+        from taco.cli import segment
+        class Slow(made_inputs.MadePipeline):
+            def process(self, frame, window):
+                time.sleep(0.2)
+                return super().process(frame, window)
+        segment.make_pipeline = Slow
+        cli.main(["segment", "clip.mp4", "-o", "out"])
+    """
+    run = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), str(ROOT)], cwd=tmp_path)
+    part = tmp_path / "out/.taco-part/objects.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (part.exists() and part.read_text().count("\n") >= 3):
+        time.sleep(0.05)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [".taco-part"]
+    done = part.read_text().count("\n")
+    MadePipeline.seen = []
+    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 0
+    assert done >= 3 and len(MadePipeline.seen) <= 20 - done + 1 and len(lines("out")) == 20
+
+
+def test_full_disk_is_one_line(tmp_path):
+    """A limit on the size of files stands for the full disk."""
+    make_clip(tmp_path / "clip.mp4", size=(480, 640))
+    code = """
+        import resource, sys
+        sys.path.insert(0, sys.argv[1])
+        from test.taco.cli import made_inputs
+        from taco import cli
+        from taco.cli import segment
+        segment.make_pipeline = made_inputs.MadePipeline
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))
+        sys.exit(cli.main(["segment", "clip.mp4", "-o", "out"]))
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(ROOT)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1 and "cannot write" in run.stderr and "Traceback" not in run.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir() if not p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 9), (48, 64)])
+def test_run_lengths_give_the_mask_back(size):
+    noise = np.random.default_rng(0)
+    for mask in (noise.random(size) < 0.5, np.zeros(size, bool), np.ones(size, bool)):
+        counts = run_lengths(mask)
+        assert sum(counts) == mask.size and (mask_of(counts, size) == mask).all()
+    assert run_lengths(np.array([[True, False], [True, True]])) == [0, 2, 1, 1], "down the columns, first the zeros"
+
+
+def test_a_record_gives_what_was_heard_and_an_empty_mask_back():
+    thing = SoundingObject.from_box((3, 2, 6, 3), (10, 20), [("dog", 0.9)], 0.7, 4)
+    before = SoundingScene(5, (10, 20), 0, 1, -20.0, 0.7, "no_mask", (thing,), heard=(("Bark", 0.75), ("Rain", 0.5)))
+    after = scene_of(json.loads(json.dumps(record_of(before, 0))))
+    assert (after.verdict, after.heard) == ("no_mask", before.heard)
+    assert after.objects[0].box == thing.box and after.objects[0].mask.shape == (10, 20) and not after.objects[0].mask.any()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"heard": None}, {"heard": [["Rain"]]}, {"verdict": "loud"}, {"size": 4}, {"heard": [["Rain", 0.1], ["Wind", 0.9]]}],
+)
+def test_a_line_that_is_none_of_ours_is_one_line(damage):
+    record = {**record_of(SoundingScene(5, (10, 20), 0, 1, -20.0, 0.7, "unknown", heard=(("Rain", 0.5),)), 0), **damage}
+    for broken in (record, {name: value for name, value in record.items() if name not in damage}):
+        with pytest.raises(MediaError, match="wanted a line of taco segment of this version.*--overwrite") as error:
+            scene_of(broken)
+        assert "\n" not in str(error.value)
+
+
+def test_a_record_gives_the_scene_back():
+    mask = np.zeros((6, 8), bool)
+    mask[1:3, 2:7] = True
+    thing = SoundingObject.from_mask(mask, [("dog", 0.5), ("cat", 0.25)], 0.75, id=3)
+    scene = SoundingScene(7, (6, 8), -5, 6, -12.5, 0.5, "sounding", (thing,))
+    back = scene_of(json.loads(json.dumps(record_of(scene, 0))))
+    assert (back.stamp_ns, back.size, back.window_start_ns, back.level_dbfs) == (7, (6, 8), -5, -12.5)
+    assert back.objects[0].labels == thing.labels and (back.objects[0].mask == mask).all() and back.objects[0].id == 3

@@ -1,0 +1,393 @@
+"""``taco evaluate`` from end to end on made models: tables beside the paper's, pages, errors, tuned thresholds."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from taco import cli
+from taco.cli import evaluate
+from taco.errors import ConfigError
+from taco.evaluation import page, streams, tables
+from taco.evaluation.composed import dataset
+from taco.evaluation.datasets import Dataset, Rules
+from taco.evaluation.methods import Bench
+from test.taco.evaluation import made_datasets as trees
+from test.taco.evaluation import made_models as models
+from test.taco.evaluation.test_runner import CONFIG, MadeClip, made
+
+EYE = models.Eye.encode_text
+
+
+@pytest.fixture
+def made_models(monkeypatch):
+    monkeypatch.setattr(evaluate, "make_bench", lambda config: Bench(config, pipeline=models.pipeline(config)))
+
+
+@pytest.fixture
+def made_scenes(monkeypatch, made_models):
+    """Stamps without the packages: squares and tones; a kind for each case."""
+
+    def stamp_set(words, split="test", count=4, kinds=("one", "two"), **material):
+        clips = []
+        for kind in kinds:
+            for i in range(count):
+                a, b = words[i % 3], words[(i + 1) % 3]
+                pair = {"one": (a, None, a), "two": (a, b, a), "silence": (a, b, None), "offscreen": (a, None, b)}[kind]
+                clips.append(MadeClip(f"{kind}-{split}-{i}", (pair,), kind))
+        return Dataset("stamps", split, tuple(clips), Rules("threshold", temporal="causal", size=0), tuple(words))
+
+    monkeypatch.setattr(dataset, "stamp_set", stamp_set)
+
+
+def run(*words, capsys):
+    status = cli.main(["evaluate", *map(str, words), "--set", "factorization.n_factors=4"])
+    out = capsys.readouterr()
+    return status, out.out, out.err
+
+
+def test_stamps_table_wrong_sounds_and_page(made_scenes, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    words = ("stamps", "--limit", 4, "--out", tmp_path, "--audio", "silence", "offscreen", "--html", page)
+    status, out, err = run(*words, capsys=capsys)
+    assert status == 0 and "stamps val: " in err and "clips, done" in err
+    lines = out.splitlines()
+    assert lines[0] == "stamps test: 8 clips, 8 frames, 1 seed(s), embedded models, 3 words"
+    rows = {line.split()[0]: line.split() for line in lines if line[:1].isalpha()}
+    assert {"taco", "u", "a-fcclip", "late-fusion", "no-sound", "true-word"} <= set(rows)
+    assert "IoU@val" in out and "wrong sound: offscreen" in out
+    text = page.read_text()
+    Whole().feed(text)
+    assert text.count("data:image/jpeg;base64,") >= 4 * 5 and "<svg" in text and "U map" in text
+    assert not re.search(r"(src|href)=['\"]?https?:", text)
+
+
+class Whole(HTMLParser):
+    """Fails on tags that close what is not open."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "img", "html"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        if tag != "html" and self.open:
+            assert self.open.pop() == tag
+
+
+def test_json_tells_the_same_and_a_second_run_reads_it_from_disk(made_scenes, tmp_path, capsys):
+    words = (
+        "stamps",
+        "--limit",
+        3,
+        "--method",
+        "taco",
+        "true-word",
+        "--seeds",
+        2,
+        "--out",
+        tmp_path,
+        "--audio",
+        "silence",
+        "--json",
+    )
+    _, first, _ = run(*words, capsys=capsys)
+    _, second, err = run(*words, capsys=capsys)
+    found = json.loads(first)
+    assert json.loads(second) == found and "/6 clips" not in err
+    assert set(found["rows"]) == {"taco", "true-word"} and found["seeds"] == 2
+    assert set(found["groups"]) == {"one", "two"} and 0 < found["val_thresholds"]["taco"] < 1
+    assert set(found["wrong_sounds"]["silence"]) == {"taco"}  # nothing to tell the ceiling about
+    point = found["wrong_sounds"]["silence"]["taco"]["at_95"]
+    assert point["frames"] == 0.0 and point["accepted"] >= 90
+
+
+def test_iterations_give_score_and_time_rows(made_scenes, tmp_path, capsys):
+    words = ("stamps", "--limit", 2, "--method", "gradient", "--iterations", 300, 1, "--out", tmp_path, "--json")
+    _, out, _ = run(*words, capsys=capsys)
+    rows = json.loads(out)["rows"]
+    assert set(rows) == {"gradient x1", "gradient x300"}
+    assert rows["gradient x300"]["ms"][0] > rows["gradient x1"]["ms"][0]
+
+
+def test_a_public_set_is_told_beside_the_paper(made_models, tmp_path, capsys):
+    trees.s4(tmp_path / "data")
+    words = ("s4", "--data", tmp_path / "data", "--out", tmp_path / "out", "--method", "taco", "a-fcclip", "--limit", 1)
+    status, out, _ = run(*words, capsys=capsys)
+    assert status == 0 and "not comparable" in out and "Only the first 1 clips" in out and "--bank specific" in out
+    table = out[out.index("\n\n") :]
+    assert re.search(r"^taco +\d", table, re.M) and re.search(r"^  paper +64\.04 +71\.50", table, re.M)
+    assert re.search(r"^  reference +51\.52 +57\.25", table, re.M)
+
+
+@pytest.mark.parametrize("name, build", [("ms3", trees.ms3), ("ade-sp", trees.ade)])
+def test_general_banks(name, build, made_models, tmp_path, capsys):
+    build(tmp_path / "data")
+    words = (name, "--data", tmp_path / "data", "--out", tmp_path / "out", "--method", "taco", "--json")
+    _, out, _ = run(*words, capsys=capsys)
+    assert json.loads(out)["words"] == (2 if name == "ms3" else 3)  # MS3 leaves the first word out
+    assert set(json.loads(out)["rows"]["taco"]) >= ({"iou", "f"} if name == "ms3" else {"iou", "map"})
+
+
+@pytest.mark.parametrize(
+    "name, build, classes, columns",
+    [
+        ("avss", trees.avss, {"background", "dog", "violin"}, {"miou", "f"}),
+        ("ade-sp-semantic", trees.ade, {"background", "dog", "cat"}, {"miou", "f"}),
+        ("ade-sp", trees.ade, {"dog", "cat"}, {"iou", "map"}),
+        ("s4", trees.s4, {"dog barking", "playing violin"}, {"iou", "f"}),
+    ],
+)
+def test_figures_of_each_class(name, build, classes, columns, made_models, tmp_path, capsys):
+    build(tmp_path / "data")
+    bank = ("--bank", "general") if name != "ade-sp" else ()  # the made models know other words than the set
+    words = (name, "--data", tmp_path / "data", "--out", tmp_path / "out", "--method", "u", "--groups", "--json", *bank)
+    _, out, _ = run(*words, capsys=capsys)
+    groups = json.loads(out)["groups"]
+    assert set(groups) == classes
+    assert all(columns <= set(group["u"]) and 0 <= group["u"][key][0] <= 100 for group in groups.values() for key in columns)
+
+
+def test_a_specific_bank_of_unknown_words_is_refused_by_a_closed_vocabulary(made_models, tmp_path, capsys, monkeypatch):
+    def refuse(self, words):
+        if "dog" in words:
+            raise ConfigError(f"models.word_bank: eye does not know {words[0]}")
+        return EYE(self, words)
+
+    trees.avss(tmp_path / "data")
+    monkeypatch.setattr(models.Eye, "encode_text", refuse)
+    status, _, err = run("avss", "--data", tmp_path / "data", "--out", tmp_path / "out", capsys=capsys)
+    assert status == 2 and "does not know background" in err
+
+
+def test_paper_takes_the_papers_models_solver_and_binding(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(
+        evaluate, "make_bench", lambda config: seen.append(config) or Bench(CONFIG, pipeline=models.pipeline(CONFIG))
+    )
+    trees.s4(tmp_path / "data")
+    words = ["s4", "--data", tmp_path / "data", "--out", tmp_path / "out", "--limit", 1, "--iterations", 3, "--paper", "--json"]
+    assert cli.main(["evaluate", *map(str, words)]) == 0
+    assert (seen[0].models.name, seen[0].factorization.solver, seen[0].factorization.binding) == ("paper", "gradient", "penalty")
+
+
+@pytest.mark.parametrize(
+    "words, status, told",
+    [
+        (("s4",), 2, "--data DIR"),
+        (("s4", "--data", "nowhere"), 1, "nowhere"),
+        (("stamps", "--method", "tacco"), 2, "did you mean taco"),
+        (("stamps", "--seeds", "0"), 1, "wanted 1 or more"),
+        (("stamps", "--html", "no/such/folder/x.html"), 2, "--html"),
+        (("stamps", "--engine", "dask"), 2, "--engine"),
+    ],
+)
+def test_errors_are_one_line(words, status, told, made_scenes, tmp_path, capsys):
+    got, _, err = run(*words, "--out", tmp_path, capsys=capsys)
+    line = err.strip().splitlines()[-1]
+    assert got == status and told in line and line.startswith("taco: ")
+
+
+def test_rivals_and_ceiling_in_one_line():
+    values = {"taco": 45, "a-fcclip": 30, "late-fusion": 46, "true-word": 60}
+    rows = {name: {"fixed_iou": (value, 0.0)} for name, value in values.items()}
+    told = evaluate._against_rivals(rows)
+    assert told == "taco: IoU +15.0 points from a-fcclip, -1.0 from late fusion, 75 % of the ceiling true-word"
+
+
+def test_json_knows_no_nan():
+    assert evaluate._finite({"a": [float("nan"), 1.0], "b": (2, "nan")}) == {"a": [None, 1.0], "b": [2, "nan"]}
+
+
+def test_every_published_figure_has_its_column_and_its_word_bank():
+    for rows in (*tables.PUBLISHED.values(), *tables.PUBLISHED_SPECIFIC.values()):
+        for figures in rows.values():
+            assert set(figures) <= set(tables.HEADINGS)
+    assert tables.published("ade-sp", "no-min") == {"paper": {"iou": 29.93, "map": 34.59}}
+    assert tables.published("ade-sp", "no-min", "specific") == {}
+    assert tables.published("ms3", "gradient") == {"paper": {"iou": 50.46, "f": 58.11}, "reference": {"iou": 43.15, "f": 47.50}}
+    assert tables.published("ms3", "gradient", "specific") == {"paper": {"iou": 47.23}}
+    assert tables.published("s4", "a-fcclip", "specific")["paper"] == {"iou": 51.52, "f": 57.25}
+    assert tables.published("s4", "taco", "my-words.txt") == {} == tables.published("stamps", "taco")
+    assert tables.published("avss", "taco", "specific")["paper"] == {"miou": 20.50, "f": 23.02}
+
+
+def test_table_tells_deviation_only_where_there_is_one():
+    table = tables.text_table(
+        "", {"taco": {"iou": (50.0, 1.234), "f": (60.0, 0.0), "ms": (12.4, 0.0), "hit": (float("nan"), 0.0)}}
+    )
+    assert table.splitlines()[1].split() == ["taco", "50.00", "±1.23", "60.00", "-", "12"]
+
+
+def test_best_and_worst_frames_are_of_different_clips():
+    records = [{"id": f"clip{c}/{f}", "scored": True, "iou": np.full(19, c / 10 + f / 100)} for c in range(5) for f in range(3)]
+    best, worst = page.extremes(records, 2)
+    assert [r["id"] for r in best] == ["clip4/2", "clip3/2"] and [r["id"] for r in worst] == ["clip0/0", "clip1/0"]
+
+
+def test_pictures_show_the_frames_that_were_scored(tmp_path):
+    from taco.evaluation import runner
+
+    data = made(3)
+    bench = Bench(CONFIG, pipeline=models.pipeline(CONFIG))
+    plan = runner.Run(data, ("taco",), (0,), CONFIG)
+    records = runner.evaluate(plan, tmp_path, bench=bench)["taco"][0]
+    (shown,) = page.pictures(plan, bench, "taco", 0, records[1:2])
+    assert shown.facts.endswith("clip1/0") and [name for name, _ in shown.panels][:5] == [
+        "image",
+        "truth",
+        "mask",
+        "map",
+        "U map",
+    ]
+    assert len(shown.panels) == 6 and shown.words
+    assert all(rgb.dtype == np.uint8 and rgb.ndim == 3 for _, rgb in shown.panels)
+
+
+# --- streams
+
+
+def test_steadiness_by_hand():
+    a, b = np.zeros((2, 4), bool), np.zeros((2, 4), bool)
+    a[:, :2], b[:, 1:3] = True, True
+    empty = np.zeros((2, 4), bool)
+    assert streams.steadiness([a, b, b], ["x", "x", "y"]) == (pytest.approx((1 / 3 + 1) / 2), 50.0)
+    assert streams.steadiness([empty, empty, a], ["x"] * 3) == (0.5, 0.0)
+    assert streams.steadiness([a, empty], ["x"] * 2)[0] == 0.0
+
+
+def test_delay_by_hand():
+    old, new = np.zeros((1, 4), bool), np.zeros((1, 4), bool)
+    old[0, 0], new[0, 2:] = True, True
+    both = old | new
+    assert streams.delay([old, old, old, both, new, new], new, old, 2) == 2  # equal shares do not count
+    assert streams.delay([old, new], new, old, 1) == 0
+    assert streams.delay([old, old, ~both], new, old, 1) is None
+
+
+def test_modes_of_a_stream():
+    clip = MadeClip("walk", (("red", "blue", "blue"),) * 4 + (("red", "blue", "red"),) * 4)
+    bench = Bench(CONFIG, pipeline=models.pipeline(CONFIG))
+    samples = clip.load()
+    restarts = {mode: [o.factorization.restart for o in streams.run_mode(bench, mode, samples)] for mode in streams.MODES}
+    assert set(restarts["cold"]) == {"cold"} and restarts["warm"][1:4] == ["", "", ""]
+    assert restarts["warm, no term"][1:4] == ["", "", ""]
+    labels = {mode: [o.label for o in streams.run_mode(bench, mode, samples)] for mode in ("warm", "warm, no memory", "joint")}
+    assert labels["warm, no memory"] == ["blue"] * 4 + ["red"] * 4
+    assert labels["warm"][:5] == labels["joint"][:5] == ["blue"] * 5 and labels["warm"][-1] == labels["joint"][-1] == "red"
+    outcomes = streams.run_mode(bench, "warm", samples)
+    u_masks = [streams._u_mask(bench, *pair) for pair in zip(samples, outcomes)]
+    figures = streams._measured(clip, samples, outcomes, u_masks)
+    assert figures["iou"] > 40 and figures["stability"] > 40 and figures["ms"] > 0
+    activations = outcomes[0].factorization.visual_activations[:, outcomes[0].factor]
+    share = (activations > activations.aminmax().max / 2).float().mean()  # they start near 0
+    assert u_masks[0].shape == (64, 64) and abs(u_masks[0].mean() - float(share)) < 0.1
+    assert figures["u_iou"] > 30 and figures["u_stability"] > 30
+
+
+# --- composed scenes from made cut-outs and sounds
+
+
+class MadeSources:
+    """In place of the packages: a coloured square for each picture, a tone for each sound."""
+
+    distractors = {"val": ("a.png", "b.png", "c.png"), "test": ("d.png", "e.png", "f.png")}
+
+    def cutout(self, source):
+        rgba = np.full((80, 80, 4), 255, np.uint8)
+        rgba[..., :3] = np.frombuffer(source.encode().ljust(3, b"x")[-7:-4].ljust(3, b"x"), np.uint8)
+        return rgba
+
+    def sound(self, source, seed=0):
+        pitch = 200 + 50 * (sum(source.encode()) % 40)
+        return (0.5 * np.sin(2 * np.pi * pitch * np.arange(48000) / 48000)).astype(np.float32), 48000
+
+
+WORDS = ("guitar", "piano", "violin", "cello", "harp", "flute", "drums")
+
+
+@pytest.fixture
+def composer(monkeypatch):
+    from taco.evaluation import wrong_sounds
+    from taco.evaluation.composed.scenes import Stamps
+
+    made = Stamps(WORDS, sources=MadeSources(), size=(120, 160), bank="instruments", background="painted")
+    monkeypatch.setattr(dataset, "stamps_of", lambda words, window_s, *material: made)
+    monkeypatch.setattr(streams, "stamps_of", lambda words, window_s, *material: made)
+    monkeypatch.setattr(wrong_sounds, "_sources", MadeSources)
+    return made
+
+
+def test_scenes_as_a_data_set(composer):
+    data = dataset.stamp_set(WORDS, "val", 20, bank="instruments")
+    assert {kind: sum(c.kind == kind for c in data.clips) for kind in dataset.SCORED_KINDS} == {
+        "one": 20, "two": 20, "both": 20, "distractors": 20, "motion": 2,
+    }  # fmt: skip
+    first = {kind: next(c for c in data.clips if c.kind == kind).load() for kind in dataset.SCORED_KINDS}
+    (two,) = first["two"]
+    assert len(two.things) == 1 and two.word == two.things[0][0] and np.array_equal(two.truth, two.things[0][1])
+    assert two.silent.any() and not (two.silent & two.truth).any()
+    (both,) = first["both"]
+    assert len(both.things) == 2 and both.word == "" and np.array_equal(both.truth, both.things[0][1] | both.things[1][1])
+    assert len(first["motion"]) == 30 and sum(s.truth is not None for s in first["motion"]) == 6
+    (quiet,) = dataset.stamp_set(WORDS, "val", 1, kinds=("offscreen",)).clips[0].load()
+    assert not quiet.truth.any() and quiet.things == () and quiet.word == "" and np.any(quiet.window.samples)
+
+
+def test_the_sound_changes_from_one_thing_in_view_to_the_other(composer):
+    clip = streams.SwitchClip("val", 3, WORDS)
+    samples = clip.load(1.0)
+    assert len(samples) == 50 and clip.change == 20
+    words = [s.word for s in samples]
+    assert len(set(words[:20])) == len(set(words[20:])) == 1 and words[0] != words[20]
+    assert np.array_equal(samples[0].truth, samples[-1].silent) and np.array_equal(samples[-1].truth, samples[0].silent)
+    assert len({len(s.window.samples) for s in samples}) == 1
+
+    def pitch(samples):
+        return int(np.abs(np.fft.rfft(samples)).argmax())
+
+    before, after = pitch(samples[0].window.samples), pitch(samples[-1].window.samples)
+    assert before != after and pitch(samples[19].window.samples) == before
+    newest = samples[20].window.samples[-4800:]  # the tenth of a second before the first changed frame
+    assert abs(pitch(newest) * 10 - after) <= 10
+
+
+def test_offscreen_sounds_are_of_other_things(composer):
+    from taco.evaluation import wrong_sounds
+
+    data = dataset.stamp_set(WORDS, "val", 2, kinds=("two",))
+    (sample,) = data.clips[0].load()
+    wrong = wrong_sounds.replaced(sample, "offscreen", data, 0, 1.0)
+    assert wrong.window.level_dbfs > -30 and len(wrong.window.samples) == 48000 and not wrong.truth.any()
+
+
+def test_streams_from_end_to_end(made_models, monkeypatch, tmp_path, capsys):
+    still, walk = ("red", "blue", "red"), ("red", "blue", "blue")
+
+    class Switch(MadeClip):
+        change = 4
+
+    monkeypatch.setattr(streams, "StampClip", lambda kind, split, seed, words, *material: MadeClip(f"walk-{seed}", (still,) * 6))
+    monkeypatch.setattr(
+        streams, "SwitchClip", lambda split, seed, words, *material: Switch(f"switch-{seed}", (still,) * 4 + (walk,) * 5)
+    )
+    monkeypatch.setattr(streams, "_is_switch", lambda clip: isinstance(clip, Switch))
+    page = tmp_path / "streams.html"
+    status, out, err = run("streams", "--limit", 2, "--html", page, "--json", capsys=capsys)
+    found = json.loads(out)
+    assert status == 0 and found["clips"] == 4 and set(found["rows"]) == set(streams.MODES)
+    warm = {key: value[0] for key, value in found["rows"]["warm"].items()}
+    assert (
+        warm["followed"] == 100 and warm["delay_s"] <= 0.4 and warm["stability"] > 80 and warm["flips"] == 0 and warm["iou"] > 50
+    )
+    assert warm["u_iou"] > 50 and warm["u_stability"] > 80
+    Whole().feed(page.read_text())
+    assert "4/4 clips, done" in err
