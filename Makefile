@@ -1,5 +1,5 @@
 # TACO-ROS. `make help` lists what there is.
-.PHONY: help setup demo test test-full lint bench parity test-kilted clean
+.PHONY: help setup demo test lint coverage bench parity test-kilted clean
 .DEFAULT_GOAL := help
 unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH ROS_DISTRO _ROS_WHEELS_BOOTSTRAP_COMPLETE
 PY := .venv/bin/python
@@ -18,8 +18,13 @@ test: setup lint ## every test, and the linter (BIRDNET=1 adds the optional extr
 	@$(PY) -m pytest -n 2 -m "not live"
 	@$(PY) -m pytest -m live
 
-lint: setup ## ruff: rules and format
+lint: setup ## ruff, spelling, YAML and XML (mypy: make types)
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+	@.venv/bin/codespell && .venv/bin/yamllint -s .
+	@$(PY) -c "import xml.etree.ElementTree as x; [x.parse(f) for f in ('package.xml', 'config/fastdds_loopback.xml')]"
+
+coverage: setup ## run the tests that need no real time, and name the lines that none reaches
+	@$(PY) -m pytest -n 2 -m "not live" --cov --cov-report=term-missing:skip-covered
 
 bench: setup ## time the solvers, the stream and the node
 	@$(PY) -m taco.cli bench solver && $(PY) -m taco.cli bench stream && $(PY) -m taco.cli bench node

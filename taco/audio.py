@@ -1,4 +1,4 @@
-"""Sound in memory: a ring of mono samples on a nanosecond time line, cut into windows by stamps."""
+"""The ring of recent sound on a nanosecond time line, and the windows cut from it by stamp."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections import Counter, deque
 
 import numpy as np
 
+from taco.checks import check_array, check_sample_rate
+from taco.clock import JUMP_BACK_NS, NS
 from taco.config import AudioConfig
 from taco.errors import AudioGapError, ShapeError
-from taco.types import AudioChunk, AudioWindow, check_array, check_sample_rate
+from taco.types import AudioChunk, AudioWindow
 
-NS = 1_000_000_000
-JUMP_BACK_NS = NS  # stamps that fall back further than this are a new time line, not jitter
+# These three are ours.
 MAX_JITTER_NS = 30_000_000  # stamps wander at most this much around the sample clock
 NEWEST_LAG_NS = 300_000_000  # a live trailing window may end this much before its image
 DRIFT_GAIN = 1 / 16  # share of a chunk's stamp error that moves the time line
@@ -45,10 +46,10 @@ def mel_bank(sample_rate: int, fft_size: int, n_mels: int, low_hz: float = 0.0, 
     low_hz, high_hz: where the first begins and the last ends; half the rate where ``high_hz`` is None.
     """
 
-    def to_mel(hz):
-        return 15 + 27 * np.log(hz / 1000) / np.log(6.4) if hz >= 1000 else hz * 3 / 200
+    def to_mel(hz: float) -> float:
+        return float(15 + 27 * np.log(hz / 1000) / np.log(6.4) if hz >= 1000 else hz * 3 / 200)
 
-    def to_hz(mel):
+    def to_hz(mel: np.ndarray) -> np.ndarray:
         return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
 
     top = sample_rate / 2
@@ -57,7 +58,7 @@ def mel_bank(sample_rate: int, fft_size: int, n_mels: int, low_hz: float = 0.0, 
     widths = np.diff(edges)
     rising, falling = -slopes[:-2] / widths[:-1, None], slopes[2:] / widths[1:, None]
     bank = np.maximum(0, np.minimum(rising, falling))
-    return (bank * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
+    return np.asarray(bank * (2 / (edges[2:] - edges[:-2]))[:, None], np.float32)
 
 
 class AudioBuffer:

@@ -1,4 +1,4 @@
-"""From factors to words: which factor is heard, what it is called, and whether anything in view is heard at all.
+"""From factors to words: which factor sounds, its word, its score, and when to report nothing.
 
 Knows tokens and word vectors only, so that it serves any pair of encoders. The paper names k* by its
 nearest word and never says "nothing" (section 3.4); naming with both senses, and the score, are *ours*.
@@ -20,30 +20,31 @@ from taco.factorization.grouping import source_activations
 from taco.factorization.temporal import course_change, recency_weights
 from taco.types import Anchors, Concept, Factorization, Tokens, WordScore
 
-HEARD_FLOOR, SEEN_FLOOR = 3e-3, 1e-2  # of probabilities, so that no single sense can veto a word for good
-SHOWN = 0.05  # least product of what two factors show of two words, so that it is worth to ask whether both sound
-# Of two words that might sound at once, in nats: what the factors show of both; how much one part of the sound prefers the one,
-# another the other, times APART; the log-odds that the second is heard, in the whole or in a part, times ALONE. What has less
-# than AUDIBLE of these is not asked about. TWO: constant and weight of the sum as the second's own log-odds (stamps and
-# pairs of photographs, val).
+# Ours: added to probabilities, so that neither sound nor image alone can rule a word out.
+SOUND_FLOOR, IMAGE_FLOOR = 3e-3, 1e-2
+SHOWN = 0.05  # ours: least product of what two factors show of two words from which both may sound
+# Of two words that may sound at once, in nats: what the factors show of both, plus APART times how much one part of the sound
+# prefers the first and another the second, plus ALONE times the log-odds of the second, in the whole or in a part. Words with
+# less than AUDIBLE log-odds are left out. TWO: constant and weight that turn the sum into the log-odds that the second sounds
+# (chosen on composed scenes and pairs of photographs, val).
 APART, ALONE, AUDIBLE, TWO = 0.5, 0.3, -6.0, (2.0, 1.5)
-# The same of two words that might sound one after the other, told by the pairs of factors: constant, weights of what is shown, of
-# how much each pair's sound prefers its own word, and of the logarithm of the second's share in its own (stamps, val).
+# The same of two words that may sound one after the other, from the pairs of factors: constant, weights of what is shown, of how
+# much each pair's sound prefers its own word, and of the logarithm of the second's share in its own (composed scenes, val).
 PAIR = (2.5, 1.0, 0.12, 0.4)
-CHANGES = 0.35  # change of the sound within the window from which one sound follows another (stamps, val)
-SECOND = 0.4  # least score of what sounds beside the first, however low the threshold: a second must not be told for being last
-SCORE = (1.39, 0.79, 0.57)  # of ``sounding_score``: constant, weight of what agrees, of what does not
-KNOWN = 0.2  # least probability at which a word counts as what is heard
-REPORTED = 0.1  # ... and at which it is reported as heard
-EPS = 1e-6
+CHANGES = 0.35  # change of the sound within the window from which one sound follows another (composed scenes, val)
+SECOND = 0.4  # ours: least score of what sounds beside the first, however low ``min_score`` is
+SCORE = (1.39, 0.79, 0.57)  # of ``sounding_score``: constant, weight of what agrees, of what does not (composed scenes, val)
+KNOWN = 0.2  # ours: least probability of the likeliest word for the sound to count as one of the bank
+REPORTED = 0.1  # ours: least probability of a word that is reported
+EPS = 1e-6  # keeps logarithms and quotients finite
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
-    """What the sound says of the word bank.
+class SoundEvidence:
+    """Probabilities of the word bank's words in the sound.
 
-    share: (M,) in [0, 1], of the words in all that is heard, sum <= 1.
-    present: (M,) in [0, 1], that each is heard at all, whatever else is.
+    share: (M,) in [0, 1], of each word in the whole sound, sum <= 1.
+    present: (M,) in [0, 1], that each word sounds at all, whatever else does.
     other: in [0, 1], the same for the likeliest sound without a word.
     names: how many sounds it could be.
     component: (C_a,) the pooled tokens of this frame's sound, what all this was read from.
@@ -57,11 +58,11 @@ class Sound:
 
     @property
     def known(self) -> bool:
-        """Is what is heard most clearly a word of the bank?"""
+        """Is the clearest sound a word of the bank?"""
         return float(self.present.max()) >= max(self.other, KNOWN)
 
-    def averaged(self, before: Sound | None, past: float) -> Sound:
-        """With what was heard before, which keeps the share ``past`` in [0, 1] of the average."""
+    def averaged(self, before: SoundEvidence | None, past: float) -> SoundEvidence:
+        """Averaged with the evidence before, which keeps the share ``past`` in [0, 1]."""
         if before is None or past == 0:
             return self
         share, present = (now + past * (then - now) for now, then in ((self.share, before.share), (self.present, before.present)))
@@ -70,24 +71,24 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """What is heard and seen in one frame.
+    """What sounds and is in view in one frame.
 
-    score: in [0, 1], how sure we are that something in view is heard.
+    score: in [0, 1], how likely something in view sounds.
     concepts: best first; empty below ``min_score``.
-    sound: what the ear says, averaged over frames; None where nothing can be read from it.
-    parts: the same of the parts of the sound, where they were asked for.
+    sound: the words of the sound, averaged over frames; None where nothing can be read from it.
+    parts: the same of the parts of the sound, where they were needed.
     seen: (K, M) in [0, 1], how likely each factor shows each word.
-    own: of each factor, what its own sound says in this frame, where it is asked for: in succession, and by the paper's naming.
+    own: of each factor, the words of its own sound in this frame: in succession, and with the paper's naming.
     in_succession: does one sound follow another within the window?
     first: (factor, word) of what is named by both senses, reported or not; None where it was not (the paper's naming).
     """
 
     score: float
     concepts: tuple[Concept, ...]
-    sound: Sound | None = field(default=None, repr=False, compare=False)
-    parts: tuple[Sound, ...] = field(default=(), repr=False, compare=False)
+    sound: SoundEvidence | None = field(default=None, repr=False, compare=False)
+    parts: tuple[SoundEvidence, ...] = field(default=(), repr=False, compare=False)
     seen: Tensor | None = field(default=None, repr=False, compare=False)
-    own: tuple[Sound, ...] = field(default=(), repr=False, compare=False)
+    own: tuple[SoundEvidence, ...] = field(default=(), repr=False, compare=False)
     in_succession: bool = False
     first: tuple[int, int] | None = field(default=None, repr=False, compare=False)
 
@@ -98,8 +99,8 @@ class Naming:
 
     @property
     def may_be_several(self) -> bool:
-        """Do two factors show two words, so that it is worth to ask whether both sound (``name_further``)?"""
-        if self.first is None:
+        """Do two factors show two words, so that both may sound (``name_further``)?"""
+        if self.first is None or self.seen is None:
             return False
         best, words = self.seen.max(1)  # of each factor
         return bool(((best[:, None] * best >= SHOWN) & (words[:, None] != words)).any())
@@ -117,7 +118,7 @@ def name_concepts(
     before: Naming | None = None,
     elapsed_s: float = math.inf,
 ) -> Naming:
-    """What is heard and seen in one frame: one concept at most. before: of the frame before, ``elapsed_s`` seconds ago.
+    """What sounds and is in view in one frame: one concept at most. before: of the frame before, ``elapsed_s`` seconds ago.
 
     The sound's probabilities are averaged over frames (``memory_s``), another word must beat those of the
     frame before by ``switch_margin`` log-odds (joint naming), and to those ``hysteresis`` applies.
@@ -129,15 +130,16 @@ def name_concepts(
     if factorization.sounding < 0 or not bool(torch.isfinite(audio.values).all()):
         return NOTHING
     before = before or NOTHING
-    sound = listen(pooled_sound(audio), anchors).averaged(before.sound, _past(config, elapsed_s))
+    sound = sound_evidence(pooled_sound(audio), anchors).averaged(before.sound, _past(config, elapsed_s))
     seen = image_evidence(pooled_components(factorization, visual), anchors)
     score = sounding_score(sound.present, seen, sound.other, sound.names)
     if score < config.min_score * (config.hysteresis if before.concepts else 1.0):
         return Naming(score, (), sound, seen=seen)
     by_factor = config.naming == "factor" or (config.naming == "auto" and anchors.visual_logit_scale is not None)
-    in_succession, own = course_change(audio.values, audio.grid, audio.times) > CHANGES, ()
+    in_succession = course_change(audio.values, audio.grid, audio.times) > CHANGES
+    own: tuple[SoundEvidence, ...] = ()
     if by_factor or in_succession:
-        own = tuple(listen(component, anchors) for component in sound_components(factorization, audio))
+        own = tuple(sound_evidence(component, anchors) for component in sound_components(factorization, audio))
     if by_factor:
         first, concept = None, _paper_concept(factorization, own[factorization.sounding], anchors, config, score)
     else:
@@ -158,23 +160,26 @@ def name_further(
 ) -> Naming:
     """Adds what else sounds in the window, ``max_concepts`` in all; see ``_Votes.further``. *Ours.*
 
-    Of sounds one after the other the pairs of factors tell, which is which; of sounds at once their parts.
+    Sounds one after the other are told apart by the pairs of factors, sounds at once by their parts.
     parts: the tokens of the sounds that the window can be taken apart into; none where it cannot, and not used in succession.
     before, elapsed_s: as above.
     """
+    if naming.sound is None or naming.seen is None or naming.first is None:
+        return naming
     before = before or NOTHING
     past = _past(config, elapsed_s)
-    apart = _in_order([listen(pooled_sound(part), anchors) for part in parts], before.parts, past)
+    apart = _in_order([sound_evidence(pooled_sound(part), anchors) for part in parts], before.parts, past)
     votes = _Votes(naming.sound, naming.seen, anchors, config, before.words)
     by = _Pairs(naming.own) if naming.in_succession else _Parts(naming.sound, apart)
     found = [(*naming.first, naming.score), *votes.further(naming.first, by)]
-    own = naming.own if naming.in_succession else [None] * len(naming.seen)
-    concepts = [votes.concept(factor, word, score, own[factor]) for factor, word, score in found]
+    concepts = [
+        votes.concept(factor, word, score, naming.own[factor] if naming.in_succession else None) for factor, word, score in found
+    ]
     return replace(naming, concepts=_reported(concepts, naming.score, config, before), parts=apart)
 
 
 def _past(config: ConceptsConfig, elapsed_s: float) -> float:
-    """Share of the frame before in the average of what is heard."""
+    """Share of the previous frame in the average of the sound's words."""
     return math.exp(-elapsed_s / config.memory_s) if config.memory_s and elapsed_s > 0 else 0.0
 
 
@@ -183,24 +188,24 @@ def _reported(concepts: list[Concept], score: float, config: ConceptsConfig, bef
     return tuple(concept for concept in concepts if score >= config.min_score or concept.label in before.words)
 
 
-def listen(component: Tensor, anchors: Anchors) -> Sound:
-    """What a pooled component (C_a,) of the sound says of the words: the one place that says so.
+def sound_evidence(component: Tensor, anchors: Anchors) -> SoundEvidence:
+    """The words of a pooled component (C_a,) of the sound; nothing else reads words from sound.
 
-    Sound models that tell every sound by itself (their anchors have ``audio_others``, the last of which is "none of them")
+    Sound models that score every sound by itself (their anchors have ``audio_others``, the last of which is "none of them")
     give log-odds against that one; of the others a word is as present as its share.
     """
     logits = _sound_logits(component[None], anchors)[0]
     count = len(anchors.words)
     share = logits.softmax(-1)[:count]
     if anchors.audio_others is None:
-        return Sound(share, share, names=count, component=component)
+        return SoundEvidence(share, share, names=count, component=component)
     odds = (logits - logits[-1]).sigmoid()
     other = float(odds[count:-1].max()) if len(odds) > count + 1 else 0.0
-    return Sound(share, odds[:count], other, len(odds), component)
+    return SoundEvidence(share, odds[:count], other, len(odds), component)
 
 
-def words_heard(sound: Sound, words: Sequence[str], count: int) -> tuple[WordScore, ...]:
-    """The ``count`` likeliest words that are heard with a probability of at least 0.1, best first."""
+def likeliest_words(sound: SoundEvidence, words: Sequence[str], count: int) -> tuple[WordScore, ...]:
+    """The ``count`` likeliest words with a probability of at least 0.1, best first."""
     order = sound.present.argsort(descending=True)[:count].tolist()
     return tuple((words[n], float(sound.present[n])) for n in order if sound.present[n] >= REPORTED)
 
@@ -211,11 +216,11 @@ class _Votes:
     seen: (K, M). before: the words of the frame before, which others must beat by a margin.
     """
 
-    def __init__(self, sound: Sound, seen: Tensor, anchors: Anchors, config: ConceptsConfig, before: tuple[str, ...]):
+    def __init__(self, sound: SoundEvidence, seen: Tensor, anchors: Anchors, config: ConceptsConfig, before: tuple[str, ...]):
         self.sound, self.seen, self.anchors, self.config = sound, seen, anchors, config
         self.before = {anchors.words.index(word) for word in before}
-        self.image = config.image_weight * (seen + SEEN_FLOOR).log()
-        self.votes = (sound.share + HEARD_FLOOR).log() + self.image
+        self.image = config.image_weight * (seen + IMAGE_FLOOR).log()
+        self.votes = (sound.share + SOUND_FLOOR).log() + self.image
 
     def one(self) -> tuple[int, int]:
         """(factor, word) with the most votes."""
@@ -226,28 +231,28 @@ class _Votes:
     def further(self, first: tuple[int, int], by: _Parts | _Pairs) -> list[tuple[int, int, float]]:
         """(factor, word, score) of what sounds beside ``first``, best first; mostly nothing. *Ours.*
 
-        Of the words that other factors show, each must be likely beside every one that is told already: by the picture first,
-        which says what may be asked about, so that the ear need not tell all its words apart; then by how much of the sound
-        prefers the one and how much the other, and by how well it is heard at all.
+        Of the words that other factors show, each must be likely beside every one that is named already: first by the image,
+        which limits the words to choose from, so that the sound model need not tell all its words apart; then by how much of
+        the sound prefers the one and how much the other, and by how likely it sounds at all.
         """
-        told, scores = [first], []
-        while len(told) < self.config.max_concepts:
+        named, scores = [first], []
+        while len(named) < self.config.max_concepts:
             rest = self.seen.clone()
-            rest[[k for k, _ in told]] = 0.0
+            rest[[k for k, _ in named]] = 0.0
             shown, factors = rest.max(0)  # (M,)
-            odds = torch.stack([by.odds(k, w, factors, (shown * self.seen[k, w]).clamp_min(EPS).log()) for k, w in told]).amin(0)
-            odds[shown * min(float(self.seen[k, w]) for k, w in told) < SHOWN] = -torch.inf
-            odds[[w for _, w in told]] = -torch.inf
+            odds = torch.stack([by.odds(k, w, factors, (shown * self.seen[k, w]).clamp_min(EPS).log()) for k, w in named]).amin(0)
+            odds[shown * min(float(self.seen[k, w]) for k, w in named) < SHOWN] = -torch.inf
+            odds[[w for _, w in named]] = -torch.inf
             word = int(odds.argmax())
             score = 1.0 / (1.0 + math.exp(-max(-50.0, float(odds[word]))))
             least = max(self.config.min_score, SECOND) * (self.config.hysteresis if word in self.before else 1.0)
             if score < least:
                 break
-            told.append((int(factors[word]), word))
+            named.append((int(factors[word]), word))
             scores.append(score)
-        return [(k, w, score) for (k, w), score in zip(told[1:], scores)]
+        return [(k, w, score) for (k, w), score in zip(named[1:], scores)]
 
-    def concept(self, factor: int, word: int, score: float, own: Sound | None = None) -> Concept:
+    def concept(self, factor: int, word: int, score: float, own: SoundEvidence | None = None) -> Concept:
         """A factor by its word; further words by their votes for the factor. own: its sound, where it isn't the whole."""
         shares = torch.softmax(self.votes[factor], 0)
         shares[word] = shares.max()  # of two, one may not be its factor's best word
@@ -256,15 +261,15 @@ class _Votes:
 
 
 class _Parts:
-    """What sounds at once, told by the sounds that the window can be taken apart into; which of them is whose is not known."""
+    """What sounds at once, by the sounds that the window can be taken apart into; which of them is whose is not known."""
 
-    def __init__(self, whole: Sound, parts: Sequence[Sound]):
+    def __init__(self, whole: SoundEvidence, parts: Sequence[SoundEvidence]):
         self.parts = torch.stack([_log_odds(one.present) for one in parts or [whole]])
         self.alone = torch.maximum(_log_odds(whole.present), self.parts.amax(0))
 
     def odds(self, factor: int, word: int, factors: Tensor, shown: Tensor) -> Tensor:
         """(M,) log-odds that each word sounds beside ``word``. shown: (M,) logarithm of how likely both are in view."""
-        prefers = self.parts[:, word, None] - self.parts  # (P, M): how much each part prefers the word that is told
+        prefers = self.parts[:, word, None] - self.parts  # (P, M): how much each part prefers the word that is named
         own = torch.minimum(prefers.amax(0), (-prefers).amax(0))
         odds = TWO[0] + TWO[1] * (shown + APART * own + ALONE * self.alone)
         # Else no part prefers it, or none the other: one sound that has both names.
@@ -272,22 +277,22 @@ class _Parts:
 
 
 class _Pairs:
-    """What sounds one after the other, told by the factors' own sounds: each pair says where a thing is and how it sounds.
+    """What sounds one after the other, by the factors' own sounds: each pair says where an object is and how it sounds.
 
     own: of each factor.
     """
 
-    def __init__(self, own: Sequence[Sound]):
+    def __init__(self, own: Sequence[SoundEvidence]):
         self.own = torch.stack([_log_odds(one.present) for one in own])  # (K, M)
-        self.share = torch.stack([one.share + HEARD_FLOOR for one in own]).log()
+        self.share = torch.stack([one.share + SOUND_FLOOR for one in own]).log()
 
     def odds(self, factor: int, word: int, factors: Tensor, shown: Tensor) -> Tensor:
         """As above. factors: (M,) the image factor that shows each word."""
-        its = self.own[factors]  # (M, M): what is heard of all words in the sound of each word's factor
+        its = self.own[factors]  # (M, M): log-odds of all words in the sound of each word's factor
         alone = its.diagonal()
         own = torch.minimum(self.own[factor, word] - self.own[factor], alone - its[:, word])
-        constant, seen, apart, heard = PAIR
-        odds = constant + seen * shown + apart * own + heard * self.share[factors].diagonal()
+        constant, image, apart, share = PAIR
+        odds = constant + image * shown + apart * own + share * self.share[factors].diagonal()
         return odds.masked_fill(alone < AUDIBLE, -torch.inf)
 
 
@@ -295,7 +300,7 @@ def _log_odds(probabilities: Tensor) -> Tensor:
     return torch.logit(probabilities, eps=EPS)
 
 
-def _in_order(now: list[Sound], before: tuple[Sound, ...], past: float) -> tuple[Sound, ...]:
+def _in_order(now: list[SoundEvidence], before: tuple[SoundEvidence, ...], past: float) -> tuple[SoundEvidence, ...]:
     """Parts averaged with those of the frame before, each with the one that it is most alike: they come in no order."""
     if not now or len(now) != len(before):
         return tuple(now)
@@ -339,26 +344,29 @@ def sound_components(factorization: Factorization, audio: Tokens) -> Tensor:
     return torch.where(area > EPS, activations.T @ audio.values / area.clamp_min(EPS), audio.values.mean(0))
 
 
-def sounding_score(heard: Tensor, seen: Tensor, other: float = 0.0, names: int = 0) -> float:
-    """In [0, 1]: how likely something in view is heard, for any size of the word bank.
+def sounding_score(present: Tensor, seen: Tensor, other: float = 0.0, names: int = 0) -> float:
+    """In [0, 1]: how likely something in view sounds, for any size of the word bank.
 
-    heard: (M,) that each word sounds. seen: (K, M) that each factor shows it. other: that something without a word sounds.
-    names: how many things both senses could have meant, M where it is less.
-    inside = max_k sum_w heard[w] seen[k, w], less what chance would give: ear and eye mean the same word, in the best factor.
+    present: (M,) that each word sounds. seen: (K, M) that each factor shows it. other: that something without a word sounds.
+    names: how many names both models could have meant, M where it is less.
+    inside = max_k sum_w present[w] seen[k, w], less what chance would give: sound
+    and image mean the same word, in the best factor.
     A sound or an image that says nothing of any word agrees with all of them, by chance (Cohen's kappa takes it off likewise).
-    outside = the likeliest thing heard that no factor shows: max_w heard[w] (1 - max_k seen[k, w]), or ``other``.
-    The score is a logistic function of the log-odds of inside and the logarithm of outside, fitted on the stamps' val scenes.
+    outside = the likeliest sound that no factor shows: max_w present[w] (1 - max_k seen[k, w]), or ``other``.
+    The score is a logistic function of the log-odds of inside and the logarithm of outside, fitted on the composed scenes (val).
     """
-    chance = heard.sum() * seen.sum(1) / max(names, len(heard), 2)
-    inside = float(((seen @ heard - chance) / (1 - chance.clamp_max(0.9))).max())
+    chance = present.sum() * seen.sum(1) / max(names, len(present), 2)
+    inside = float(((seen @ present - chance) / (1 - chance.clamp_max(0.9))).max())
     inside = min(max(inside, EPS), 1 - EPS)
-    outside = max(float((heard * (1.0 - seen.amax(0))).max()), other, EPS)
+    outside = max(float((present * (1.0 - seen.amax(0))).max()), other, EPS)
     constant, agrees, differs = SCORE
     odds = constant + agrees * math.log(inside / (1 - inside)) - differs * math.log(outside)
     return 1.0 / (1.0 + math.exp(-max(-50.0, min(50.0, odds))))
 
 
-def _paper_concept(factorization: Factorization, sound: Sound, anchors: Anchors, config: ConceptsConfig, score: float) -> Concept:
+def _paper_concept(
+    factorization: Factorization, sound: SoundEvidence, anchors: Anchors, config: ConceptsConfig, score: float
+) -> Concept:
     """k* with argmax_w cos(V_v[k*], A_v); its prompt is V_v[k*] (paper section 3.4)."""
     factor = factorization.sounding
     vector = factorization.visual_factors[factor]

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from taco.config_schema import Checked, Setting, flatten, setting, settings_of
+from taco.config_schema import Section, Setting, flatten, setting, settings_in
 from taco.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class AudioConfig(Checked):
+class AudioConfig(Section):
     """The sound window of a frame."""
 
     window_s: float = setting(1.0, "Length of the sound window of a frame.", unit="s", minimum=0.1, maximum=10.0)
@@ -28,7 +28,7 @@ class AudioConfig(Checked):
     )
     ring_s: float = setting(8.0, "Sound kept in memory.", unit="s", minimum=2.0, maximum=120.0)
     gap_tolerance_s: float = setting(
-        0.005, "Holes and overlaps between chunks up to this long are smoothed over.", unit="s", minimum=0.0, maximum=0.1
+        0.005, "Holes and overlaps between chunks up to this long are ignored.", unit="s", minimum=0.0, maximum=0.1
     )
     type: str = setting(
         "auto",
@@ -36,19 +36,21 @@ class AudioConfig(Checked):
         choices=("auto", "taco", "audio_common", "audio_common_unstamped", "audio_common_mgonzs13"),
     )
     stamp_reference: str = setting(
-        "start", "What the stamp of a chunk tells: its start, its end, or use the arrival.", choices=("start", "end", "arrival")
+        "start",
+        "What the stamp of a chunk marks: its start or its end; arrival: ignore it and use the time of arrival.",
+        choices=("start", "end", "arrival"),
     )
     offset_s: float = setting(
         0.0, "Added to the stamps of the sound, to align it with the camera.", unit="s", minimum=-5.0, maximum=5.0, live=True
     )
     sample_rate: int = setting(
-        16000, "Sample rate of raw PCM topics that do not tell theirs.", unit="Hz", minimum=1000, maximum=768000
+        16000, "Sample rate of raw PCM topics that do not state theirs.", unit="Hz", minimum=1000, maximum=768000
     )
-    channels: int = setting(1, "Channels of raw PCM topics that do not tell theirs.", minimum=1, maximum=64)
+    channels: int = setting(1, "Channels of raw PCM topics that do not state theirs.", minimum=1, maximum=64)
 
 
 @dataclass(frozen=True, slots=True)
-class ModelsConfig(Checked):
+class ModelsConfig(Section):
     """Which frozen models run, where, and with which words."""
 
     name: str = setting(
@@ -56,24 +58,24 @@ class ModelsConfig(Checked):
         "Set of models: embedded (small, closed vocabulary, no model hub) or paper (OpenCLIP, MSCLAP, FC-CLIP).",
         choices=("embedded", "paper"),
     )
-    image: str = setting("", "Image encoder; empty takes the set's.")
-    audio: str = setting("", "Sound encoder; empty takes the set's (embedded: yamnet; musicnn, birdnet or several joined by +).")
-    segmenter: str = setting("", "Segmenter; empty takes the set's.", choices=("", "activation", "fcclip"))
+    image: str = setting("", "Image encoder; empty: the set's.")
+    audio: str = setting("", "Audio encoder; empty: the set's (embedded: yamnet; or musicnn, birdnet, or several joined by +).")
+    segmenter: str = setting("", "Segmenter; empty: the set's.", choices=("", "activation", "fcclip"))
     image_size: int = setting(
-        0, "Side of the square that the image is resized to; 0 takes the encoder's own.", unit="px", minimum=0, maximum=2048
+        0, "Side of the square that the image is resized to; 0: the encoder's own.", unit="px", minimum=0, maximum=2048
     )
     word_bank: tuple[str, ...] = setting(
-        (), "Words to listen for, or one path of a text file with a word a line; empty takes the models' own list.", live=True
+        (), "Words to listen for, or the path of a text file with one word a line; empty: the models' own list.", live=True
     )
-    model_dir: str = setting("", "Folder of the weights; empty takes $TACO_MODEL_DIR, else the user's cache.")
-    allow_download: bool = setting(False, "May a start download missing weights?")
-    device: str = setting("auto", "auto, cpu or cuda:N. A GPU asked for and missing is an error.")
-    precision: str = setting("auto", "Numbers used in the encoders.", choices=("auto", "float32", "bfloat16", "float16"))
-    threads: int = setting(0, "CPU threads of the models; 0 leaves torch's choice.", minimum=0, maximum=256)
+    model_dir: str = setting("", "Folder of the weights; empty: $TACO_MODEL_DIR, else the user's cache.")
+    allow_download: bool = setting(False, "Allow downloads of missing weights at start-up.")
+    device: str = setting("auto", "auto, cpu or cuda:N. A GPU that is asked for but missing is an error.")
+    precision: str = setting("auto", "Number format of the encoders.", choices=("auto", "float32", "bfloat16", "float16"))
+    threads: int = setting(0, "CPU threads of the models; 0: torch's choice.", minimum=0, maximum=256)
 
 
 @dataclass(frozen=True, slots=True)
-class FactorizationConfig(Checked):
+class FactorizationConfig(Section):
     """Soft non-negative co-factorization (paper section 3.3)."""
 
     solver: str = setting("block", "block: ours, fast. gradient: the paper's.", choices=("block", "gradient"))
@@ -85,7 +87,9 @@ class FactorizationConfig(Checked):
     reverse_penalty_weight: float = setting(
         0.0, "Weight of the reverse penalty (b4).", minimum=0.0, maximum=1e6, needs={"penalty": ("min", "mean")}
     )
-    penalty: str = setting("min", "Over which factors the penalty goes.", choices=("min", "mean", "none"))
+    penalty: str = setting(
+        "min", "Factors that the penalty covers: the best one, their mean, or none.", choices=("min", "mean", "none")
+    )
     descriptor: str = setting(
         "component", "Compare pooled components, or the factors themselves, with the words.", choices=("component", "factor")
     )
@@ -97,7 +101,7 @@ class FactorizationConfig(Checked):
     )
     binding: str = setting(
         "recent",
-        "Sounding factor by the newest sound of the window (ours) or by the penalty (the paper's).",
+        "Choose the sounding factor by the newest sound of the window (ours) or by the penalty (the paper's).",
         choices=("recent", "penalty"),
         needs={"solver": "block"},
     )
@@ -109,20 +113,20 @@ class FactorizationConfig(Checked):
     )
     trust_region: float = setting(
         0.1,
-        "How far the penalty may move an activation from its reconstruction; 0 sets no bound.",
+        "How far the penalty may move an activation from its reconstruction; 0: no bound.",
         minimum=0.0,
         maximum=1.0,
         needs={"solver": "block", "binding": "recent", "descriptor": "component"},
     )
     merge: str = setting(
         "auto",
-        "Image factors that show what the sounding one shows go into it (ours). auto: after the block solver with binding "
-        "recent. always: after the paper's too. never: as the paper.",
+        "Merge image factors that show the same object into the sounding one (ours). auto: after the block solver with binding "
+        "recent. always: after the paper's too. never: as in the paper.",
         choices=("auto", "always", "never"),
     )
     max_iterations: int = setting(
         0,
-        "Steps (gradient) or sweeps (block) at most; 0 takes the solver's own: 1800 steps, 2 sweeps.",
+        "Most steps (gradient) or sweeps (block); 0: the solver's own, 1800 steps or 2 sweeps.",
         minimum=0,
         maximum=100_000,
     )
@@ -136,7 +140,7 @@ class FactorizationConfig(Checked):
 
 
 @dataclass(frozen=True, slots=True)
-class ConceptsConfig(Checked):
+class ConceptsConfig(Section):
     """From factors to words, and when to say nothing."""
 
     silence_dbfs: float = setting(
@@ -144,23 +148,23 @@ class ConceptsConfig(Checked):
     )
     min_score: float = setting(0.4, "Sounding score below which nothing is reported.", minimum=0.0, maximum=1.0, live=True)
     hysteresis: float = setting(
-        0.7, "Share of min_score that is enough for the word of the frame before.", minimum=0.0, maximum=1.0, live=True
+        0.7, "Share of min_score that is enough for the words of the previous frame.", minimum=0.0, maximum=1.0, live=True
     )
     memory_s: float = setting(
         0.25,
-        "What is heard is averaged over frames with this time constant; 0 hears every frame by itself.",
+        "Time constant for averaging sound probabilities over frames; 0: no averaging.",
         unit="s",
         minimum=0.0,
         maximum=5.0,
         live=True,
     )
     switch_margin: float = setting(
-        0.4, "Log-odds by which another word must beat the words of the frame before.", minimum=0.0, maximum=5.0, live=True
+        0.4, "Log-odds by which another word must beat those of the previous frame.", minimum=0.0, maximum=5.0, live=True
     )
     min_structure: float = setting(
         0.0,
-        "Sound that departs less than this from steady noise of any colour (fans, wind) gives nothing; 0: off. For ears that "
-        "know no noises (musicnn): 0.4. Noise stays below 0.35, instruments above 0.85; fans, hair dryers and rain are noise.",
+        "Ignore sound that departs less than this from steady noise (fans, wind); 0: off. For sound models that know no noises "
+        "(musicnn): 0.4. Noise stays below 0.35, instruments above 0.85; fans, hair dryers and rain are noise.",
         minimum=0.0,
         maximum=2.0,
         live=True,
@@ -173,40 +177,47 @@ class ConceptsConfig(Checked):
         live=True,
     )
     image_weight: float = setting(
-        1.4, "Weight of the image's vote for a word beside the sound's.", minimum=0.0, maximum=100.0, live=True
+        1.4, "Weight of the image's vote for a word; the sound's is 1.", minimum=0.0, maximum=100.0, live=True
     )
-    max_concepts: int = setting(3, "Sounding things reported at once at most.", minimum=1, maximum=8, live=True)
-    n_labels: int = setting(5, "Words reported for an object.", minimum=1, maximum=100, live=True)
+    max_concepts: int = setting(3, "Most sounding objects reported at once.", minimum=1, maximum=8, live=True)
+    n_labels: int = setting(5, "Most words reported for an object.", minimum=1, maximum=100, live=True)
     n_heard: int = setting(
-        5, "Words reported at most of what is heard, in view or not, in the bank or not.", minimum=0, maximum=100, live=True
+        5,
+        "Most words reported for the sound itself, whether in view or in the word bank or not.",
+        minimum=0,
+        maximum=100,
+        live=True,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentationConfig(Checked):
+class SegmentationConfig(Section):
     """From concepts to masks."""
 
     readout: str = setting(
-        "minmax", "Map scaled to [0, 1], or pixels where the factor wins.", choices=("minmax", "argmax"), live=True
+        "minmax",
+        "minmax: threshold the map scaled to [0, 1]. argmax: pixels where the factor wins.",
+        choices=("minmax", "argmax"),
+        live=True,
     )
-    threshold: float = setting(0.5, "Confidence from which a pixel belongs to the mask.", minimum=0.0, maximum=1.0, live=True)
+    threshold: float = setting(0.5, "Least confidence of a pixel of the mask.", minimum=0.0, maximum=1.0, live=True)
     min_area: float = setting(0.001, "Smallest object, as a share of the image.", minimum=0.0, maximum=1.0, live=True)
     refine: str = setting(
         "auto",
-        "Fit the mask to the thing's outline: parts (of a class-agnostic network's outline, chosen by the factors), edges (of "
-        "the image alone: cheap), none. auto: parts where the network is there, else edges.",
+        "Fit the mask to the object's outline: parts (of a class-agnostic network's outline, chosen by the factors), edges (of "
+        "the image alone: cheap), none. auto: parts if the network is installed, else edges.",
         choices=("auto", "parts", "edges", "none"),
         live=True,
     )
     instances: str = setting(
         "together",
-        "Several of a kind: together in one object, or apart, an object for each.",
+        "Several objects of one kind: together as one object, or apart.",
         choices=("together", "apart"),
         live=True,
     )
     split: bool = setting(
         True,
-        "FC-CLIP: give every thing inside the sounding region its own mask and label (ours; off: one, the paper's).",
+        "FC-CLIP: give every object inside the sounding region its own mask and label (ours); off: one for all (the paper's).",
         live=True,
     )
     alpha: float = setting(0.4, "FC-CLIP: weight of the frozen CLIP for classes seen in training.", minimum=0.0, maximum=1.0)
@@ -214,95 +225,102 @@ class SegmentationConfig(Checked):
 
 
 @dataclass(frozen=True, slots=True)
-class TrackingConfig(Checked):
-    """Stable ids of sounding things over frames."""
+class TrackingConfig(Section):
+    """Stable ids of sounding objects over frames."""
 
     hold_s: float = setting(
-        1.0, "A thing that falls silent keeps its id for this long.", unit="s", minimum=0.0, maximum=60.0, live=True
+        1.0, "An object that falls silent keeps its id for this long.", unit="s", minimum=0.0, maximum=60.0, live=True
     )
     min_similarity: float = setting(
-        0.5, "How alike in place, word and look two sightings must be to share an id.", minimum=0.0, maximum=1.0, live=True
+        0.5, "Least similarity in place, word and look for two sightings to share an id.", minimum=0.0, maximum=1.0, live=True
     )
 
 
 @dataclass(frozen=True, slots=True)
-class TargetsConfig(Checked):
-    """From outlined things to a bearing, a position and markers."""
+class TargetsConfig(Section):
+    """From outlined objects to a bearing, a position and markers."""
 
-    min_score: float = setting(0.3, "Score below which a thing is no target.", minimum=0.0, maximum=1.0, live=True)
+    min_score: float = setting(0.3, "Least score of a target.", minimum=0.0, maximum=1.0, live=True)
     hold_s: float = setting(
-        1.0, "A target unheard for less than this is kept, but not published.", unit="s", minimum=0.0, maximum=60.0, live=True
+        1.0,
+        "A target that falls silent is kept for this long, but not published.",
+        unit="s",
+        minimum=0.0,
+        maximum=60.0,
+        live=True,
     )
     switch_margin: float = setting(
-        0.15, "Another thing takes over when its score is higher by this much.", minimum=0.0, maximum=1.0, live=True
+        0.15, "Another object takes over when its score is higher by this much.", minimum=0.0, maximum=1.0, live=True
     )
-    switch_after_s: float = setting(0.5, "... and has been for this long.", unit="s", minimum=0.0, maximum=60.0, live=True)
-    min_range_m: float = setting(0.1, "Nearest range that is believed.", unit="m", minimum=0.0, maximum=100.0, live=True)
-    max_range_m: float = setting(20.0, "Farthest range that is believed.", unit="m", minimum=0.1, maximum=1000.0, live=True)
+    switch_after_s: float = setting(0.5, "... for this long.", unit="s", minimum=0.0, maximum=60.0, live=True)
+    min_range_m: float = setting(0.1, "Shortest valid range.", unit="m", minimum=0.0, maximum=100.0, live=True)
+    max_range_m: float = setting(20.0, "Longest valid range.", unit="m", minimum=0.1, maximum=1000.0, live=True)
     min_valid_pixels: int = setting(
-        20, "Valid depth pixels that a mask must hold for a position.", minimum=1, maximum=1_000_000, live=True
+        20, "Least number of valid depth pixels in a mask for a position.", minimum=1, maximum=1_000_000, live=True
     )
-    min_valid_share: float = setting(0.1, "... and their share of the mask.", minimum=0.0, maximum=1.0, live=True)
+    min_valid_share: float = setting(0.1, "... and their least share of the mask.", minimum=0.0, maximum=1.0, live=True)
     max_spread: float = setting(
-        0.25, "Largest spread of the range (robust deviation over median) that is believed.", minimum=0.0, maximum=10.0, live=True
+        0.25, "Largest valid spread of the range (robust deviation over median).", minimum=0.0, maximum=10.0, live=True
     )
     range_tolerance_s: float = setting(
-        0.1, "Depth or scan whose stamp differs more from the image's is not used.", unit="s", minimum=0.0, maximum=5.0, live=True
+        0.1,
+        "Largest difference between the stamps of an image and of its depth image or scan.",
+        unit="s",
+        minimum=0.0,
+        maximum=5.0,
+        live=True,
     )
     rectified: bool = setting(False, "The images are rectified already: use the calibration's projection, not its lens model.")
-    target_frame: str = setting("", "Publish bearing and pose in this frame (needs tf2_ros); empty keeps the camera's frame.")
+    target_frame: str = setting("", "Publish bearing and pose in this frame (needs tf2_ros); empty: the camera's frame.")
     marker_length_m: float = setting(
         1.0, "Length of the bearing's arrow where no range is known.", unit="m", minimum=0.01, maximum=100.0, live=True
     )
     marker_lifetime_s: float = setting(
-        0.5, "Markers that are not renewed vanish after this.", unit="s", minimum=0.05, maximum=60.0, live=True
+        0.5, "Markers that are not renewed vanish after this time.", unit="s", minimum=0.05, maximum=60.0, live=True
     )
 
 
 @dataclass(frozen=True, slots=True)
-class NodeConfig(Checked):
+class NodeConfig(Section):
     """The live node."""
 
     autostart: bool = setting(True, "Configure and activate at start.")
-    lazy: bool = setting(False, "Subscribe only while somebody listens.")
+    lazy: bool = setting(False, "Subscribe only while the outputs have subscribers.")
     max_age_s: float = setting(
         0.5,
-        "Frames older than this when their turn comes are dropped; 0 keeps all.",
+        "Drop frames that are older than this when their turn comes; 0: keep all.",
         unit="s",
         minimum=0.0,
         maximum=60.0,
         live=True,
     )
     max_rate_hz: float = setting(
-        0.0, "Frames processed a second at most; 0 sets no limit.", unit="Hz", minimum=0.0, maximum=1000.0, live=True
+        0.0, "Most frames processed per second; 0: no limit.", unit="Hz", minimum=0.0, maximum=1000.0, live=True
     )
     image_transport: str = setting("raw", "Subscribe to raw or compressed images.", choices=("raw", "compressed"))
-    rotation: int = setting(
-        0, "How far the camera image is turned clockwise before use.", unit="degrees", choices=(0, 90, 180, 270)
-    )
+    rotation: int = setting(0, "Clockwise rotation of the camera image before use.", unit="degrees", choices=(0, 90, 180, 270))
     viewer: str = setting(
-        "", "Show what is found in Rerun: rerun opens its window, rerun+http://HOST:9876/proxy sends to one, a path .rrd saves."
+        "",
+        "Show the results in Rerun: rerun opens its window, rerun+http://HOST:9876/proxy sends to one, a path *.rrd saves.",
     )
     mirror: bool = setting(False, "Mirror the camera image left to right before use.")
-    no_image_warning_s: float = setting(5.0, "Warn when no image came for this long.", unit="s", minimum=0.5, maximum=600.0)
+    no_image_warning_s: float = setting(5.0, "Warn after this long without an image.", unit="s", minimum=0.5, maximum=600.0)
     cameras: tuple[str, ...] = setting(
         (), "Names of several cameras that share the models and the sound: NAME/image in, ~/NAME/objects out; empty: one camera."
     )
 
 
 @dataclass(frozen=True, slots=True)
-class MicrophoneConfig(Checked):
+class MicrophoneConfig(Section):
     """The node that publishes a sound device as AudioChunk messages."""
 
-    device: str = setting("", "Name (a part of it will do) or number of the input device; empty takes the system's default.")
+    device: str = setting("", "Name (or part of it) or number of the input device; empty: the system's default.")
     sample_rate: int = setting(16000, "Samples per second and channel.", unit="Hz", minimum=1000, maximum=768000)
     channels: int = setting(1, "Channels to record.", minimum=1, maximum=64)
     block_s: float = setting(0.05, "Length of a published chunk.", unit="s", minimum=0.005, maximum=1.0)
     frame_id: str = setting("microphone", "Coordinate frame named in the headers.")
-    reopen_s: float = setting(1.0, "Wait before a lost device is opened again.", unit="s", minimum=0.1, maximum=60.0)
-    silent_s: float = setting(
-        3.0, "A device that delivers nothing for this long is opened again.", unit="s", minimum=0.5, maximum=60.0
-    )
+    reopen_s: float = setting(1.0, "Wait before reopening a lost device.", unit="s", minimum=0.1, maximum=60.0)
+    silent_s: float = setting(3.0, "Reopen a device that delivers nothing for this long.", unit="s", minimum=0.5, maximum=60.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +337,7 @@ class TacoConfig:
     node: NodeConfig = field(default_factory=NodeConfig)
 
     @classmethod
-    def from_dict(cls, values: Mapping) -> TacoConfig:
+    def from_dict(cls, values: Mapping[str, object]) -> TacoConfig:
         """From nested mappings ({"audio": {"window_s": 1.0}}) or dotted names; ConfigError names what is wrong."""
         return cls().updated(flatten(values))
 
@@ -342,8 +360,8 @@ class TacoConfig:
 
     def updated(self, flat: Mapping[str, object]) -> TacoConfig:
         """A copy with settings, named by their dotted paths, changed."""
-        known = {item.path: item for item in walk(self)}
-        sections: dict[str, dict] = {}
+        known = {item.path: item for item in all_settings(self)}
+        sections: dict[str, dict[str, object]] = {}
         for path, value in flat.items():
             if path not in known:
                 near = difflib.get_close_matches(path, known, 1, 0.5)
@@ -355,26 +373,26 @@ class TacoConfig:
             self, **{name: dataclasses.replace(getattr(self, name), **changes) for name, changes in sections.items()}
         )
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, dict[str, object]]:
         """Nested plain mappings, tuples as lists; ``from_dict`` gives the same config back."""
-        out: dict[str, dict] = {}
-        for item in walk(self):
+        out: dict[str, dict[str, object]] = {}
+        for item in all_settings(self):
             section, name = item.path.split(".")
             out.setdefault(section, {})[name] = list(item.value) if isinstance(item.value, tuple) else item.value
         return out
 
 
-def unused(config: TacoConfig) -> list[str]:
-    """A line for every setting that was changed from its default and that others of the same config leave without use."""
+def unused_settings(config: TacoConfig) -> list[str]:
+    """A line for every setting that was changed from its default, but has no effect beside the others."""
     return [
         f"{item.path} = {item.value!r} is not used: it needs {item.unmet}"
-        for item in walk(config)
+        for item in all_settings(config)
         if item.unmet and item.value != item.default
     ]
 
 
-def walk(config: TacoConfig | None = None) -> Iterator[Setting]:
+def all_settings(config: TacoConfig | None = None) -> Iterator[Setting]:
     """Every setting, in order."""
     config = config or TacoConfig()
     for section in dataclasses.fields(config):
-        yield from settings_of(section.name, getattr(config, section.name))
+        yield from settings_in(section.name, getattr(config, section.name))

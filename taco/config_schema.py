@@ -1,4 +1,4 @@
-"""What a setting is: a dataclass field with its help, unit, range and choices, checked whenever it is built."""
+"""What a setting is: a checked dataclass field with help, unit, range and choices."""
 
 from __future__ import annotations
 
@@ -6,39 +6,58 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from taco.errors import ConfigError
 
+Needs = Mapping[str, tuple[object, ...]]
+
 
 def setting(
-    default, help: str, *, unit: str = "", minimum=None, maximum=None, choices=(), live: bool = False, needs: Mapping = {}
-):
-    """A dataclass field with its help, unit, closed range or choices; ``live``: may change while running.
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: Sequence[object] = (),
+    live: bool = False,
+    needs: Mapping[str, object] = {},
+) -> Any:
+    """A dataclass field with its help, unit, closed range or choices.
 
-    needs: values, by name, that other settings of its section must have for this one to be used: one, or several to choose from.
+    live: may change while running. needs: for this setting to be used, the values that other settings of its section must
+    have, by name: one value, or a tuple of which one will do.
     """
     meta = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": tuple(choices), "live": live}
-    needs = {name: (value,) if isinstance(value, str) else tuple(value) for name, value in needs.items()}
-    return field(default=default, metadata=meta | {"needs": needs})
+    values = {name: value if isinstance(value, tuple) else (value,) for name, value in needs.items()}
+    return field(default=default, metadata=meta | {"needs": values})
 
 
-class Checked:
+class Section:
     """Base of the sections: every value is checked against its type, range and choices when it is built."""
 
     __slots__ = ()
 
-    def __post_init__(self):
-        for item in settings_of(type(self).__name__, self):
+    def __post_init__(self) -> None:
+        for item in settings_in(type(self).__name__, self):
             object.__setattr__(self, item.path.rpartition(".")[2], item.check(item.value))
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as ``walk`` finds it: dotted path, type, default, present value and its documentation.
+    """One setting, as ``taco.config.all_settings`` finds it.
 
-    needs: as ``setting`` takes it. unmet: what of it the present values of the section lack; "" where the setting is used.
+    path: its dotted name.
+    type, default, value: its type, default and present value.
+    help, unit: what it is, and in which unit.
+    minimum, maximum: its closed range, None where there is none.
+    choices: the values to choose from; () where any will do.
+    live: may it change while running?
+    needs: as ``setting`` takes it.
+    unmet: those needs that the other settings of its section do not meet, in words; "" where the setting is used.
     """
 
     path: str
@@ -49,12 +68,12 @@ class Setting:
     unit: str
     minimum: float | None
     maximum: float | None
-    choices: tuple
+    choices: tuple[object, ...]
     live: bool
-    needs: Mapping[str, tuple]
+    needs: Needs
     unmet: str
 
-    def check(self, value):
+    def check(self, value: Any) -> Any:
         """``value`` in the setting's type and range, or ConfigError."""
         value = _coerce(self.path, self.type, value)
         if self.choices and value not in self.choices:
@@ -67,24 +86,24 @@ class Setting:
         return value
 
 
-def settings_of(prefix: str, block) -> Iterator[Setting]:
+def settings_in(prefix: str, section: Any) -> Iterator[Setting]:
     """The settings of one section, in order; ``prefix`` is the section's name."""
-    hints = typing.get_type_hints(type(block))
-    for item in dataclasses.fields(block):
-        lacks = {name: values for name, values in item.metadata["needs"].items() if getattr(block, name) not in values}
+    hints = typing.get_type_hints(type(section))
+    for item in dataclasses.fields(section):
+        lacks = {name: values for name, values in item.metadata["needs"].items() if getattr(section, name) not in values}
         meta = dict(item.metadata)
         if meta["needs"]:
-            meta["help"] += f" Used with {described(meta['needs'])}."
-        value, unmet = getattr(block, item.name), described(lacks)
+            meta["help"] += f" Used with {format_needs(meta['needs'])}."
+        value, unmet = getattr(section, item.name), format_needs(lacks)
         yield Setting(f"{prefix}.{item.name}", hints[item.name], item.default, value, **meta, unmet=unmet)
 
 
-def described(needs: Mapping[str, tuple]) -> str:
+def format_needs(needs: Needs) -> str:
     """Needs of a setting in words: "solver block, penalty min or mean"."""
-    return ", ".join(f"{name} {' or '.join(values)}" for name, values in needs.items())
+    return ", ".join(f"{name} {' or '.join(map(str, values))}" for name, values in needs.items())
 
 
-def flatten(values: Mapping, prefix: str = "") -> dict[str, object]:
+def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested mappings as one mapping of dotted names."""
     out: dict[str, object] = {}
     for key, value in values.items():
@@ -95,7 +114,8 @@ def flatten(values: Mapping, prefix: str = "") -> dict[str, object]:
     return out
 
 
-def _coerce(path: str, wanted, value):
+def _coerce(path: str, wanted: Any, value: Any) -> Any:
+    """``value`` as the wanted type: lists become tuples, whole numbers become floats; ConfigError for all else."""
     origin = typing.get_origin(wanted)
     if origin is tuple:
         inner = typing.get_args(wanted)

@@ -1,4 +1,4 @@
-"""Inference engines for networks in ONNX files: one protocol, one class an engine, each vendor imported inside.
+"""Inference engines for ONNX networks behind one protocol; each vendor is imported inside its class.
 
 A network is loaded for one input size and for the outputs that are asked for: what only other outputs need is not computed.
 """
@@ -29,7 +29,7 @@ class Network(Protocol):
         """(1, C, height, width) float32 of the size it was loaded for -> {output's name: float32 array}."""
 
 
-def available() -> tuple[str, ...]:
+def installed_engines() -> tuple[str, ...]:
     """The engines that are installed, the fastest first."""
     return tuple(name for name in ENGINES if importlib.util.find_spec(name) is not None)
 
@@ -46,7 +46,7 @@ def load_network(
     path = Path(path)
     if engine not in ("auto", *ENGINES):
         raise ValueRangeError(f"engine: wanted auto, {', '.join(ENGINES)}, got {engine!r}")
-    found = available()
+    found = installed_engines()
     name = (found[0] if found else "") if engine == "auto" else engine
     if name not in found:
         wanted = engine if engine != "auto" else " or ".join(ENGINES)
@@ -55,7 +55,8 @@ def load_network(
         raise MissingPackageError(f"{path.name}: wanted the package onnx to read it, got none; run `pip install onnx`")
     try:
         packed = cut_graph(path.read_bytes(), outputs, size)
-        return {"openvino": OpenVinoNetwork, "onnxruntime": OnnxRuntimeNetwork}[name](packed, outputs, size, threads)
+        network = OpenVinoNetwork if name == "openvino" else OnnxRuntimeNetwork
+        return network(packed, outputs, size, threads)
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: wanted an ONNX network with {', '.join(outputs)}, got {_reason(error)}") from None
 
@@ -100,7 +101,7 @@ def cut_graph(packed: bytes, outputs: Sequence[str], size: tuple[int, int]) -> b
         for side in value.type.tensor_type.shape.dim:
             side.Clear()
     cut.ir_version = max(cut.ir_version, 4)  # from which on constants need not be listed as inputs
-    return cut.SerializeToString()
+    return bytes(cut.SerializeToString())
 
 
 class OpenVinoNetwork:

@@ -1,4 +1,4 @@
-"""From pixels to directions and places: camera calibration, depth images and laser scans, as plain arrays.
+"""From pixels to directions and places: camera calibration, depth images, laser scans.
 
 Optical frames (REP-103): x right, y down, z forward, metres. Depth (REP-118) is the z of a point, 0 or NaN for none.
 """
@@ -6,27 +6,37 @@ Optical frames (REP-103): x right, y down, z forward, metres. Depth (REP-118) is
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from taco.config import TargetsConfig
 from taco.errors import ShapeError, ValueRangeError
 
+# Numbers of coefficients by the distortion models of sensor_msgs/CameraInfo.
 COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,), "": (0,), "none": (0,)}
 ALIASES = {"fisheye": "equidistant", "kannala_brandt": "equidistant"}
-UNDISTORT_STEPS = 50
-UNDISTORT_TOLERANCE = 1e-9  # in normalised image coordinates
+# Ours: OpenCV's fixed-point iteration gets as far as Newton's method did in this many steps (at wide angles 40 are too few).
+UNDISTORT_UNTIL = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 500, 1e-12)
+FISHEYE_STEPS = 50  # ours: Newton's method needs a handful, so that more means there is no answer
+ROUND_TRIP = 1e-6  # ours, in normalised image coordinates: a ray that the lens does not bend back to its pixel is none
 MAD_TO_SIGMA = 1.4826  # median absolute deviation of a normal distribution to its standard deviation
-MIN_BEAMS = 3  # of a laser inside a mask
+MIN_BEAMS = 3  # of a laser inside a mask; ours: a median of fewer is a beam picked by chance
+
+_undistort_points = getattr(cv2, "undistortPointsIter", cv2.undistortPoints)  # two functions before OpenCV 5, one from there on
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
     """A measured place inside a mask.
 
-    point: (x, y, z) m in the camera's optical frame, the median. spread: robust standard deviation over median of
-    the distances. count: valid pixels or beams. share: of the mask's pixels that were valid; 1 for beams.
+    point: (x, y, z) m in the camera's optical frame, the median.
+    spread: robust standard deviation over median of the distances.
+    count: valid pixels or beams.
+    share: of the mask's pixels that were valid; 1 for beams.
     """
 
     point: tuple[float, float, float]
@@ -36,7 +46,7 @@ class Range:
 
     @property
     def distance_m(self) -> float:
-        """How far the place is from the camera."""
+        """How far the place is from the origin of the frame, m."""
         return math.hypot(*self.point)
 
 
@@ -44,9 +54,16 @@ class Range:
 class Camera:
     """A calibrated camera, from the arrays of sensor_msgs/CameraInfo.
 
-    size: (height, width) px of the calibration. k: 3 x 3. d: coefficients of ``model`` (plumb_bob,
-    rational_polynomial, equidistant; empty for none). r: 3 x 3 rectification. p: 3 x 4 projection of the rectified image.
-    binning: (x, y). offset: (x, y) px of the region of interest. ValueRangeError for a camera that is not calibrated.
+    size: (height, width) px of the calibration.
+    k: 3 x 3 camera matrix.
+    d: coefficients of ``model``, as OpenCV takes them.
+    model: plumb_bob, rational_polynomial or equidistant (fisheye); empty for none.
+    r: 3 x 3 rectification.
+    p: 3 x 4 projection of the rectified image; its fourth column: see ``centre``.
+    binning: (x, y).
+    offset: (x, y) px of the region of interest.
+
+    ValueRangeError for a camera that is not calibrated.
     """
 
     size: tuple[int, int]
@@ -58,7 +75,7 @@ class Camera:
     binning: tuple[int, int] = (1, 1)
     offset: tuple[int, int] = (0, 0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         put = object.__setattr__
         put(self, "k", np.asarray(self.k, np.float64).reshape(3, 3))
         put(self, "d", np.asarray(self.d, np.float64).ravel())
@@ -84,49 +101,57 @@ class Camera:
                 f"camera_info: wanted distortion of {known}, got {self.model!r} with {len(self.d)} coefficients"
             )
 
+    def centre(self, rectified: bool = False) -> np.ndarray:
+        """(3,) m, where the camera's rays start, in the frame of the calibration.
+
+        The origin, but for rectified images of the second camera of a stereo pair: the fourth column of its P holds
+        -baseline x focal length, and its calibration is in the frame of the first camera (sensor_msgs/CameraInfo; image_geometry
+        and RViz read it so, too).
+        """
+        if not rectified:
+            return np.zeros(3)
+        return np.asarray(-np.array([self.p[0, 3] / self.p[0, 0], self.p[1, 3] / self.p[1, 1], 0.0]) @ self.r)
+
     def rays(self, pixels: np.ndarray, image_size: tuple[int, int] | None = None, rectified: bool = False) -> np.ndarray:
         """(n, 2) pixel coordinates (x, y), 0 at the centre of the top left pixel -> (n, 3) unit vectors, optical frame.
 
-        image_size: (height, width) of the image they are in where it was scaled; its proportions must be the
-        calibration's. rectified: the pixels are of the rectified image. NaN where the lens model has no answer.
+        They are the directions in which the camera sees, from its own optical centre: what is at a pixel lies on
+        ``centre(rectified) + s * ray`` for some s > 0. image_size: (height, width) of the image they are in where it was
+        scaled; its proportions must be the calibration's. rectified: the pixels are of the rectified image. NaN where the
+        lens model has no answer.
         """
         full = self._to_full(np.asarray(pixels, np.float64).reshape(-1, 2), image_size)
+        matrix = self.p if rectified else self.k
+        y = (full[:, 1] - matrix[1, 2]) / matrix[1, 1]
+        flat = np.stack([(full[:, 0] - matrix[0, 2] - matrix[0, 1] * y) / matrix[0, 0], y], 1)
         if rectified:
-            ray = np.stack([(full[:, 0] - self.p[0, 2]) / self.p[0, 0], (full[:, 1] - self.p[1, 2]) / self.p[1, 1]], 1)
-            ray = np.hstack([ray, np.ones((len(ray), 1))]) @ self.r  # R turns the camera's axes to the rectified ones
+            ray = _homogeneous(flat) @ self.r  # R turns the camera's axes to the rectified ones
         else:
-            y = (full[:, 1] - self.k[1, 2]) / self.k[1, 1]
-            x = (full[:, 0] - self.k[0, 2] - self.k[0, 1] * y) / self.k[0, 0]
-            ray = self._undistort(np.stack([x, y], 1))
-        return ray / np.linalg.norm(ray, axis=1, keepdims=True)
+            ray = self._undistort(flat)
+        return np.asarray(ray / np.linalg.norm(ray, axis=1, keepdims=True))
 
     def project(self, points: np.ndarray, image_size: tuple[int, int] | None = None, rectified: bool = False) -> np.ndarray:
-        """(n, 3) points in the optical frame, m -> (n, 2) pixel coordinates; NaN for points behind the camera."""
-        points = np.asarray(points, np.float64).reshape(-1, 3)
+        """(n, 3) points in the optical frame, m -> (n, 2) pixel coordinates; NaN for points behind the camera.
+
+        Points are relative to the origin of the calibration's frame, which ``centre`` may lie beside.
+        """
+        points = np.asarray(points, np.float64).reshape(-1, 3) - self.centre(rectified)
         if rectified:
             points = points @ self.r.T
         ahead = points[:, 2] > 1e-6
         flat = np.full((len(points), 2), np.nan)
         flat[ahead] = points[ahead, :2] / points[ahead, 2:]
-        if rectified:
-            full = flat * [self.p[0, 0], self.p[1, 1]] + [self.p[0, 2], self.p[1, 2]]
-        else:
-            flat = self._distort(flat)
-            full = np.stack(
-                [
-                    self.k[0, 0] * flat[:, 0] + self.k[0, 1] * flat[:, 1] + self.k[0, 2],
-                    self.k[1, 1] * flat[:, 1] + self.k[1, 2],
-                ],
-                1,
-            )
-        scale = self._scale(image_size)
-        return (full - self.offset + 0.5) / self.binning / scale - 0.5
+        if not rectified:
+            flat = self._distort(flat)[0]
+        matrix = self.p if rectified else self.k
+        full = flat @ matrix[:2, :2].T + matrix[:2, 2]
+        return np.asarray((full - self.offset + 0.5) / self.binning / self._scale(image_size) - 0.5)
 
-    def _to_full(self, pixels: np.ndarray, image_size) -> np.ndarray:
+    def _to_full(self, pixels: np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray:
         """To pixels of the calibration: undo a scaled image, binning and the region of interest (pixel centres)."""
-        return (pixels + 0.5) * self._scale(image_size) * self.binning - 0.5 + self.offset
+        return np.asarray((pixels + 0.5) * self._scale(image_size) * self.binning - 0.5 + self.offset)
 
-    def _scale(self, image_size) -> np.ndarray:
+    def _scale(self, image_size: tuple[int, int] | None) -> np.ndarray:
         """How much larger the camera's own image is than the one in use, (x, y)."""
         if image_size is None or 0 in self.size:
             return np.ones(2)
@@ -142,70 +167,61 @@ class Camera:
             )
         return scale
 
-    def _distort(self, flat: np.ndarray) -> np.ndarray:
-        """Normalised image coordinates (n, 2) -> those that the lens makes of them."""
-        if not len(self.d):
-            return flat
-        x, y = flat[:, 0], flat[:, 1]
+    def _distort(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Normalised image coordinates (n, 2) -> those that the lens makes of them, and the determinant of its slope (n,).
+
+        The slope is that of the lens models of OpenCV's ``projectPoints``; 1 for the others. NaN stays NaN.
+        """
+        bent, slope = flat.copy(), np.ones(len(flat))
+        known = np.isfinite(flat).all(1)
+        if not len(self.d) or not known.any():
+            return bent, slope
         if self.model == "equidistant":
-            r = np.hypot(x, y)
-            angle = np.arctan(r)
-            bent = angle * (1 + sum(c * angle ** (2 * i + 2) for i, c in enumerate(self.d)))
-            return flat * np.where(r > 1e-12, bent / np.where(r > 1e-12, r, 1), 1.0)[:, None]
-        d = np.pad(self.d, (0, 14 - len(self.d)))
-        if d[12:].any():
-            raise ValueRangeError("camera_info: wanted no tilted sensor (coefficients 13 and 14), got one")
-        r2 = x * x + y * y
-        radial = (1 + r2 * (d[0] + r2 * (d[1] + r2 * d[4]))) / (1 + r2 * (d[5] + r2 * (d[6] + r2 * d[7])))
-        dx = 2 * d[2] * x * y + d[3] * (r2 + 2 * x * x) + d[8] * r2 + d[9] * r2 * r2
-        dy = d[2] * (r2 + 2 * y * y) + 2 * d[3] * x * y + d[10] * r2 + d[11] * r2 * r2
-        return np.stack([x * radial + dx, y * radial + dy], 1)
+            bent[known] = cv2.fisheye.distortPoints(flat[known, None], np.eye(3), self.d)[:, 0]
+            return bent, slope
+        zero = np.zeros(3)
+        found, jacobian = cv2.projectPoints(_homogeneous(flat[known]), zero, zero, np.eye(3), self.d)
+        bent[known] = found[:, 0]
+        slope[known] = np.linalg.det(jacobian[:, 3:5].reshape(-1, 2, 2))  # by the x and y of a translation
+        return bent, slope
 
     def _undistort(self, bent: np.ndarray) -> np.ndarray:
         """The rays (n, 3), not of unit length, that the lens bends to ``bent``; NaN where it bends none there."""
-        if not len(self.d):
-            return np.hstack([bent, np.ones((len(bent), 1))])
+        if not len(self.d) or not len(bent):
+            return _homogeneous(bent)
         if self.model == "equidistant":
             return self._undistort_fisheye(bent)
-        flat = bent.copy()
-        for _ in range(UNDISTORT_STEPS):  # Newton
-            error = self._distort(flat) - bent
-            if np.nanmax(np.abs(error), initial=0.0) < UNDISTORT_TOLERANCE:
-                break
-            (a, b, c, d), det = self._slope(flat)
-            move = np.stack([d * error[:, 0] - b * error[:, 1], a * error[:, 1] - c * error[:, 0]], 1) / det[:, None]
-            flat = flat - np.clip(move, -0.5, 0.5)
-        missed = ~(np.abs(self._distort(flat) - bent).max(1) < 1e-6)
+        flat = _undistort_points(bent[:, None], np.eye(3), self.d, R=None, P=None, criteria=UNDISTORT_UNTIL)[:, 0]
+        back, slope = self._distort(flat)
+        missed = ~(np.abs(back - bent).max(1) < ROUND_TRIP)
         # Where a model is used beyond its range it folds over: such answers lie on another branch.
-        folded = ~(self._slope(flat)[1] > 0) | ((flat * bent).sum(1) < 0)
+        folded = ~(slope > 0) | ((flat * bent).sum(1) < 0)
         flat[missed | folded] = np.nan
-        return np.hstack([flat, np.ones((len(flat), 1))])
-
-    def _slope(self, flat: np.ndarray, h: float = 1e-6):
-        """Jacobian (a b; c d) of the lens at (n, 2) points, by central differences, and its determinant; NaN where it is 0."""
-        (a, c), (b, d) = (((self._distort(flat + step) - self._distort(flat - step)) / (2 * h)).T for step in np.eye(2) * h)
-        det = a * d - b * c
-        return (a, b, c, d), np.where(np.abs(det) < 1e-9, np.nan, det)
+        return _homogeneous(flat)
 
     def _undistort_fisheye(self, bent: np.ndarray) -> np.ndarray:
-        """The angle from the axis by Newton's method; wide lenses may look sideways or back."""
+        """The angle from the axis by Newton's method; OpenCV's ends at 90 degrees, wide lenses look sideways or back."""
+        lens = np.polynomial.Polynomial([0, 1, 0, self.d[0], 0, self.d[1], 0, self.d[2], 0, self.d[3]])
+        slope = lens.deriv()
         r = np.hypot(bent[:, 0], bent[:, 1])
         angle = np.minimum(r, math.pi / 2)
-        for _ in range(UNDISTORT_STEPS):
-            powers = [angle ** (2 * i + 2) for i in range(4)]
-            value = angle * (1 + sum(c * p for c, p in zip(self.d, powers))) - r
-            slope = 1 + sum((2 * i + 3) * c * p for i, (c, p) in enumerate(zip(self.d, powers)))
-            angle = angle - np.clip(value / np.where(np.abs(slope) < 1e-9, np.nan, slope), -0.5, 0.5)
-        value = angle * (1 + sum(c * angle ** (2 * i + 2) for i, c in enumerate(self.d))) - r
-        angle = np.where((np.abs(value) < 1e-6) & (angle >= 0) & (angle < math.pi), angle, np.nan)
+        for _ in range(FISHEYE_STEPS):
+            steep = slope(angle)
+            angle = angle - np.clip((lens(angle) - r) / np.where(np.abs(steep) < 1e-9, np.nan, steep), -0.5, 0.5)
+        angle = np.where((np.abs(lens(angle) - r) < ROUND_TRIP) & (angle >= 0) & (angle < math.pi), angle, np.nan)
         side = bent / np.where(r > 1e-12, r, 1)[:, None]
         return np.hstack([side * np.sin(angle)[:, None], np.cos(angle)[:, None]])
+
+
+def _homogeneous(flat: np.ndarray) -> np.ndarray:
+    """(n, 2) -> (n, 3) with z = 1."""
+    return np.hstack([flat, np.ones((len(flat), 1))])
 
 
 def centre_ray(camera: Camera, mask: np.ndarray, rectified: bool = False) -> np.ndarray:
     """(3,) unit vector to the centroid of a (H, W) bool mask. ValueRangeError where the lens model has no answer there."""
     ys, xs = np.nonzero(mask)
-    ray = camera.rays(np.array([[xs.mean(), ys.mean()]]), mask.shape, rectified)[0]
+    ray: np.ndarray = camera.rays(np.array([[xs.mean(), ys.mean()]]), mask.shape, rectified)[0]
     if not np.isfinite(ray).all():
         raise ValueRangeError(
             f"camera_info: wanted a lens model that reaches pixel ({xs.mean():.0f}, {ys.mean():.0f}), got one that does not"
@@ -213,10 +229,13 @@ def centre_ray(camera: Camera, mask: np.ndarray, rectified: bool = False) -> np.
     return ray
 
 
-def range_in_depth(depth: np.ndarray, mask: np.ndarray, ray: np.ndarray, config: TargetsConfig) -> Range:
+def range_in_depth(
+    depth: np.ndarray, mask: np.ndarray, ray: np.ndarray, config: TargetsConfig, centre: np.ndarray | None = None
+) -> Range:
     """The place of a mask from a registered depth image.
 
-    depth: (H, W) z in m, of the mask's size; 0, negative, NaN and infinite mean none. ray: unit vector to the mask's centre.
+    depth: (H, W) z in m, of the mask's size; 0, negative, NaN and infinite mean none. ray: unit vector to the mask's centre,
+    which starts at ``centre`` (m; None: the origin).
     ShapeError: another size. ValueRangeError: too few valid pixels, or too wide a spread (no one surface).
     """
     if depth.shape != mask.shape:
@@ -224,7 +243,7 @@ def range_in_depth(depth: np.ndarray, mask: np.ndarray, ray: np.ndarray, config:
             f"depth: wanted {mask.shape[1]} x {mask.shape[0]} px like the camera's image, "
             f"got {depth.shape[1]} x {depth.shape[0]}; use the depth that is registered to the colour image"
         )
-    z = _inner(depth, mask)
+    z = _without_rim(depth, mask)
     low, high = config.min_range_m, config.max_range_m
     valid = z[np.isfinite(z) & (z >= low) & (z <= high)]
     share = len(valid) / max(1, len(z))
@@ -236,12 +255,15 @@ def range_in_depth(depth: np.ndarray, mask: np.ndarray, ray: np.ndarray, config:
     middle, spread = _median_spread(valid, config)
     if ray[2] <= 1e-3:
         raise ValueRangeError("depth: wanted a direction ahead of the camera, got one to its side")
-    point = ray / ray[2] * middle
-    return Range(tuple(map(float, point)), spread, len(valid), share)
+    x, y, z = ray / ray[2] * middle + (0.0 if centre is None else centre)
+    return Range((float(x), float(y), float(z)), spread, len(valid), share)
 
 
 def scan_points(ranges: np.ndarray, angle_min: float, angle_increment: float, range_min: float, range_max: float) -> np.ndarray:
-    """The valid beams of a sensor_msgs/LaserScan as (n, 3) points in the laser's frame, m (x forward, z up)."""
+    """The valid beams of a sensor_msgs/LaserScan as (n, 3) points in the laser's frame, m (x forward, z up).
+
+    ranges, range_min, range_max: m. angle_min, angle_increment: rad.
+    """
     ranges = np.asarray(ranges, np.float64)
     angles = angle_min + angle_increment * np.arange(len(ranges))
     with np.errstate(invalid="ignore"):
@@ -262,49 +284,38 @@ def range_in_scan(points: np.ndarray, camera: Camera, mask: np.ndarray, config: 
     good = (distance >= config.min_range_m) & (distance <= config.max_range_m)
     if good.sum() < MIN_BEAMS:
         raise ValueRangeError(
-            f"scan: wanted {MIN_BEAMS} beams on the thing, got {int(good.sum())}; does the laser see what the camera sees?"
+            f"scan: wanted {MIN_BEAMS} beams on the object, got {int(good.sum())}; does the laser see what the camera sees?"
         )
     _, spread = _median_spread(distance[good], config)
-    middle = inside[good][np.argsort(distance[good])[int(good.sum()) // 2]]
-    return Range(tuple(map(float, middle)), spread, int(good.sum()), 1.0)
+    x, y, z = inside[good][np.argsort(distance[good])[int(good.sum()) // 2]]
+    return Range((float(x), float(y), float(z)), spread, int(good.sum()), 1.0)
 
 
-def rotate(vectors: np.ndarray, quaternion) -> np.ndarray:
+def rotate(vectors: np.ndarray, quaternion: Sequence[float]) -> np.ndarray:
     """(..., 3) vectors turned by a quaternion (x, y, z, w)."""
-    x, y, z, w = np.asarray(quaternion, np.float64) / np.linalg.norm(quaternion)
-    u = np.array([x, y, z])
     vectors = np.asarray(vectors, np.float64)
-    cross = 2 * np.cross(u, vectors)
-    return vectors + w * cross + np.cross(u, cross)
+    return np.asarray(Rotation.from_quat(quaternion).apply(vectors.reshape(-1, 3)).reshape(vectors.shape))
 
 
-def facing(direction: np.ndarray, up: np.ndarray) -> tuple[float, float, float, float]:
+def quaternion_facing(direction: np.ndarray, up: np.ndarray) -> tuple[float, float, float, float]:
     """Quaternion (x, y, z, w) whose x axis is the unit ``direction`` and whose z axis is as near ``up`` as it can be."""
-    x = np.asarray(direction, np.float64)
-    side = np.cross(up, x)
-    if np.linalg.norm(side) < 1e-6:
-        side = np.cross(np.roll(up, 1), x)
-    y = side / np.linalg.norm(side)
-    m = np.stack([x, y, np.cross(x, y)], 1)
-    # The products q_i q_j; the row of the greatest component gives the others without loss of digits, half turns included.
-    products = np.empty((4, 4))
-    products[:3, :3] = (m + m.T) / 4
-    products[3, :3] = products[:3, 3] = np.array([m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]]) / 4
-    trace = np.trace(m)
-    np.fill_diagonal(products, (1 + 2 * np.append(np.diag(m), trace) - trace) / 4)
-    greatest = int(np.argmax(np.diag(products)))
-    q = products[greatest] / math.sqrt(products[greatest, greatest])
-    return tuple(float(part) for part in (q if q[3] >= 0 else -q))
+    forward = np.asarray(direction, np.float64)
+    left = np.cross(up, forward)
+    if np.linalg.norm(left) < 1e-6:  # straight up or down: any other axis will do
+        left = np.cross(np.roll(up, 1), forward)
+    left = left / np.linalg.norm(left)
+    x, y, z, w = Rotation.from_matrix(np.stack([forward, left, np.cross(forward, left)], 1)).as_quat(canonical=True)
+    return float(x), float(y), float(z), float(w)
 
 
-def _inner(depth: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _without_rim(depth: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Depth inside the mask, without its rim, where colour and depth seldom agree; a thin mask keeps its rim."""
     core = mask.copy()
     core[1:] &= mask[:-1]
     core[:-1] &= mask[1:]
     core[:, 1:] &= mask[:, :-1]
     core[:, :-1] &= mask[:, 1:]
-    return depth[core if core.sum() * 2 >= mask.sum() else mask].astype(np.float64)
+    return np.asarray(depth[core if core.sum() * 2 >= mask.sum() else mask], np.float64)
 
 
 def _median_spread(values: np.ndarray, config: TargetsConfig) -> tuple[float, float]:

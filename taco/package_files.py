@@ -6,6 +6,7 @@ used. Everything is kept, so that a second run needs no network. Nothing here ne
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,12 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """One release on PyPI and the SHA-256 of its only wheel file."""
+    """One release of a package on PyPI.
+
+    name: of the package.
+    version: exact.
+    sha256: hexadecimal, of its only wheel file.
+    """
 
     name: str
     version: str
@@ -155,24 +161,22 @@ def _download_debian(name: str, root: Path, scratch: Path, report: Report) -> Pa
     return found[0]
 
 
-def _scratch(folder: Path) -> tempfile.TemporaryDirectory:
-    """A context with a Path beside the final place, so that the last step is a rename."""
-
-    class Scratch(tempfile.TemporaryDirectory):
-        def __enter__(self) -> Path:
-            return Path(super().__enter__())
-
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside the final place, so that the last step is a rename."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return Scratch(dir=folder, prefix=".fetch-", ignore_cleanup_errors=True)
+        temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-", ignore_cleanup_errors=True)
     except OSError as error:
         raise WeightsError(f"cache: wanted a writable folder {folder}, got {error.strerror}; set TACO_CACHE to one") from None
+    with temporary as name:
+        yield Path(name)
 
 
 def _run(command: list[str], what: str, cwd: Path | None = None) -> None:
-    """Run a program quietly; its last line of complaint goes into a WeightsError."""
+    """Run a program quietly; where it fails, WeightsError carries its last error line."""
     done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if done.returncode:
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        said = next((line for line in reversed(lines) if line.lower().startswith(("error", "e:"))), lines[-1] if lines else "")
-        raise WeightsError(f"{what}: {said or f'exit status {done.returncode}'}; is the network reachable?")
+        reason = next((line for line in reversed(lines) if line.lower().startswith(("error", "e:"))), lines[-1] if lines else "")
+        raise WeightsError(f"{what}: {reason or f'exit status {done.returncode}'}; is the network reachable?")

@@ -2,13 +2,14 @@
 
 import colorsys
 
-GOLDEN = 0.618033988749895  # steps of this turn keep the hues of neighbouring ids far apart
+GOLDEN = 0.618033988749895  # (sqrt(5) - 1) / 2: steps of this turn keep the hues of neighbouring ids far apart
 
 
 def colour_of(id: int) -> tuple[int, int, int]:
     """(red, green, blue) 0 to 255 of an object id: always the same for the same id, alike for no two neighbours."""
     hue = (0.08 + GOLDEN * (int(id) - 1)) % 1.0
-    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.72, 1.0))
+    red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.72, 1.0))  # ours: bright, not garish
+    return red, green, blue
 
 
 def palette() -> list[int]:

@@ -1,27 +1,34 @@
-"""Where clips are worked on: in this process, or spread over a Ray cluster with the same results."""
+"""Working on clips in this process or on a Ray cluster, with the same results."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+from taco.config import TacoConfig
 from taco.errors import ConfigError, MissingPackageError, TacoError
 
-RETRIES = 3  # of an item whose worker died, so that an item that kills every worker does not run for ever
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+RETRIES = 3  # ours: of an item whose worker died, so that an item that kills every worker does not run for ever
 # A cluster that we start ourselves talks to nobody: no report of its use to Ray's makers, and its ports are open to this
 # machine alone (the name of that switch is Ray's; it makes every process listen on the loopback address) and ask for a token.
 PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
-    """name: "local" or "ray". address: of the cluster ("auto": the one this machine belongs to; "local": a new one here).
+class ClipExecutor:
+    """Runs a worker over items, such as clips.
 
-    workers: how many processes hold a set of models, 0 one for each node, or GPU where they take one. gpus: GPUs of each,
-    None one where the cluster has any (Ray hides the GPUs of a machine from workers that ask for none).
+    name: "local" or "ray".
+    address: of the cluster; "auto" is the one this machine belongs to, "local" a new one here.
+    workers: how many processes hold a set of models; 0 for one a node, or one a GPU where they take one.
+    gpus: GPUs of each; None for one where the cluster has any (Ray hides a machine's GPUs from workers that ask for none).
     """
 
     name: str = "local"
@@ -29,11 +36,11 @@ class Engine:
     workers: int = 0
     gpus: float | None = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.name not in ("local", "ray"):
             raise ConfigError(f"--engine: wanted local or ray, got {self.name!r}")
 
-    def map(self, make: Callable[[], Callable], items: Iterable) -> Iterator[tuple]:
+    def map(self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
         """(item, result) as they get ready. make() builds a worker once per process; worker(item) gives its result.
 
         With Ray a worker that was killed is built again and its item run again, up to RETRIES times an item.
@@ -45,7 +52,7 @@ class Engine:
         for item in items:
             yield item, worker(item)
 
-    def _ray(self, make: Callable[[], Callable], items: list) -> Iterator[tuple]:
+    def _ray(self, make: Callable[[], Callable[[Item], Result]], items: list[Item]) -> Iterator[tuple[Item, Result]]:
         ray = _imported(private=self.address == "local")
         started = not ray.is_initialized()
         if started:
@@ -57,7 +64,7 @@ class Engine:
             remote = ray.remote(**options)(_Holder)
             holders = [remote.remote(make) for _ in range(min(count, len(items)))]
             # A holder gets its first item when it runs: on a busy cluster some may have to wait for their place.
-            waiting = {holder.ready.remote(): (None, holder) for holder in holders}
+            waiting: dict[Any, tuple[int | None, Any]] = {holder.ready.remote(): (None, holder) for holder in holders}
             todo, left = iter(range(len(items))), len(items)
             while left:
                 (ready, *_), _ = ray.wait(list(waiting))
@@ -73,7 +80,7 @@ class Engine:
             if started:
                 ray.shutdown()
 
-    def _connect(self, ray) -> None:
+    def _connect(self, ray: Any) -> None:
         """Join the cluster, or start one here with room for the workers."""
         quiet = {"log_to_driver": False, "logging_level": "error"}
         logging.getLogger("ray").setLevel(logging.ERROR)
@@ -96,7 +103,7 @@ class Engine:
         return self.workers or (int(total // gpus) if gpus else nodes), gpus
 
 
-def _imported(private: bool):
+def _imported(private: bool) -> Any:
     if private:
         for name, value in PRIVATE.items():
             os.environ.setdefault(name, value)
@@ -116,7 +123,7 @@ def _answers(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
 
 
-def _result(ray, ready, number: int | None):
+def _result(ray: Any, ready: Any, number: int | None) -> Any:
     """What a worker answered; its own error where it raised one."""
     try:
         return ray.get(ready)
@@ -128,7 +135,7 @@ def _result(ray, ready, number: int | None):
         raise TacoError(f"--engine ray: {what} died, and died again {RETRIES} times when it was run again: {reason}") from None
 
 
-def add_engine_arguments(parser) -> None:
+def add_executor_arguments(parser: argparse.ArgumentParser) -> None:
     """``--engine``, ``--address`` and ``--workers``."""
     parser.add_argument("--engine", default="local", metavar="E", help="local, or ray: spread the work over a Ray cluster")
     parser.add_argument("--address", default="auto", help="of the Ray cluster; local starts one on this machine")
@@ -137,24 +144,25 @@ def add_engine_arguments(parser) -> None:
     )
 
 
-def engine_from(args, config) -> Engine:
+def executor_from(args: argparse.Namespace, config: TacoConfig) -> ClipExecutor:
     """The engine of ``add_engine_arguments``; each worker takes a GPU where the models run, or may run, on one."""
     if args.workers < 0:
         raise ConfigError(f"--workers: wanted 0 or more, got {args.workers}")
     device = str(config.models.device)
-    return Engine(args.engine, args.address, args.workers, None if device == "auto" else float(device.startswith("cuda")))
+    return ClipExecutor(args.engine, args.address, args.workers, None if device == "auto" else float(device.startswith("cuda")))
 
 
 class _Holder:
     """A process of the cluster that keeps one worker, built with its first item, so that its errors are the item's."""
 
-    def __init__(self, make: Callable[[], Callable]):
-        self._make, self._worker = make, None
+    def __init__(self, make: Callable[[], Callable[[Any], Any]]):
+        self._make = make
+        self._worker: Callable[[Any], Any] | None = None
 
     def ready(self) -> None:
         """The process runs."""
 
-    def work(self, item):
+    def work(self, item: Any) -> Any:
         """The worker's result."""
         self._worker = self._worker or self._make()
         return self._worker(item)

@@ -1,4 +1,4 @@
-"""The straight line: one image and its sound in, the outlined and named sounding things out."""
+"""The straight line: an image and its sound in, outlined and named sounding objects out."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,15 +17,16 @@ import torch
 from taco.backbones import build_anchors, load_backbones
 from taco.backbones.base import Backbones, token_counts
 from taco.backbones.shared_encodings import SharedEncodings
-from taco.concepts import Naming, Sound, name_concepts, name_further, words_heard
-from taco.config import TacoConfig
+from taco.clock import NS
+from taco.concepts import Naming, SoundEvidence, likeliest_words, name_concepts, name_further
+from taco.config import FactorizationConfig, TacoConfig
 from taco.errors import ShapeError
 from taco.factorization import check_factor_count, factorize
 from taco.factorization.grouping import source_activations
-from taco.factorization.temporal import folded
-from taco.harmonic_percussive import sound_parts, structure
+from taco.factorization.temporal import mean_of_rounds
 from taco.segmentation import load_segmenter
 from taco.segmentation.base import Segmentation, Segmenter
+from taco.sound_separation import departure_from_noise, sound_parts
 from taco.types import (
     AudioWindow,
     Concept,
@@ -40,8 +42,11 @@ from taco.types import (
 
 @dataclass(frozen=True, slots=True)
 class _Memory:
-    """What the next frame starts from: the frame before. naming: None where new settings hold.
+    """The previous frame, from which the next one starts.
 
+    stamp_ns: its stamp.
+    factorization: its factors.
+    naming: its words; None where new settings hold.
     segmentation: of the last frame that had one.
     """
 
@@ -70,6 +75,7 @@ class TacoPipeline:
         self.anchors = build_anchors(self.backbones, self.config.models.word_bank)
         if self.config.factorization.n_factors > TacoConfig().factorization.n_factors:  # the default fits every encoder
             check_factor_count(self.config.factorization, *token_counts(self.backbones, self.config.audio.window_s))
+        self._memory: _Memory | None = None
         self.reset()
 
     def sibling(self, config: TacoConfig | None = None, segmenter: Segmenter | None = None) -> TacoPipeline:
@@ -96,7 +102,7 @@ class TacoPipeline:
 
     def reset(self, seed: int = 0) -> None:
         """Forget the last frame: the next one starts cold. seed: of the random numbers of cold starts."""
-        self._memory: _Memory | None = None
+        self._memory = None
         self._generator = torch.Generator().manual_seed(seed)
 
     def warm_up(self, size: tuple[int, int] = (480, 640)) -> dict[str, float]:
@@ -111,7 +117,7 @@ class TacoPipeline:
         return dict(scene.stage_ms)
 
     def encodings(self, frames: Sequence[VideoFrame] = ()) -> SharedEncodings:
-        """A memory of what the models make of images and sounds, for calls of ``process`` that share them.
+        """Encodings of images and sounds that several calls of ``process`` share.
 
         frames: images that go through the image model in one pass (several cameras).
         """
@@ -119,7 +125,7 @@ class TacoPipeline:
 
     @torch.inference_mode()
     def process(self, frame: VideoFrame, window: AudioWindow, encodings: SharedEncodings | None = None) -> SoundingScene:
-        """What is heard and seen in one frame; the next frame starts from it (warm start, temporal term).
+        """The scene of one frame; the next frame starts from it (warm start, temporal term).
 
         encodings: shared with other calls on the same models (other cameras, other methods, an explanation).
         """
@@ -127,14 +133,15 @@ class TacoPipeline:
         if empty:
             self._memory = None
             return empty
-        encodings, times = encodings or self.encodings(), {}
+        encodings = encodings or self.encodings()
+        times: dict[str, float] = {}
         with _timed(times, "image"):
             features = encodings.image(frame)
         with _timed(times, "sound"):
             audio = encodings.sound(window)
         last = self._memory.factorization if self._memory else None
         with _timed(times, "factorize"):
-            factorization = factorize(
+            found = factorize(
                 features.tokens.values,
                 audio.values,
                 self.anchors,
@@ -146,7 +153,8 @@ class TacoPipeline:
                 audio_grid=audio.grid,
                 audio_times=audio.times,
             )
-        return self._named_and_outlined(frame, window, features, audio, factorization, encodings, times)
+        factorization = cast(Factorization, found)  # one frame in, one result out
+        return self._name_and_outline(frame, window, features, audio, factorization, encodings, times)
 
     @torch.inference_mode()
     def process_clip(
@@ -170,10 +178,12 @@ class TacoPipeline:
                 scenes.append(empty[0])
                 continue
             run = rest[: next((n for n, scene in enumerate(empty) if scene), len(rest))]
-            scenes += self._jointly(run, encodings, joint)
+            scenes += self._process_run(run, encodings, joint)
         return scenes
 
-    def _jointly(self, run, encodings: SharedEncodings, config) -> list[SoundingScene]:
+    def _process_run(
+        self, run: Sequence[tuple[VideoFrame, AudioWindow]], encodings: SharedEncodings, config: FactorizationConfig
+    ) -> list[SoundingScene]:
         """The scenes of (frame, window) pairs without silence among them."""
         times: dict[str, float] = {}
         with _timed(times, "image"):
@@ -193,20 +203,20 @@ class TacoPipeline:
             )
         each = {stage: ms / len(run) for stage, ms in times.items()}
         return [
-            self._named_and_outlined(*pair, *encoded, encodings, dict(each))
-            for pair, *encoded in zip(run, features, audio, found)
+            self._name_and_outline(frame, window, image, sound, factorization, encodings, dict(each))
+            for (frame, window), image, sound, factorization in zip(run, features, audio, cast(list[Factorization], found))
         ]
 
     def _without_models(self, frame: VideoFrame, window: AudioWindow) -> SoundingScene | None:
-        """The scene of a frame whose sound says nothing: silence, or (where the gate is asked for) steady noise."""
+        """The scene of a frame that needs no model: silence or, with ``min_structure``, steady noise; None for all others."""
         concepts = self.config.concepts
         if window.level_dbfs < concepts.silence_dbfs:
             return _scene(frame, window, "silent")
-        if concepts.min_structure and structure(window) < concepts.min_structure:
+        if concepts.min_structure and departure_from_noise(window) < concepts.min_structure:
             return _scene(frame, window, "unknown")
         return None
 
-    def _named_and_outlined(
+    def _name_and_outline(
         self,
         frame: VideoFrame,
         window: AudioWindow,
@@ -218,7 +228,7 @@ class TacoPipeline:
     ) -> SoundingScene:
         """The scene of solved factors: naming, then outlines. Keeps what the next frame starts from."""
         last = self._memory
-        before, elapsed_s = (last.naming, (frame.stamp_ns - last.stamp_ns) / 1e9) if last else (None, math.inf)
+        before, elapsed_s = (last.naming, (frame.stamp_ns - last.stamp_ns) / NS) if last else (None, math.inf)
         with _timed(times, "name"):
             bank = self.anchors, self.config.concepts
             naming = name_concepts(factorization, features.tokens, audio, *bank, before, elapsed_s)
@@ -242,27 +252,29 @@ class TacoPipeline:
             sound_map=None if factorization.sounding < 0 else _sound_map(factorization, reported, audio),
             stage_ms=times,
             factorization=factorization,
-            heard=self._heard(naming.sound),
+            heard=self._likeliest_sounds(naming.sound),
             concepts=naming.concepts,
         )
 
-    def _heard(self, sound: Sound | None) -> tuple[WordScore, ...]:
-        """What is heard, in view or not: words, and names of sounds without one, with probabilities, best first."""
+    def _likeliest_sounds(self, sound: SoundEvidence | None) -> tuple[WordScore, ...]:
+        """Words, and names of sounds outside the bank, with probabilities, best first, in view or not."""
         count, encoder = self.config.concepts.n_heard, self.backbones.audio
         if sound is None:
             return ()
-        if hasattr(encoder, "heard"):
-            return encoder.heard(sound.component, count)
-        return words_heard(sound, self.anchors.words, count)
+        if hasattr(encoder, "likeliest_sounds"):
+            found: tuple[WordScore, ...] = encoder.likeliest_sounds(sound.component, count)
+            return found
+        return likeliest_words(sound, self.anchors.words, count)
 
     def close(self) -> None:
         """Free the models' memory; the pipeline cannot be used afterwards."""
-        self._memory = self.anchors = self.segmenter = self.backbones = None
+        for name in ("_memory", "anchors", "segmenter", "backbones"):
+            vars(self).pop(name, None)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-def _scene(frame: VideoFrame, window: AudioWindow, verdict: str, score: float = 0.0, **found) -> SoundingScene:
+def _scene(frame: VideoFrame, window: AudioWindow, verdict: str, score: float = 0.0, **found: Any) -> SoundingScene:
     head = frame.stamp_ns, frame.size, window.start_ns, window.end_ns, window.level_dbfs
     return SoundingScene(*head, score, verdict, **found)
 
@@ -270,11 +282,12 @@ def _scene(frame: VideoFrame, window: AudioWindow, verdict: str, score: float = 
 def _verdict(naming: Naming, segmentation: Segmentation | None) -> str:
     if segmentation is None:
         return "not_in_view" if naming.sound is not None and naming.sound.known else "unknown"
-    return "sounding" if any(thing.mask.any() for thing in segmentation.objects) else "no_mask"
+    return "sounding" if any(found.mask.any() for found in segmentation.objects) else "no_mask"
 
 
 @contextmanager
-def _timed(times: dict[str, float], stage: str):
+def _timed(times: dict[str, float], stage: str) -> Iterator[None]:
+    """Note the milliseconds of a stage."""
     start = time.perf_counter()
     yield
     times[stage] = 1000.0 * (time.perf_counter() - start)
@@ -282,7 +295,7 @@ def _timed(times: dict[str, float], stage: str):
 
 def _sound_map(factorization: Factorization, factor: int, audio: Tokens) -> np.ndarray:
     """(bands, steps) float32 in [0, 1]: where in the window's sound the factor's source is."""
-    return folded(audio.on_grid(source_activations(factorization)[:, factor]), audio.times).float().cpu().numpy()
+    return mean_of_rounds(audio.on_grid(source_activations(factorization)[:, factor]), audio.times).float().cpu().numpy()
 
 
 def _with_sound_maps(
@@ -290,5 +303,5 @@ def _with_sound_maps(
 ) -> tuple[SoundingObject, ...]:
     """The objects, each with the sound of its concept's factor: of the concept with its word, else of the first."""
     factors = {concept.label: concept.factor for concept in reversed(concepts)}
-    found = [(thing, factors.get(thing.label, concepts[0].factor)) for thing in objects]
-    return tuple(dataclasses.replace(thing, sound_map=_sound_map(factorization, k, audio)) for thing, k in found)
+    found = [(item, factors.get(item.label, concepts[0].factor)) for item in objects]
+    return tuple(dataclasses.replace(item, sound_map=_sound_map(factorization, k, audio)) for item, k in found)

@@ -1,4 +1,4 @@
-"""The same number for the same sounding thing from frame to frame, also through a short silence."""
+"""The same id for the same sounding object from frame to frame, also through short pauses."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from taco.clock import JUMP_BACK_NS, NS
 from taco.config import TargetsConfig, TrackingConfig
 from taco.types import SoundingObject, SoundingScene
 
-NS = 1_000_000_000
-JUMP_BACK_NS = NS  # stamps that fall back further than this are another recording
+# All numbers here are ours.
 CELLS = 64  # masks are compared on a grid this fine on their longer side
 WEIGHTS = (0.5, 0.25, 0.25)  # place, word, factor; without a factor the other two share its part
 PLACE_UNKNOWN = 0.3  # nearness after a cut
@@ -23,11 +23,16 @@ FACTOR_MEMORY = 0.7  # share of the old direction in the running factor of a tra
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One sounding thing over time.
+    """One sounding object over time.
 
-    id: its number, 1 and up, never given twice. label: newest word. state: "sounding" in the newest frame, "fading"
-    after it for up to hold_s, "lost" in the one update that gives it up. age_s: since it was first seen.
-    silent_s: since it was last seen. thing: as it was last seen. factor: unit vector of its look, or None.
+    id: its number, 1 and up, never given twice.
+    state: "sounding" in the newest frame, "fading" after it for up to hold_s, "lost" in the one update that gives it up.
+    first_ns, last_ns: when it was first and last seen.
+    now_ns: stamp of the newest update.
+    newest: the object as it was last seen.
+    cells: its mask on a coarse grid, share of set pixels in [0, 1].
+    factor: unit vector of its look, or None.
+    elsewhere: the image changed all over since, so that its old place says nothing any more.
     """
 
     id: int
@@ -35,15 +40,15 @@ class Track:
     first_ns: int
     last_ns: int
     now_ns: int
-    thing: SoundingObject
+    newest: SoundingObject
     cells: np.ndarray
     factor: np.ndarray | None
-    elsewhere: bool = False  # the image changed all over since: where it was says nothing any more
+    elsewhere: bool = False
 
     @property
     def label(self) -> str:
         """The newest word."""
-        return self.thing.label
+        return self.newest.label
 
     @property
     def age_s(self) -> float:
@@ -76,9 +81,9 @@ class Tracker:
         """Take over a scene that an earlier run numbered: its objects keep their ids. ages_s: of the tracks by id."""
         now_ns = self._newest_ns = scene.stamp_ns
         found = {track.id: dataclasses.replace(track, state="fading", now_ns=now_ns) for track in self.tracks}
-        for thing in scene.objects:
-            first_ns = now_ns - round(ages_s.get(thing.id, 0.0) * NS)
-            found[thing.id] = Track(thing.id, "sounding", first_ns, now_ns, now_ns, thing, _cells(thing.mask), None)
+        for item in scene.objects:
+            first_ns = now_ns - round(ages_s.get(item.id, 0.0) * NS)
+            found[item.id] = Track(item.id, "sounding", first_ns, now_ns, now_ns, item, _cells(item.mask), None)
         self.tracks = tuple(found[id] for id in sorted(found))
         self._next = max([self._next, *(id + 1 for id in found)])
 
@@ -91,20 +96,20 @@ class Tracker:
         factor = _factor(scene)
         if scene.factorization is not None and scene.factorization.restart == "cut":
             known = [dataclasses.replace(track, elsewhere=True) for track in known]
-        seen = [(thing, _cells(thing.mask)) for thing in scene.objects]
+        seen = [(item, _cells(item.mask)) for item in scene.objects]
         matches = self._match(known, seen, factor, now_ns)
         tracks, objects = [], []
-        for index, (thing, cells) in enumerate(seen):
+        for index, (item, cells) in enumerate(seen):
             old = matches.get(index)
             if old is None:
-                thing = dataclasses.replace(thing, id=self._next)
+                item = dataclasses.replace(item, id=self._next)
                 self._next += 1
-                tracks.append(Track(thing.id, "sounding", now_ns, now_ns, now_ns, thing, cells, factor))
+                tracks.append(Track(item.id, "sounding", now_ns, now_ns, now_ns, item, cells, factor))
             else:
-                thing = dataclasses.replace(thing, id=old.id)
+                item = dataclasses.replace(item, id=old.id)
                 blend = _blend(old.factor, factor)
-                tracks.append(Track(old.id, "sounding", old.first_ns, now_ns, now_ns, thing, cells, blend))
-            objects.append(thing)
+                tracks.append(Track(old.id, "sounding", old.first_ns, now_ns, now_ns, item, cells, blend))
+            objects.append(item)
         continued = {track.id for track in tracks}
         for old in known:
             if old.id not in continued:
@@ -113,12 +118,18 @@ class Tracker:
         self.tracks = tuple(sorted(tracks, key=lambda track: track.id))
         return dataclasses.replace(scene, objects=tuple(objects))
 
-    def _match(self, known, seen, factor, now_ns: int) -> dict[int, Track]:
+    def _match(
+        self,
+        known: list[Track],
+        seen: list[tuple[SoundingObject, np.ndarray]],
+        factor: np.ndarray | None,
+        now_ns: int,
+    ) -> dict[int, Track]:
         """Pairs of alike ones, the most alike first; each at most once."""
         pairs = []
-        for index, (thing, cells) in enumerate(seen):
+        for index, (item, cells) in enumerate(seen):
             for track in known:
-                alike = similarity(track, thing, cells, factor, (now_ns - track.last_ns) / NS)
+                alike = similarity(track, item, cells, factor, (now_ns - track.last_ns) / NS)
                 if alike >= self.config.min_similarity:
                     pairs.append((alike, -track.id, index, track))
         matches: dict[int, Track] = {}
@@ -131,10 +142,10 @@ class Tracker:
 
 
 class TargetSelector:
-    """Which one of the sounding things to follow, without dithering between two that are alike.
+    """Chooses the sounding object to follow, without flickering between two that are alike.
 
-    A target stays until it has not been heard for hold_s, or until another scored higher by switch_margin for
-    switch_after_s without a break. While it is held but not heard there is no target: no old place is given again.
+    A target stays until it has been silent for hold_s, or until another scored higher by switch_margin for
+    switch_after_s without a break. While it is kept but silent there is no target: no old place is given again.
     """
 
     def __init__(self, config: TargetsConfig | None = None):
@@ -148,16 +159,16 @@ class TargetSelector:
         self._rival: tuple[int, int] | None = None  # id, since when
 
     def update(self, scene: SoundingScene) -> SoundingObject | None:
-        """The thing to follow in this scene; None while there is none."""
+        """The object to follow in this scene; None while there is none."""
         now_ns = scene.stamp_ns
         if now_ns < self._newest_ns - JUMP_BACK_NS:
             self.reset()
         self._newest_ns = max(now_ns, self._newest_ns)
-        things = {thing.id: thing for thing in scene.objects if thing.score >= self.config.min_score}
-        best = max(things.values(), key=lambda thing: (thing.score, -thing.id), default=None)
-        if self.id in things:
+        candidates = {item.id: item for item in scene.objects if item.score >= self.config.min_score}
+        best = max(candidates.values(), key=lambda item: (item.score, -item.id), default=None)
+        if best is not None and self.id in candidates:
             self._seen_ns = now_ns
-            own = things[self.id]
+            own = candidates[self.id]
             if best.id == own.id or best.score < own.score + self.config.switch_margin:
                 self._rival = None
                 return own
@@ -173,27 +184,27 @@ class TargetSelector:
         return best
 
 
-def similarity(track: Track, thing: SoundingObject, cells: np.ndarray, factor: np.ndarray | None, gap_s: float) -> float:
+def similarity(track: Track, item: SoundingObject, cells: np.ndarray, factor: np.ndarray | None, gap_s: float) -> float:
     """How alike a track and an object are, in [0, 1]: place, word and factor; 0 where it cannot have moved that far.
 
-    gap_s: seconds between the two; the longer, the further a thing or the camera may have moved.
+    gap_s: seconds between the two; the longer, the further an object or the camera may have moved.
     """
-    place = PLACE_UNKNOWN if track.elsewhere else _place(track, thing, cells, gap_s)
+    place = PLACE_UNKNOWN if track.elsewhere else _place(track, item, cells, gap_s)
     if place < 0.05:
         return 0.0
-    word = _word(track.thing, thing)
+    word = _word(track.newest, item)
     if factor is None or track.factor is None or factor.shape != track.factor.shape:
         return (WEIGHTS[0] * place + WEIGHTS[1] * word) / (WEIGHTS[0] + WEIGHTS[1])
     return WEIGHTS[0] * place + WEIGHTS[1] * word + WEIGHTS[2] * max(0.0, float(track.factor @ factor))
 
 
-def _place(track: Track, thing: SoundingObject, cells: np.ndarray, gap_s: float) -> float:
+def _place(track: Track, item: SoundingObject, cells: np.ndarray, gap_s: float) -> float:
     """Overlap of the masks, or nearness of the boxes' centres in units of their size, whichever says more."""
     overlap = 0.0
     if cells.shape == track.cells.shape:
         both = np.minimum(cells, track.cells).sum()
         overlap = float(both / max(1e-9, np.maximum(cells, track.cells).sum()))
-    (ax, ay, aw, ah), (bx, by, bw, bh) = track.thing.box, thing.box
+    (ax, ay, aw, ah), (bx, by, bw, bh) = track.newest.box, item.box
     distance = math.hypot(ax + aw / 2 - bx - bw / 2, ay + ah / 2 - by - bh / 2)
     size = 0.5 * (math.sqrt(aw * ah) + math.sqrt(bw * bh)) * (1 + min(gap_s, 1.0)) / 2
     return max(overlap, 0.9 * math.exp(-0.5 * (distance / size) ** 2))
@@ -211,7 +222,7 @@ def _cells(mask: np.ndarray) -> np.ndarray:
     high, wide = -(-mask.shape[0] // step) * step, -(-mask.shape[1] // step) * step
     padded = np.zeros((high, wide), np.float32)
     padded[: mask.shape[0], : mask.shape[1]] = mask
-    return padded.reshape(high // step, step, wide // step, step).mean((1, 3))
+    return np.asarray(padded.reshape(high // step, step, wide // step, step).mean((1, 3)))
 
 
 def _factor(scene: SoundingScene) -> np.ndarray | None:

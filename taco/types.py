@@ -1,4 +1,4 @@
-"""What travels along the straight line: frozen records that check their own shapes.
+"""The records that travel along the line; each checks its own shapes.
 
 Time is integer nanoseconds (``_ns``) on the clock of whoever stamped the data. Image
 coordinates are pixels, x to the right, y down, origin at the top left corner.
@@ -7,58 +7,29 @@ coordinates are pixels, x to the right, y down, origin at the top left corner.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
 
+from taco.checks import check_array, check_sample_rate, check_stamp, check_tensor, format_shape
+from taco.clock import NS
 from taco.errors import ShapeError, ValueRangeError
-
-
-def _shape(value) -> str:
-    return str(tuple(value.shape)) if hasattr(value, "shape") else type(value).__name__
-
-
-def check_array(name: str, value, ndim: int, dtype: type | None = None, last: int | None = None) -> None:
-    """Raise ShapeError unless ``value`` is a numpy array of this rank, dtype and last dimension."""
-    good = isinstance(value, np.ndarray) and value.ndim == ndim
-    good = good and (dtype is None or value.dtype == dtype) and (last is None or value.shape[-1] == last)
-    if not good:
-        wanted = f"a {ndim}-d array" + (f" of {np.dtype(dtype)}" if dtype else "")
-        wanted += f" with last dimension {last}" if last else ""
-        raise ShapeError(f"{name}: wanted {wanted}, got {_shape(value)} {getattr(value, 'dtype', '')}".rstrip())
-
-
-def check_tensor(name: str, value, ndim: int) -> None:
-    """Raise ShapeError unless ``value`` is a floating point tensor of this rank."""
-    if not (isinstance(value, Tensor) and value.ndim == ndim and value.is_floating_point()):
-        raise ShapeError(f"{name}: wanted a {ndim}-d float tensor, got {_shape(value)} {getattr(value, 'dtype', '')}".rstrip())
-
-
-def check_stamp(name: str, value) -> None:
-    """Raise ShapeError unless ``value`` is a plain integer of nanoseconds."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ShapeError(f"{name}: wanted integer nanoseconds, got {type(value).__name__} {value!r}")
-
-
-def check_sample_rate(value) -> None:
-    """Raise ValueRangeError unless ``value`` is a positive integer sample rate in Hz."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1000 <= value <= 768_000:
-        raise ValueRangeError(f"sample_rate: wanted an integer of 1000 to 768000 Hz, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class VideoFrame:
     """One camera image.
 
-    rgb: (H, W, 3) uint8, red first. stamp_ns: time of exposure.
+    rgb: (H, W, 3) uint8, red first.
+    stamp_ns: time of exposure.
     """
 
     rgb: np.ndarray
     stamp_ns: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_array("VideoFrame.rgb", self.rgb, 3, np.uint8, 3)
         if 0 in self.rgb.shape:
             raise ShapeError(f"VideoFrame.rgb: wanted at least one pixel, got {self.rgb.shape}")
@@ -67,21 +38,24 @@ class VideoFrame:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
-        return self.rgb.shape[:2]
+        height, width, _ = self.rgb.shape
+        return height, width
 
 
 @dataclass(frozen=True, slots=True)
 class AudioChunk:
     """A piece of sound as a microphone delivers it.
 
-    samples: (n, channels) float32 in [-1, 1]. stamp_ns: time of the first sample.
+    samples: (n, channels) float32 in [-1, 1].
+    sample_rate: Hz.
+    stamp_ns: time of the first sample.
     """
 
     samples: np.ndarray
     sample_rate: int
     stamp_ns: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_array("AudioChunk.samples", self.samples, 2, np.float32)
         if self.samples.shape[1] < 1:
             raise ShapeError(f"AudioChunk.samples: wanted at least one channel, got {self.samples.shape}")
@@ -91,21 +65,23 @@ class AudioChunk:
     @property
     def end_ns(self) -> int:
         """Time just after the last sample."""
-        return self.stamp_ns + round(len(self.samples) * 1_000_000_000 / self.sample_rate)
+        return self.stamp_ns + round(len(self.samples) * NS / self.sample_rate)
 
 
 @dataclass(frozen=True, slots=True)
 class AudioWindow:
     """The sound that goes with one image: mono, gapless.
 
-    samples: (T,) float32 in [-1, 1]. start_ns: time of the first sample.
+    samples: (T,) float32 in [-1, 1].
+    sample_rate: Hz.
+    start_ns: time of the first sample.
     """
 
     samples: np.ndarray
     sample_rate: int
     start_ns: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_array("AudioWindow.samples", self.samples, 1, np.float32)
         check_sample_rate(self.sample_rate)
         check_stamp("AudioWindow.start_ns", self.start_ns)
@@ -113,7 +89,7 @@ class AudioWindow:
     @property
     def end_ns(self) -> int:
         """Time just after the last sample."""
-        return self.start_ns + round(len(self.samples) * 1_000_000_000 / self.sample_rate)
+        return self.start_ns + round(len(self.samples) * NS / self.sample_rate)
 
     @property
     def level_dbfs(self) -> float:
@@ -128,21 +104,21 @@ class AudioWindow:
 class Tokens:
     """Features of one image or one sound.
 
-    values: (n, dim) float. grid: their layout, (rows, columns) of the image or
-    (frequency bands, time steps) of the sound, row-major, product n. times: (columns,) where in the window the steps of
-    a sound lie, 0 its start and 1 its end; None evenly one after the other.
+    values: (n, dim) float.
+    grid: their layout, (rows, columns) of the image or (frequency bands, time steps) of the sound, row-major, product n.
+    times: (columns,) where in the window the steps of a sound lie, 0 its start and 1 its end; None: evenly one after the other.
     """
 
     values: Tensor
     grid: tuple[int, int]
     times: Tensor | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_tensor("Tokens.values", self.values, 2)
         if len(self.grid) != 2 or math.prod(self.grid) != self.values.shape[0]:
             raise ShapeError(f"Tokens.grid: wanted two sizes with product {self.values.shape[0]}, got {self.grid}")
         if self.times is not None and tuple(self.times.shape) != self.grid[1:]:
-            raise ShapeError(f"Tokens.times: wanted {self.grid[1]} numbers, got {_shape(self.times)}")
+            raise ShapeError(f"Tokens.times: wanted {self.grid[1]} numbers, got {format_shape(self.times)}")
 
     def on_grid(self, per_token: Tensor) -> Tensor:
         """(n, ...) values of the tokens as (rows, columns, ...)."""
@@ -151,10 +127,12 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class ImageFeatures:
-    """What one trunk pass over an image gives.
+    """What one pass of the image encoder gives.
 
-    tokens: visual tokens. pyramid: named feature maps, each (1, C, h, w), finest first.
-    padded_size, size: (height, width) of the network input with and without padding.
+    tokens: visual tokens.
+    pyramid: named feature maps, each (1, C, h, w), finest first.
+    padded_size: (height, width) of the network input.
+    size: the same without padding.
     """
 
     tokens: Tokens
@@ -165,16 +143,20 @@ class ImageFeatures:
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
-    """Kinds by which an encoder knows the words ("dog" by its breeds). vectors: (L, C). words: (L,) long, the word of each."""
+    """Kinds by which an encoder knows the words ("dog" by its breeds).
+
+    vectors: (L, C), one a kind.
+    words: (L,) long, the word of each kind.
+    """
 
     vectors: Tensor
     words: Tensor
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_tensor("Kinds.vectors", self.vectors, 2)
         if self.words.shape != self.vectors.shape[:1] or self.words.is_floating_point():
             raise ShapeError(
-                f"Kinds.words: wanted {len(self.vectors)} whole numbers, got {_shape(self.words)} {self.words.dtype}"
+                f"Kinds.words: wanted {len(self.vectors)} whole numbers, got {format_shape(self.words)} {self.words.dtype}"
             )
 
 
@@ -182,13 +164,15 @@ class Kinds:
 class Anchors:
     """The word bank in both spaces (paper section 3.3, semantic anchors).
 
-    words: M words. visual: (M, C_v). audio: (M, D_a). audio_projection maps audio components
-    (..., C_a) to (..., D_a) before they are compared; None means the identity.
-    audio_logit_scale: factor on the audio cosines (exp of CLAP's logit scale). visual_logit_scale: the
-    same for the image (exp of CLIP's); None where products with the visual rows are logits themselves.
-    visual_others: (L, C_v) vectors of things that are not in the bank, which a factor may show instead; audio_others: (L', D_a)
-    the same for what may be heard instead, the last of them "nothing that has a name". visual_kinds: where a word has several
-    vectors of its own; ``visual`` is then their mean.
+    words: M words.
+    visual: (M, C_v).
+    audio: (M, D_a).
+    audio_projection: maps audio components (..., C_a) to (..., D_a) before they are compared; None: the identity.
+    audio_logit_scale: factor on the audio cosines (exp of CLAP's logit scale).
+    visual_logit_scale: the same for the image (exp of CLIP's); None where products with the visual rows are logits themselves.
+    visual_others: (L, C_v) vectors of objects that are not in the bank, which a factor may show instead.
+    audio_others: (L', D_a) the same for the sound; the last one is "nothing that has a name".
+    visual_kinds: where a word has several vectors of its own; ``visual`` is then their mean.
     """
 
     words: tuple[str, ...]
@@ -201,7 +185,7 @@ class Anchors:
     audio_others: Tensor | None = None
     visual_kinds: Kinds | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "words", tuple(self.words))
         check_tensor("Anchors.visual", self.visual, 2)
         check_tensor("Anchors.audio", self.audio, 2)
@@ -221,12 +205,16 @@ class Anchors:
 class Factorization:
     """Result of one co-factorization (paper Eq. 6).
 
-    visual_activations U_v: (N, K) in [0, 1]. visual_factors V_v: (K, C_v) >= 0.
-    audio_activations U_a: (T, K) in [0, 1]. audio_factors V_a: (K, C_a) >= 0.
+    visual_activations: U_v (N, K) in [0, 1].
+    visual_factors: V_v (K, C_v) >= 0.
+    audio_activations: U_a (T, K) in [0, 1].
+    audio_factors: V_a (K, C_a) >= 0.
     sounding: index k* of the sounding factor, -1 where there is none.
-    losses: the terms at the end. iterations: steps or sweeps done.
+    losses: the terms at the end.
+    iterations: steps or sweeps done.
     restart: why the warm start was dropped ("" warm; "cold", "cut", "sound", "silence", "blank", "shape").
     clamped: how many negative token values were set to 0.
+    memory: what a stream's next solve needs beside U and V; opaque to callers.
     """
 
     visual_activations: Tensor
@@ -238,9 +226,9 @@ class Factorization:
     iterations: int = 0
     restart: str = "cold"
     clamped: int = 0
-    memory: object = None  # what a stream's next solve needs beside U and V; opaque to callers
+    memory: object = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("visual_activations", "visual_factors", "audio_activations", "audio_factors"):
             check_tensor(f"Factorization.{name}", getattr(self, name), 2)
         k = self.visual_factors.shape[0]
@@ -263,9 +251,11 @@ WordScore = tuple[str, float]
 class Concept:
     """What a factor means in words.
 
-    factor: its index. labels: words with scores in [0, 1], best first, never empty.
-    score: in [0, 1], how sure we are that it is heard and seen. prompt: (C_v,) vector in the
-    visual token space that a segmenter looks for. heard: (M,) in [0, 1], what the sound says of the bank's words.
+    factor: its index.
+    labels: words with scores in [0, 1], best first, never empty.
+    score: in [0, 1], how likely it both sounds and is in view.
+    prompt: (C_v,) vector in the visual token space that a segmenter looks for.
+    heard: (M,) in [0, 1], probability of each word of the bank in the sound.
     """
 
     factor: int
@@ -274,7 +264,7 @@ class Concept:
     prompt: Tensor
     heard: Tensor | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.labels:
             raise ValueRangeError("Concept.labels: wanted at least one word, got none")
         if not 0.0 <= self.score <= 1.0:
@@ -291,9 +281,11 @@ class Concept:
 class SoundingObject:
     """One outlined, named sound source.
 
-    mask: (H, W) bool at image size; without any pixel where the thing is known to be there but no outline was
-    found. box: (x, y, width, height) px of the mask or, without one, of the place. labels: words with scores in [0, 1],
-    best first. score: in [0, 1]. id: stable over frames where a tracker ran, else the 1-based index in its scene.
+    id: stable over frames where a tracker ran, else the 1-based index in its scene.
+    labels: words with scores in [0, 1], best first.
+    score: in [0, 1].
+    mask: (H, W) bool at image size; empty where the object is known to be there but no outline was found.
+    box: (x, y, width, height) px of the mask or, without one, of the place.
     sound_map: (bands, time steps) float32 in [0, 1], where in the window's sound its factor is; None where it is not known.
     """
 
@@ -304,7 +296,7 @@ class SoundingObject:
     box: tuple[int, int, int, int]
     sound_map: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_array("SoundingObject.mask", self.mask, 2, np.bool_)
         if not self.labels:
             raise ValueRangeError("SoundingObject.labels: wanted at least one word, got none")
@@ -316,7 +308,7 @@ class SoundingObject:
             raise ShapeError(f"SoundingObject.box: wanted a box inside {columns} x {rows} px, got {self.box}")
 
     @classmethod
-    def from_mask(cls, mask: np.ndarray, labels, score: float, id: int = 1) -> SoundingObject | None:
+    def from_mask(cls, mask: np.ndarray, labels: Iterable[WordScore], score: float, id: int = 1) -> SoundingObject | None:
         """An object with the tight box of ``mask``; None where the mask is empty."""
         ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if not len(ys):
@@ -325,9 +317,12 @@ class SoundingObject:
         return cls(id, tuple(labels), float(score), mask, box)
 
     @classmethod
-    def from_box(cls, box: tuple[int, int, int, int], size: tuple[int, int], labels, score: float, id: int = 1) -> SoundingObject:
+    def from_box(
+        cls, box: tuple[int, int, int, int], size: tuple[int, int], labels: Iterable[WordScore], score: float, id: int = 1
+    ) -> SoundingObject:
         """An object without an outline: an empty mask of ``size`` (height, width), and the box (x, y, width, height)."""
-        return cls(id, tuple(labels), float(score), np.zeros(size, bool), tuple(map(int, box)))
+        x, y, width, height = map(int, box)
+        return cls(id, tuple(labels), float(score), np.zeros(size, bool), (x, y, width, height))
 
     @property
     def label(self) -> str:
@@ -350,14 +345,20 @@ VERDICTS = ("sounding", "silent", "unknown", "not_in_view", "no_mask")
 class SoundingScene:
     """Everything found in one frame. No objects means nothing visible is heard.
 
-    stamp_ns: the image's stamp. size: (height, width) px. window_start_ns, window_end_ns: the sound
-    used. level_dbfs: its level in [-200, 0]. sounding_score: in [0, 1], how sure we are that
-    something in view is heard. verdict: one of ``VERDICTS``. confidence: (H, W) float32 in [0, 1].
+    stamp_ns: the image's stamp.
+    size: (height, width) px.
+    window_start_ns, window_end_ns: the sound used.
+    level_dbfs: its level in [-200, 0].
+    sounding_score: in [0, 1], how likely something in view sounds.
+    verdict: one of ``VERDICTS``.
+    objects: what sounds and is in view.
+    confidence: (H, W) float32 in [0, 1].
     sound_map: (frequency, time) float32 in [0, 1], activation of the sounding factor on the sound.
-    stage_ms: milliseconds by stage. factorization, concepts: for explanations; None and () when silent. A concept is named
-    by ``min_score`` and gives one object or, where things are told apart, several.
-    heard: what is heard in the window, whatever is in view: words with probabilities in [0, 1], best first,
-    also of sounds without a word in the bank.
+    stage_ms: milliseconds by stage.
+    factorization: for explanations; None when silent.
+    heard: words with probabilities in [0, 1] of what sounds in the window, best first, in view or not, in the bank or not.
+    concepts: for explanations; () when silent. A concept is named by ``min_score`` and gives one object or, with
+        ``segmentation.instances`` apart, several.
     """
 
     stamp_ns: int
@@ -375,7 +376,7 @@ class SoundingScene:
     heard: tuple[WordScore, ...] = ()
     concepts: tuple[Concept, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
             raise ValueRangeError(f"SoundingScene.verdict: wanted {', '.join(VERDICTS)}, got {self.verdict!r}")
         object.__setattr__(self, "heard", tuple((word, float(p)) for word, p in self.heard))
@@ -384,9 +385,9 @@ class SoundingScene:
             raise ValueRangeError(f"SoundingScene.heard: wanted words with probabilities of 0 to 1, best first, got {self.heard}")
         if not 0.0 <= self.sounding_score <= 1.0:
             raise ValueRangeError(f"SoundingScene.sounding_score: wanted 0 to 1, got {self.sounding_score}")
-        for thing in self.objects:
-            if thing.mask.shape != tuple(self.size):
-                raise ShapeError(f"SoundingScene.objects: wanted masks of {self.size}, got {thing.mask.shape}")
+        for found in self.objects:
+            if found.mask.shape != tuple(self.size):
+                raise ShapeError(f"SoundingScene.objects: wanted masks of {self.size}, got {found.mask.shape}")
 
     def instance_mask(self) -> np.ndarray:
         """(H, W) uint8: 0 background, i + 1 for the i-th object; the better score wins where two overlap."""

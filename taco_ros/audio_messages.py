@@ -1,4 +1,4 @@
-"""The types of sound messages that the node takes, and ours made."""
+"""The types of sound messages that the node takes, and messages of our own type."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import dataclasses
 
 import numpy as np
 
-from taco.io.pcm import KINDS, chunk_of
+from taco.clock import NS
+from taco.io.pcm import AUDIO_TYPES, chunk_of
 from taco_ros.msg import AudioChunk as AudioChunkMsg
-from taco_ros.ros_time import NS, MessageError, ns_to_stamp
+from taco_ros.ros_time import MessageError, ns_to_stamp
 
-CLASSES = {kind: name.rpartition("/")[2] for name, kind in KINDS.items()}
+CLASS_NAMES = {kind: name.rpartition("/")[2] for name, kind in AUDIO_TYPES.items()}
 
 
 def message_class(kind: str):
@@ -22,7 +23,7 @@ def message_class(kind: str):
         import audio_common_msgs.msg as package
     except ImportError:
         raise MessageError("audio_type", f"audio.type {kind}: wanted the package audio_common_msgs, got none") from None
-    name = CLASSES[kind]
+    name = CLASS_NAMES[kind]
     found = getattr(package, name, None)
     if found is None or (kind == "audio_common_unstamped" and "data" not in found.get_fields_and_field_types()):
         raise MessageError(
@@ -44,7 +45,7 @@ def check_stamps(kind: str, config) -> None:
 
 
 def to_chunk(message, kind: str, config, info=None, arrival_ns: int = 0):
-    """A sound message as taco.types.AudioChunk, offset_s applied; ``taco.io.pcm.chunk_of`` tells the rest."""
+    """A sound message as taco.types.AudioChunk, offset_s applied; see ``taco.io.pcm.chunk_of``."""
     check_stamps(kind, config)
     chunk = chunk_of(message, config, info, arrival_ns)
     return dataclasses.replace(chunk, stamp_ns=chunk.stamp_ns + round(config.offset_s * NS))

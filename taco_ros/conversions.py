@@ -1,4 +1,4 @@
-"""Messages to taco types and back. ROS stops here: no node, no clock, no topic."""
+"""Messages to taco types and back: no node, no clock, no topic."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from taco.tracking import Track
 from taco.types import SoundingObject, SoundingScene, VideoFrame
 from taco_ros.msg import SoundingObject as SoundingObjectMsg
 from taco_ros.msg import SoundingObjectArray, SoundingTrack, SoundingTrackArray
-from taco_ros.ros_time import NS, MessageError, ns_to_stamp, stamp_to_ns  # noqa: F401 (for those who convert)
+from taco_ros.ros_time import MessageError, ns_to_stamp, stamp_to_ns
 
 
-def packed(values: np.ndarray) -> array.array:
-    """The bytes of an array as the kind of buffer that message fields take without a check of every element."""
+def to_byte_array(values: np.ndarray) -> array.array:
+    """The bytes of an array as the buffer that message fields accept without checking every element."""
     return array.array("B", np.ascontiguousarray(values).tobytes())
 
 
@@ -30,10 +30,10 @@ def image_to_frame(message, rotation: int = 0, mirror: bool = False) -> VideoFra
     stamp_ns = stamp_to_ns(message.header.stamp)
     if stamp_ns <= 0:
         raise MessageError("image_stamp", "image: wanted a stamp, got 0; the camera driver must stamp its images")
-    return VideoFrame(oriented(rgb_of(message), rotation, mirror), stamp_ns)
+    return VideoFrame(orient(rgb_of(message), rotation, mirror), stamp_ns)
 
 
-def oriented(rgb: np.ndarray, rotation: int, mirror: bool) -> np.ndarray:
+def orient(rgb: np.ndarray, rotation: int, mirror: bool) -> np.ndarray:
     """(H, W, ...) turned clockwise by 0, 90, 180 or 270 degrees, then mirrored left to right; a contiguous array."""
     if rotation:
         rgb = np.rot90(rgb, -(rotation // 90))
@@ -42,8 +42,8 @@ def oriented(rgb: np.ndarray, rotation: int, mirror: bool) -> np.ndarray:
     return np.ascontiguousarray(rgb)
 
 
-def restored(values: np.ndarray, rotation: int, mirror: bool) -> np.ndarray:
-    """Undo ``oriented``."""
+def restore(values: np.ndarray, rotation: int, mirror: bool) -> np.ndarray:
+    """Undo ``orient``."""
     if mirror:
         values = values[:, ::-1]
     if rotation:
@@ -52,22 +52,22 @@ def restored(values: np.ndarray, rotation: int, mirror: bool) -> np.ndarray:
 
 
 def restore_scene(scene: SoundingScene, rotation: int, mirror: bool) -> SoundingScene:
-    """A scene of an ``oriented`` image in the pixels of the camera's own image, so that it fits its header and CameraInfo."""
+    """A scene of an ``orient`` image in the pixels of the camera's own image, so that it fits its header and CameraInfo."""
     if not rotation and not mirror:
         return scene
     objects = tuple(
         dataclasses.replace(
-            thing, mask=restored(thing.mask, rotation, mirror), box=_restored_box(thing.box, scene.size, rotation, mirror)
+            found, mask=restore(found.mask, rotation, mirror), box=_restored_box(found.box, scene.size, rotation, mirror)
         )
-        for thing in scene.objects
+        for found in scene.objects
     )
-    confidence = scene.confidence if scene.confidence is None else restored(scene.confidence, rotation, mirror)
+    confidence = scene.confidence if scene.confidence is None else restore(scene.confidence, rotation, mirror)
     size = scene.size[::-1] if rotation in (90, 270) else scene.size
     return dataclasses.replace(scene, size=tuple(size), objects=objects, confidence=confidence)
 
 
 def _restored_box(box, size: tuple[int, int], rotation: int, mirror: bool) -> tuple[int, int, int, int]:
-    """Undo ``oriented`` for a box (x, y, width, height) in an oriented image of ``size`` (height, width)."""
+    """Undo ``orient`` for a box (x, y, width, height) in an oriented image of ``size`` (height, width)."""
     (x, y, w, h), (high, wide) = box, size
     x = wide - x - w if mirror else x
     for _ in range(rotation // 90):  # a quarter turn back: what was on the right comes to the top
@@ -85,7 +85,7 @@ def image_message(pixels: np.ndarray, encoding: str, header) -> Image:
         encoding=encoding,
         is_bigendian=0,
         step=columns * pixels.itemsize * (pixels.shape[2] if pixels.ndim == 3 else 1),
-        data=packed(pixels),
+        data=to_byte_array(pixels),
     )
 
 
@@ -97,8 +97,8 @@ def pixel_of(id: int) -> int:
 def mask_message(scene: SoundingScene, header) -> Image:
     """mono8: 0 background, elsewhere the id of the object (``pixel_of``)."""
     values = np.zeros(256, np.uint8)
-    for index, thing in enumerate(scene.objects[:255]):
-        values[index + 1] = pixel_of(thing.id)
+    for index, found in enumerate(scene.objects[:255]):
+        values[index + 1] = pixel_of(found.id)
     return image_message(values[scene.instance_mask()], "mono8", header)
 
 
@@ -108,18 +108,18 @@ def map_message(values: np.ndarray | None, shape: tuple[int, int], header) -> Im
     return image_message(values, "32FC1", header)
 
 
-def object_message(thing: SoundingObject, header, place=None) -> SoundingObjectMsg:
+def object_message(found: SoundingObject, header, place=None) -> SoundingObjectMsg:
     """One object; its mask is cut to the box. place: geometry_msgs/PointStamped where a range was measured."""
-    x, y, width, height = thing.box
-    crop = thing.mask[y : y + height, x : x + width].astype(np.uint8) * np.uint8(255)
-    (label, label_score), *others = thing.labels
+    x, y, width, height = found.box
+    crop = found.mask[y : y + height, x : x + width].astype(np.uint8) * np.uint8(255)
+    (label, label_score), *others = found.labels
     return SoundingObjectMsg(
-        id=int(thing.id),
+        id=int(found.id),
         label=label,
         label_score=float(label_score),
         other_labels=[word for word, _ in others],
         other_label_scores=array.array("f", [score for _, score in others]),
-        score=float(thing.score),
+        score=float(found.score),
         bounding_box=RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height),
         mask=image_message(crop, "mono8", header),
         place=[] if place is None else [place],
@@ -138,21 +138,21 @@ def scene_message(scene: SoundingScene, header, places: Mapping[int, object] | N
         verdict=scene.verdict,
         heard=[word for word, _ in scene.heard],
         heard_scores=array.array("f", [score for _, score in scene.heard]),
-        objects=[object_message(thing, header, places.get(thing.id)) for thing in scene.objects],
+        objects=[object_message(found, header, places.get(found.id)) for found in scene.objects],
     )
 
 
 def tracks_message(tracks: Iterable[Track], header) -> SoundingTrackArray:
     """The tracks after an image, under its header."""
-    told = [
+    messages = [
         SoundingTrack(id=track.id, label=track.label, state=track.state, age=track.age_s, silent_for=track.silent_s)
         for track in tracks
     ]
-    return SoundingTrackArray(header=header, tracks=told)
+    return SoundingTrackArray(header=header, tracks=messages)
 
 
 def scene_from_message(message: SoundingObjectArray, size: tuple[int, int]) -> SoundingScene:
-    """The way back, for viewers and tests: masks at image ``size`` (height, width).
+    """A scene from its message, for viewers and tests: masks at image ``size`` (height, width).
 
     MessageError with reason ``objects`` where ``heard`` and its scores do not fit together; ValueRangeError and ShapeError as
     SoundingScene and SoundingObject raise them.
@@ -161,14 +161,14 @@ def scene_from_message(message: SoundingObjectArray, size: tuple[int, int]) -> S
         got = f"{len(message.heard)} and {len(message.heard_scores)}"
         raise MessageError("objects", f"objects: wanted as many heard_scores as heard, got {got}")
     objects = []
-    for thing in message.objects:
-        box, crop = thing.bounding_box, thing.mask
+    for found in message.objects:
+        box, crop = found.bounding_box, found.mask
         mask = np.zeros(size, bool)
         pixels = np.frombuffer(crop.data, np.uint8).reshape(crop.height, crop.step)[:, : crop.width]
         mask[box.y_offset : box.y_offset + box.height, box.x_offset : box.x_offset + box.width] = pixels > 0
-        words = [(thing.label, thing.label_score), *zip(thing.other_labels, thing.other_label_scores)]
+        words = [(found.label, found.label_score), *zip(found.other_labels, found.other_label_scores)]
         corner = (box.x_offset, box.y_offset, box.width, box.height)
-        objects.append(SoundingObject(thing.id, tuple((word, float(score)) for word, score in words), thing.score, mask, corner))
+        objects.append(SoundingObject(found.id, tuple((word, float(score)) for word, score in words), found.score, mask, corner))
     return SoundingScene(
         stamp_to_ns(message.header.stamp),
         tuple(size),

@@ -1,7 +1,4 @@
-"""The statistics of the node as diagnostic messages for ``/diagnostics``.
-
-What happens in a node, counted: rates, percentiles and drops by reason. Safe to use from every thread.
-"""
+"""Rates, percentiles and drops by reason, and their messages on ``/diagnostics``."""
 
 from __future__ import annotations
 
@@ -19,8 +16,12 @@ if TYPE_CHECKING:
     from taco.types import SoundingScene
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-SKEW_WARNING_S = 0.2
-HEARD = 3  # words of the newest image that are told
+SKEW_WARNING_S = 0.2  # ours: a difference of the camera's and the sound's delays that spoils the pairing
+HEARD_WORDS = 3  # ours: words of the newest image that are reported
+WINDOW_S = 10.0  # ours: rates and percentiles cover the last seconds
+SAMPLES_KEPT = 4000  # ours: more than a window holds at 100 chunks and 60 images a second
+LOG_EVERY_S = 5.0  # ours: the same warning is logged at most this often
+STATUS_LOG_EVERY_S = 30.0  # ours: ... and one that /diagnostics repeats every second
 DROPS = (
     "replaced",
     "out_of_order",
@@ -41,8 +42,11 @@ BAD_SOUND = ("audio_stamp", "audio_format", "audio_size", "audio_type")
 
 def status(name: str, level: bytes, message: str, values: dict) -> DiagnosticStatus:
     """One DiagnosticStatus; values are turned into text."""
-    pairs = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
-    return DiagnosticStatus(name=name, level=level, message=message, hardware_id="taco_ros", values=pairs)
+    return DiagnosticStatus(name=name, level=level, message=message, hardware_id="taco_ros", values=_pairs(values))
+
+
+def _pairs(values: dict) -> list[KeyValue]:
+    return [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
 
 
 def _text(value) -> str:
@@ -52,7 +56,7 @@ def _text(value) -> str:
 
 
 def skew_s(statistics: Statistics) -> float | None:
-    """How much later than the sound's the camera's stamps reach us, in s: the difference of the median delays.
+    """How much longer images take to arrive than sound, in s: the difference of the median delays.
 
     Delays are taken between the stamp (of the sound: of its last sample) and the arrival on the node's clock.
     """
@@ -68,12 +72,16 @@ def memory_mb() -> float:
 
 def gpu_memory_mb() -> float | None:
     """GPU memory taken by the models; None without a GPU in use."""
-    torch = sys.modules.get("torch")  # asked only if the models have brought it in
+    torch = sys.modules.get("torch")  # only if the models have imported it
     return torch.cuda.memory_allocated() / 1e6 if torch and torch.cuda.is_initialized() else None
 
 
 def input_status(name: str, what: str, source, statistics: Statistics, active: bool, limit_s: float, waited_s: float, hint):
-    """Status of a camera or of the sound: does anything arrive? ``what`` is also the name of its samples."""
+    """Status of a camera or of the sound: a warning where nothing has arrived for ``limit_s``.
+
+    what: name of its samples in ``statistics``. source: an input with ``topic`` and ``publishers``. active: whether it
+    should be subscribed, since ``waited_s``. hint: what to do, added to the warning.
+    """
     values = {"topic": source.topic, "publishers": source.publishers, "rate_hz": statistics.rate(what)}
     if not active:
         return status(name, OK, "not subscribed", values)
@@ -85,13 +93,13 @@ def input_status(name: str, what: str, source, statistics: Statistics, active: b
     return status(name, WARN, line + (f"; {hint}" if hint else ""), values)
 
 
-# How a frame's factorization started: from the frame before, or cold and why.
+# How a frame's factorization started: from the frame before, or cold and why (``Factorization.restart``).
 STARTS = ("warm", "cold", "cut", "sound", "shape", "silence", "blank")
 
 
 def stream_status(name: str, statistics: Statistics, state: str, newest: SoundingScene | None = None) -> DiagnosticStatus:
     """Status of the processing: rates, ages, verdicts, the newest scene's words, drops by reason, skew, times of the stages."""
-    from taco.types import VERDICTS  # brings torch, which the microphone's node does without
+    from taco.types import VERDICTS  # imports torch, which the microphone node does not need
 
     counts = statistics.counts()
     skew = skew_s(statistics)
@@ -105,7 +113,7 @@ def stream_status(name: str, statistics: Statistics, state: str, newest: Soundin
         "time_jumps": counts.get("time_jumps", 0),
     }
     values |= {f"verdict.{verdict}": counts.get(verdict, 0) for verdict in VERDICTS}
-    heard = newest.heard[:HEARD] if newest else ()
+    heard = newest.heard[:HEARD_WORDS] if newest else ()
     values["verdict"] = newest.verdict if newest else None
     values["heard"] = ", ".join(f"{word} {score:.2f}" for word, score in heard) or ("nothing" if newest else None)
     values |= {f"dropped.{reason}": counts.get(reason, 0) for reason in DROPS}
@@ -132,25 +140,59 @@ def sound_values(audio, statistics: Statistics) -> dict:
     }
 
 
+class DiagnosticsPublisher:
+    """``/diagnostics`` of a TacoNode: its cameras, sound, stream and models."""
+
+    def __init__(self, node):
+        self._node = node
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+
+    def publish(self) -> None:
+        """Send the present state; new warnings are logged too."""
+        stamp, statuses = self._node.get_clock().now().to_msg(), list(self._statuses())
+        for item in statuses:
+            if item.level != OK and self._node.statistics.may_log(item.name, STATUS_LOG_EVERY_S):
+                self._node.get_logger().warning(item.message)
+        self._publisher.publish(diagnostic_array(stamp, statuses))
+
+    def _statuses(self):
+        node, live = self._node, self._node.live
+        name, statistics = node.get_fully_qualified_name(), node.statistics
+        limit_s, waited_s = node.config.node.no_image_warning_s, node.active_s()
+        images, sound = list(node.images), node.sound
+        for image in images:
+            what = f"image.{image.camera}" if image.camera else "image"
+            hint = image.hint() if image.active and waited_s > limit_s else ""
+            yield input_status(f"{name}: {what}", what, image, statistics, image.active, limit_s, waited_s, hint)
+        if sound is not None:
+            listening, hint = any(image.active for image in images), "is the microphone running?"
+            entry = input_status(f"{name}: sound", "sound", sound, statistics, listening, limit_s, waited_s, hint)
+            entry.values += _pairs(sound_values(node.audio, statistics))
+            yield entry
+        statistics.set("replaced", node.worker.mailbox.replaced)
+        state = "paused" if node.paused else node.state
+        yield stream_status(f"{name}: stream", statistics, state, live.newest if live is not None else None)
+        values = {"memory_mb": memory_mb(), "device": node.config.models.device}
+        if live is not None and live.pipelines:
+            values |= {"models": live.models, "words": len(live.words), "device": live.device, "gpu_memory_mb": gpu_memory_mb()}
+        yield status(f"{name}: models", OK, "loaded" if live else "not loaded", values)
+
+
 def diagnostic_array(stamp, statuses) -> DiagnosticArray:
-    """The message, stamped now: diagnostics tell of the node, not of an image."""
+    """The message. stamp: the present, as diagnostics describe the node and not an image."""
     out = DiagnosticArray(status=list(statuses))
     out.header.stamp = stamp
     return out
 
 
-WINDOW_S = 10.0  # rates and percentiles tell of the last seconds
-LOG_EVERY_S = 5.0  # the same complaint at most this often
-
-
 class Statistics:
-    """Counters since the start, and samples of the last ``WINDOW_S`` seconds. clock: seconds that never jump."""
+    """Counters since the start, and samples of the last ``WINDOW_S`` seconds; thread-safe. clock: s, must never jump."""
 
     def __init__(self, clock=time.monotonic):
         self._clock = clock
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
-        self._samples: dict[str, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=4000))
+        self._samples: dict[str, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=SAMPLES_KEPT))
         self._logged: dict[str, float] = {}
         self._newest: dict[str, float] = {}
 
@@ -185,7 +227,7 @@ class Statistics:
         with self._lock:
             entries = self._samples[name]
             entries.append((now, value))
-            while entries[0][0] < now - WINDOW_S:  # so that a day's work takes no more memory than ten seconds'
+            while entries[0][0] < now - WINDOW_S:  # the memory stays that of one window
                 entries.popleft()
 
     def _recent(self, name: str) -> list[tuple[float, float]]:
@@ -214,7 +256,7 @@ class Statistics:
             return self._clock() - entries[-1][0] if entries else None
 
     def may_log(self, what: str, every_s: float = LOG_EVERY_S) -> bool:
-        """Is it time to say this again?"""
+        """Whether this was not logged within the last ``every_s``."""
         now = self._clock()
         with self._lock:
             if now - self._logged.get(what, -1e9) < every_s:

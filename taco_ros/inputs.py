@@ -1,4 +1,4 @@
-"""Subscriptions of the node: cameras and sound, as sensor data, with QoS overrides."""
+"""Subscriptions to cameras and sound, as sensor data, with QoS overrides."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from taco_ros import audio_messages
 from taco_ros.ros_time import MessageError
 from taco_ros.runtime import sensor_qos
 
-AUDIO_DEPTH = 400  # chunks; seconds of sound, so that a busy moment loses none
+AUDIO_DEPTH = 400  # ours: chunks, 4 s of them at 100 Hz, so that none is lost while the node is busy
 
 
 class Subscription:
-    """One topic of a lifecycle node, subscribed and unsubscribed at will.
+    """A subscription of a lifecycle node that can be started and stopped.
 
     warn(reason, line) is called on an incompatible publisher; callback(message) on every message.
     """
@@ -28,7 +28,7 @@ class Subscription:
 
     @property
     def active(self) -> bool:
-        """Is it subscribed now?"""
+        """Whether it is subscribed now."""
         return self._subscription is not None
 
     @property
@@ -78,7 +78,7 @@ class ImageInput(Subscription):
         self.camera = camera
 
     def hint(self) -> str:
-        """What may be wrong when nothing arrives: other image topics that are there."""
+        """What may be wrong when nothing arrives: the topic's type, or other image topics that exist."""
         wanted = "sensor_msgs/msg/CompressedImage" if self._kind is CompressedImage else "sensor_msgs/msg/Image"
         types = dict(self._node.get_topic_names_and_types())
         if wanted not in types.get(self.topic, [wanted]):
@@ -93,7 +93,7 @@ class AudioInput:
     """The sound topic ``audio``, of one of four types, named by audio.type or found from the topic when it appears.
 
     callback(message, kind, info) for every message; info is the newest AudioInfo of ros-drivers or None. A type that
-    cannot be used with these settings is told in one line: at once where audio.type names it, else when it appears.
+    cannot be used with these settings raises MessageError where audio.type names it; one found later is logged.
     """
 
     def __init__(self, node, config, callback, group, warn):
@@ -106,12 +106,12 @@ class AudioInput:
         self._subscriptions: list[Subscription] = []
         self._refused: set[str] = set()
         if self.kind:
-            audio_messages.message_class(self.kind)  # a missing package is told at configure
+            audio_messages.message_class(self.kind)  # a missing package fails configure
             audio_messages.check_stamps(self.kind, config)
 
     @property
     def active(self) -> bool:
-        """Is it subscribed now?"""
+        """Whether it is subscribed now."""
         return bool(self._subscriptions)
 
     @property
@@ -154,7 +154,7 @@ class AudioInput:
 
     def _find(self) -> str:
         types = {info.topic_type for info in self._node.get_publishers_info_by_topic(self.topic)}
-        for name, kind in audio_messages.KINDS.items():
+        for name, kind in audio_messages.AUDIO_TYPES.items():
             if name in types:
                 try:
                     audio_messages.message_class(kind)
@@ -163,7 +163,7 @@ class AudioInput:
                     self._warn(error.reason, str(error))
                     continue
                 return kind
-        for name in types - self._refused - set(audio_messages.KINDS):
+        for name in types - self._refused - set(audio_messages.AUDIO_TYPES):
             self._refused.add(name)
-            self._warn("audio_type", f"sound: wanted one of {', '.join(audio_messages.KINDS)} on {self.topic}, got {name}")
+            self._warn("audio_type", f"sound: wanted one of {', '.join(audio_messages.AUDIO_TYPES)} on {self.topic}, got {name}")
         return ""

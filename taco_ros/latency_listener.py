@@ -1,4 +1,4 @@
-"""The listening side of ``taco bench node``: a process that notes when answers come, and prints what it saw as JSON."""
+"""The listener of ``taco bench node``: notes when answers arrive."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
 
+from taco.clock import NS
 from taco_ros.msg import SoundingObjectArray
-from taco_ros.ros_time import NS, stamp_to_ns
+from taco_ros.ros_time import stamp_to_ns
 from taco_ros.runtime import ros_session
 
-QUIET_S = 2.0  # so long after the last answer the stream has ended
+QUIET_S = 2.0  # ours: the stream has ended this long after the last answer
 
 
 class Listener(Node):
@@ -76,22 +77,22 @@ def summary(answers: list[tuple[float, float]], found: int, memory_mb: list[floa
         "answers": len(ages),
         "found": found,
         "rate_hz": (len(ages) - 1) / span if span else 0.0,
-        "age_p50_ms": share(ages, 0.5),
-        "age_p95_ms": share(ages, 0.95),
+        "age_p50_ms": percentile(ages, 0.5),
+        "age_p95_ms": percentile(ages, 0.95),
         "age_max_ms": max(ages, default=float("nan")),
-        "age_p50_first_third_ms": share(ages[:third], 0.5),
-        "age_p50_last_third_ms": share(ages[-third:], 0.5),
-        "age_p95_first_third_ms": share(ages[:third], 0.95),
-        "age_p95_last_third_ms": share(ages[-third:], 0.95),
+        "age_p50_first_third_ms": percentile(ages[:third], 0.5),
+        "age_p50_last_third_ms": percentile(ages[-third:], 0.5),
+        "age_p95_first_third_ms": percentile(ages[:third], 0.95),
+        "age_p95_last_third_ms": percentile(ages[-third:], 0.95),
         "information_age_ms": 1000.0 * sum(age * gap + gap * gap / 2 for age, gap in steps) / span if span else float("nan"),
-        "memory_first_third_mb": share(memory_mb[:third_mb], 0.5),
-        "memory_last_third_mb": share(memory_mb[-third_mb:], 0.5),
+        "memory_first_third_mb": percentile(memory_mb[:third_mb], 0.5),
+        "memory_last_third_mb": percentile(memory_mb[-third_mb:], 0.5),
         "memory_first_mb": memory_mb[0] if memory_mb else float("nan"),
         "memory_last_mb": memory_mb[-1] if memory_mb else float("nan"),
     }
 
 
-def share(values: list[float], part: float) -> float:
+def percentile(values: list[float], part: float) -> float:
     """The value below which this part of the values lies; nan of none."""
     values = sorted(values)
     return values[min(len(values) - 1, int(part * len(values)))] if values else float("nan")
@@ -112,7 +113,7 @@ def main(args=None) -> int:
         result["deactivate_to_activate_s"] = stopped + started if min(stopped, started) >= 0 else float("nan")
         print(json.dumps(result))
         return 0 if listener.answers else 1
-    return 1  # told to stop
+    return 1  # interrupted
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From a waiting image to its scene: the live use of ``TacoPipeline``. Runs on the models' thread; knows no topic."""
+"""From a waiting image to its scene, on the models' thread. No topics here."""
 
 from __future__ import annotations
 
@@ -13,22 +13,30 @@ from dataclasses import dataclass
 import numpy as np
 
 from taco.audio import AudioBuffer
+from taco.clock import JUMP_BACK_NS, NS
 from taco.config import TacoConfig
 from taco.errors import AudioGapError, TacoError
 from taco.pipeline import TacoPipeline
 from taco.tracking import Track, Tracker
 from taco.types import AudioWindow, Factorization, SoundingScene, VideoFrame
-from taco_ros.conversions import NS, MessageError, image_to_frame, restore_scene, restored
+from taco_ros.conversions import MessageError, image_to_frame, restore, restore_scene
 from taco_ros.diagnostics import Statistics
-from taco_ros.mailbox import Pending
+from taco_ros.mailbox import PendingImage
 
-JUMP_BACK_NS = NS  # image stamps that fall back further than this are a new time line (a loop, another bag)
-LATE_SOUND_NS = 2 * NS  # how long a centered window may wait for sound beyond its own half
+LATE_SOUND_NS = 2 * NS  # ours: how long a centered window waits for late sound beyond its own half
+WARM_UP_SIZE = (480, 640, 3)  # ours: a common camera's image
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A processed image: camera name, its header, the camera's own pixels (H, W, 3) uint8, what was found in them, tracks."""
+    """A processed image.
+
+    camera: its name, "" for a single one.
+    header: of the image message.
+    rgb: (H, W, 3) uint8, the camera's own pixels.
+    scene: what was found in them.
+    tracks: after this image.
+    """
 
     camera: str
     header: object
@@ -37,11 +45,14 @@ class Result:
     tracks: tuple[Track, ...] = ()
 
 
-class Processor:
-    """Owns the pipelines, one per camera, which share models and sound. Only the models' thread may call it.
+class LivePipeline:
+    """The pipelines, one per camera, which share models and sound. Only the models' thread may call it.
 
-    audio: the ring that the sound callback fills. now_ns: the node's clock. warn: called with (reason, line) for
-    every image that could not be used; it counts and logs. newest: the last scene of any camera, None before the first.
+    audio: the ring that the sound callback fills.
+    now_ns: the node's clock.
+    warn: called with (reason, line) for every image that could not be used; it counts and logs.
+    newest: the last scene of any camera, without maps; None before the first.
+    pipelines: by camera.
     """
 
     def __init__(self, config: TacoConfig, audio: AudioBuffer, statistics: Statistics, now_ns: Callable, warn: Callable):
@@ -64,11 +75,11 @@ class Processor:
         return self._first.config
 
     def warm_up(self) -> float:
-        """Run a made frame through the models; milliseconds it took."""
+        """Run a made image through the models; the time it took in ms."""
         start = time.perf_counter()
         self._first.warm_up()
-        if len(self.pipelines) > 1:  # what all cameras together take, takes them a first time too
-            blank = [VideoFrame(np.zeros((480, 640, 3), np.uint8), 0) for _ in self.pipelines]
+        if len(self.pipelines) > 1:  # the first pass for all cameras together is slow too
+            blank = [VideoFrame(np.zeros(WARM_UP_SIZE, np.uint8), 0) for _ in self.pipelines]
             self._first.encodings(blank).image(blank[0])
         return 1000.0 * (time.perf_counter() - start)
 
@@ -89,14 +100,14 @@ class Processor:
         return str(getattr(self._first.backbones.image, "device", self.config.models.device))
 
     def set_words(self, words: Sequence[str]) -> int:
-        """Listen for other words in all cameras, or change nothing and raise ConfigError; returns how many."""
+        """Listen for other words in all cameras; returns how many. ConfigError changes nothing."""
         self.set_config(self.config.updated({"models.word_bank": tuple(words)}))
         return len(self.words)
 
     def set_config(self, config: TacoConfig) -> None:
         """Use other live settings from the next image on; ConfigError (words) changes nothing."""
         for pipeline, tracker in zip(self.pipelines.values(), self._trackers.values()):
-            pipeline.set_config(config)  # what the first takes, all take: they share the models
+            pipeline.set_config(config)  # they share the models: what the first accepts, all accept
             tracker.config = config.tracking
 
     def reset(self) -> None:
@@ -107,16 +118,16 @@ class Processor:
             pipeline.reset()
             tracker.reset()
 
-    def ready(self, item: Pending) -> bool:
-        """May this image be taken? A centered window waits until its second half has been heard."""
+    def ready(self, item: PendingImage) -> bool:
+        """Whether this image may be taken. With a centered window it waits until the second half of its sound is there."""
         if self.config.audio.alignment != "centered":
             return True
         half_ns = round(self.config.audio.window_s * NS / 2)
         newest_ns = self.audio.newest_ns
-        heard = newest_ns is not None and newest_ns >= item.stamp_ns + half_ns
-        return heard or self._now_ns() - item.arrival_ns > half_ns + LATE_SOUND_NS
+        complete = newest_ns is not None and newest_ns >= item.stamp_ns + half_ns
+        return complete or self._now_ns() - item.arrival_ns > half_ns + LATE_SOUND_NS
 
-    def process(self, batch: Sequence[Pending]) -> Iterator[Result]:
+    def process(self, batch: Sequence[PendingImage]) -> Iterator[Result]:
         """The scenes of the waiting images, each as soon as it is done; unusable images are dropped and counted.
 
         Images of several cameras go through the image model together; equal windows (equal stamps) are encoded once.
@@ -134,7 +145,7 @@ class Processor:
                 result = self._process(item, frame, window, converted_ms, encodings, shared)
             if result is not None:
                 yield result
-        for model, ms in encodings.total_ms.items() if shared else ():  # of the whole pass, not of the camera that was first
+        for model, ms in encodings.total_ms.items() if shared else ():  # of the pass for all cameras
             self._statistics.sample(f"stage.{model}", ms)
         if encodings.problem:
             line = " ".join(str(encodings.problem).split())
@@ -142,7 +153,7 @@ class Processor:
 
     @contextmanager
     def _dropped_if_unusable(self):
-        """One camera's fault must not cost the other cameras their images."""
+        """Count and log an error of one camera, so that the other cameras keep their images."""
         try:
             yield
         except (MessageError, AudioGapError) as error:
@@ -152,7 +163,7 @@ class Processor:
         except Exception as error:
             self._warn("failed", f"processing failed: {type(error).__name__}: {' '.join(str(error).split())}")
 
-    def _check_time(self, item: Pending) -> None:
+    def _check_time(self, item: PendingImage) -> None:
         if item.stamp_ns <= 0:
             raise MessageError("image_stamp", "image: wanted a stamp, got 0; the camera driver must stamp its images")
         last_ns = self._last_stamp_ns.get(item.camera)
@@ -176,15 +187,15 @@ class Processor:
                 "is the camera's clock right? (bag replay: use_sim_time)",
             )
 
-    def _convert(self, item: Pending, windows: dict[int, AudioWindow]) -> tuple[VideoFrame, AudioWindow, float]:
-        """Image, sound and the milliseconds it took. windows: by stamp, for images that were taken at the same moment."""
+    def _convert(self, item: PendingImage, windows: dict[int, AudioWindow]) -> tuple[VideoFrame, AudioWindow, float]:
+        """Image, sound and the time it took in ms. windows: by stamp, shared by images taken at the same moment."""
         start = time.perf_counter()
         frame = image_to_frame(item.message, self.config.node.rotation, self.config.node.mirror)
         window = windows.get(frame.stamp_ns) or windows.setdefault(frame.stamp_ns, self.audio.window(frame.stamp_ns))
         return frame, window, 1000.0 * (time.perf_counter() - start)
 
     def _process(
-        self, item: Pending, frame: VideoFrame, window: AudioWindow, converted_ms: float, encodings, shared: bool
+        self, item: PendingImage, frame: VideoFrame, window: AudioWindow, converted_ms: float, encodings, shared: bool
     ) -> Result:
         node = self.config.node
         scene = self.pipelines[item.camera].process(frame, window, encodings)
@@ -197,11 +208,11 @@ class Processor:
             self._note_start(scene.factorization, scene.stage_ms["factorize"])
         self._statistics.count(scene.verdict)
         self.newest = dataclasses.replace(scene, objects=(), confidence=None, sound_map=None, factorization=None, concepts=())
-        rgb = restored(frame.rgb, node.rotation, node.mirror) if node.rotation or node.mirror else frame.rgb
+        rgb = restore(frame.rgb, node.rotation, node.mirror) if node.rotation or node.mirror else frame.rgb
         return Result(item.camera, item.message.header, rgb, scene, tracker.tracks)
 
     def _note_start(self, found: Factorization, ms: float) -> None:
-        """What the warm start saves: times and losses of frames that started warm, and of the last that started cold."""
+        """Times and losses of frames that started warm, and of the last that started cold: what the warm start saves."""
         self._statistics.sample("iterations", found.iterations)
         self._statistics.count(f"start.{found.restart or 'warm'}")
         for name, value in (("factorize", ms), ("loss", found.losses["total"])):
@@ -219,5 +230,5 @@ class Processor:
         gc.collect()
         try:
             ctypes.CDLL(None).malloc_trim(0)
-        except (AttributeError, OSError):  # another C library: nothing to give back by hand
+        except (AttributeError, OSError):  # another C library than glibc
             pass

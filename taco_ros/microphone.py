@@ -1,4 +1,4 @@
-"""``microphone``: a sound device as AudioChunk messages on ``audio``; survives overflow, unplugging and replugging."""
+"""``microphone``: a sound device as ``audio`` messages; survives overflow and replugging."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from taco_ros.msg import AudioChunk
 from taco_ros.parameters import Parameters
 from taco_ros.runtime import output_qos, ros_session
 
-AUDIO_DEPTH = 200  # chunks kept for a slow reader
+AUDIO_DEPTH = 200  # ours: chunks kept for a slow subscriber, 10 s by default
 
 
 class MicrophoneNode(Node):
@@ -32,7 +32,7 @@ class MicrophoneNode(Node):
     def __init__(self):
         super().__init__("microphone")
         self.config = Parameters(self, MicrophoneConfig()).config()
-        sounddevice()  # a missing library is told at once
+        sounddevice()  # a missing library ends the node at once
         self.statistics = Statistics()
         self.state, self.problem = "opening", ""
         self._publisher = self.create_publisher(
@@ -77,16 +77,16 @@ class MicrophoneNode(Node):
 
     def _record(self, capture: Capture) -> None:
         """Publish until the device is gone or the node ends."""
-        heard = time.monotonic()
+        last_block = time.monotonic()
         while not self._stopping.is_set():
             block = capture.read(0.1)
             if block is None:
-                quiet_s = time.monotonic() - heard
+                quiet_s = time.monotonic() - last_block
                 if quiet_s > self.config.silent_s or not capture.alive:
                     self._lost(f"microphone: no sound from {capture.name} for {quiet_s:.1f} s, it may be unplugged")
                     return
                 continue
-            heard = time.monotonic()
+            last_block = time.monotonic()
             if self.state != "recording":
                 self.state, self.problem = "recording", ""
                 config = self.config

@@ -1,4 +1,4 @@
-"""``taco_node``: camera and microphone topics in, outlined sounding objects out. A managed (lifecycle) node."""
+"""``taco_node``: the lifecycle node, wiring inputs, models' thread and outputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
@@ -14,56 +13,63 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.lifecycle.node import LifecycleNodeMixin
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from std_msgs.msg import Float64
 
 from taco.audio import AudioBuffer
-from taco.config import TacoConfig, unused
+from taco.clock import NS
+from taco.config import TacoConfig, unused_settings
 from taco.errors import ConfigError, TacoError
 from taco_ros import audio_messages, diagnostics
-from taco_ros.conversions import NS, MessageError, stamp_to_ns
-from taco_ros.diagnostics import Statistics
+from taco_ros.conversions import MessageError, stamp_to_ns
+from taco_ros.diagnostics import DiagnosticsPublisher, Statistics
 from taco_ros.inputs import AudioInput, ImageInput
-from taco_ros.mailbox import Pending, Worker
-from taco_ros.outputs import Outputs
+from taco_ros.live import LivePipeline
+from taco_ros.mailbox import PendingImage
+from taco_ros.outputs import DebugTimes, Outputs
 from taco_ros.parameters import Parameters
-from taco_ros.runtime import InputGroup, ros_session, spin
+from taco_ros.runtime import InputGroup, refuse_impossible_transitions, ros_session, spin
 from taco_ros.services import Services
+from taco_ros.worker import Worker
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-HOLD = 90  # images that may wait for the second half of a centered window
+CENTERED_CAPACITY = 90  # ours: images that may wait for the second half of a centered window, 3 s at 30 Hz
+SHORT_SWITCH_S = 0.001  # ours: the models' thread yields the interpreter to a callback within this time
 
 
 class TacoNode(LifecycleNode):
-    """Feeds ``Processor`` on its own thread and publishes what it finds; no arithmetic on images or sound here."""
+    """Feeds ``LivePipeline`` on the models' thread and publishes its results; no arithmetic on images or sound here.
+
+    config: the settings in use.
+    audio: the sound of the last seconds.
+    live: the models, None while unconfigured.
+    images, sound: the inputs, none while unconfigured.
+    paused: whether new images are dropped.
+    """
 
     def __init__(self, name: str = "taco_node", **options):
         Node.__init__(self, name, **options)
-        # Transitions load models for seconds: in a group of their own they hold up no other service.
+        # Transitions load models for seconds; in a group of their own they block no other service.
         self._life_group = MutuallyExclusiveCallbackGroup()
         LifecycleNodeMixin.__init__(self, enable_communication_interface=True, callback_group=self._life_group)
-        self._answer_impossible_transitions()
+        refuse_impossible_transitions(self)
         self._watch_group, self._input_group = MutuallyExclusiveCallbackGroup(), InputGroup()
         self.statistics = Statistics()
         self.audio = AudioBuffer()
         self.paused = False
-        self.processor = None
+        self.live = None
         self.worker = Worker(self._process, self._ready, self._worker_failed)
         self.worker.start()
-        self._images: list[ImageInput] = []
-        self._sound: AudioInput | None = None
+        self.images: list[ImageInput] = []
+        self.sound: AudioInput | None = None
         self._outputs: dict[str, Outputs] = {}
         self._subscribing = threading.Lock()
         self._active_since: float | None = None
-        self._last_done = 0.0
         self.parameters = Parameters(self, TacoConfig())
         self.config = TacoConfig()
         self.add_on_set_parameters_callback(self._on_parameters)
         Services(self)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        names = ("processing_time_ms", "pipeline_latency_ms", "cyclic_time_ms")
-        self._debug = {name: self.create_publisher(Float64, f"~/debug/{name}", 10) for name in names}
+        self._diagnostics, self._debug_times = DiagnosticsPublisher(self), DebugTimes(self)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while simulated time stands still
-        self.create_timer(1.0, self._on_diagnostics, self._watch_group, clock=steady)
+        self.create_timer(1.0, self._diagnostics.publish, self._watch_group, clock=steady)
         self.create_timer(0.1, self._on_watch, self._watch_group, clock=steady)
         threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
         self._jump = self.get_clock().create_jump_callback(threshold, post_callback=self._on_time_jump)
@@ -71,28 +77,14 @@ class TacoNode(LifecycleNode):
         if self.get_parameter("node.autostart").value:
             self._autostart = self.create_timer(0.01, self._on_autostart, self._life_group, clock=steady)
 
-    def _answer_impossible_transitions(self) -> None:
-        """rclpy raises out of the executor when a transition is asked for that the state does not have; answer False."""
-        original = self._service_change_state.callback
-
-        def answer(request, response):
-            try:
-                return original(request, response)
-            except Exception as error:
-                self.get_logger().warning(f"transition refused: {str(error).splitlines()[0]}")
-                response.success = False
-                return response
-
-        self._service_change_state.callback = answer
-
     # Life -------------------------------------------------------------------------------------------------
 
     def _on_autostart(self) -> None:
         self._autostart.cancel()
-        if self._state_machine.current_state[1] == "unconfigured" and self.trigger_configure() == SUCCESS:
+        if self.state == "unconfigured" and self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
-    def _transition(self, what: str, steps) -> TransitionCallbackReturn:
+    def _run_transition(self, what: str, steps) -> TransitionCallbackReturn:
         """Run the steps of a transition; a failure is one log line, and the node stays usable."""
         try:
             steps()
@@ -105,7 +97,7 @@ class TacoNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Settings, models, a warm-up run, publishers."""
-        result = self._transition("configure", self._configure)
+        result = self._run_transition("configure", self._configure)
         if result != SUCCESS:
             self._release()
         return result
@@ -113,33 +105,35 @@ class TacoNode(LifecycleNode):
     def _configure(self) -> None:
         start = time.monotonic()
         self.config = self.parameters.config()
-        for line in unused(self.config):
+        for line in unused_settings(self.config):
             self.get_logger().warning(line)
         self.audio = AudioBuffer(self.config.audio)
-        self.worker.mailbox.hold = HOLD if self.config.audio.alignment == "centered" else 1
-        self.worker.interval_s = 1.0 / self.config.node.max_rate_hz if self.config.node.max_rate_hz else 0.0
+        self.worker.mailbox.capacity = CENTERED_CAPACITY if self.config.audio.alignment == "centered" else 1
+        self._set_rate()
         warm_ms = self.worker.call(self._load).result()
         names = self.config.node.cameras or ("",)
         self._outputs = {name: Outputs(self, name) for name in names}
         transport, group = self.config.node.image_transport, self._input_group
-        self._images = [ImageInput(self, name, transport, self._on_image, group, self.warn) for name in names]
-        self._sound = AudioInput(self, self.config.audio, self._on_audio, group, self.warn)
-        images = ", ".join(image.topic for image in self._images)
+        self.images = [ImageInput(self, name, transport, self._on_image, group, self.warn) for name in names]
+        self.sound = AudioInput(self, self.config.audio, self._on_audio, group, self.warn)
+        images = ", ".join(image.topic for image in self.images)
         self.get_logger().info(
-            f"configured in {time.monotonic() - start:.1f} s: {self.processor.models}; {len(self.processor.words)} words; "
-            f"warm-up {warm_ms:.0f} ms; images from {images}, sound from {self._sound.topic}"
+            f"configured in {time.monotonic() - start:.1f} s: {self.live.models}; {len(self.live.words)} words; "
+            f"warm-up {warm_ms:.0f} ms; images from {images}, sound from {self.sound.topic}"
         )
 
-    def _load(self) -> float:
-        from taco_ros.live import Processor
+    def _set_rate(self) -> None:
+        rate_hz = self.config.node.max_rate_hz
+        self.worker.interval_s = 1.0 / rate_hz if rate_hz else 0.0
 
-        self.processor = Processor(self.config, self.audio, self.statistics, self.now_ns, self.warn)
-        return self.processor.warm_up()
+    def _load(self) -> float:
+        self.live = LivePipeline(self.config, self.audio, self.statistics, self.now_ns, self.warn)
+        return self.live.warm_up()
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe; with node.lazy only once somebody listens."""
         super().on_activate(state)
-        return self._transition("activate", self._activate)
+        return self._run_transition("activate", self._activate)
 
     def _activate(self) -> None:
         self._active_since = time.monotonic()
@@ -150,47 +144,47 @@ class TacoNode(LifecycleNode):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe; the models stay."""
         self._active_since = None
-        result = self._transition("deactivate", self._unsubscribe)
+        result = self._run_transition("deactivate", self._unsubscribe)
         super().on_deactivate(state)
         return result
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the models' memory."""
-        return self._transition("cleanup", self._release)
+        return self._run_transition("cleanup", self._release)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and free everything."""
         self._active_since = None
-        return self._transition("shutdown", self._release)
+        return self._run_transition("shutdown", self._release)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Back to unconfigured."""
-        return self._transition("error handling", self._release)
+        return self._run_transition("error handling", self._release)
 
     def _release(self) -> None:
         before = diagnostics.memory_mb()
         self._unsubscribe()
-        self._images, self._sound = [], None
+        self.images, self.sound = [], None
         for outputs in self._outputs.values():
             outputs.destroy()
         self._outputs = {}
-        if self.processor is not None:
+        if self.live is not None:
             self.worker.call(self._unload).result()
             self.get_logger().info(f"models freed: memory {before:.0f} -> {diagnostics.memory_mb():.0f} MB")
 
     def _unload(self) -> None:
-        processor, self.processor = self.processor, None
-        processor.close()
+        live, self.live = self.live, None
+        live.close()
 
     def _subscribe(self) -> None:
-        with self._subscribing:  # the watch and a transition may both want to
+        with self._subscribing:  # the timer and a transition may both come here
             if self._active_since is not None:
-                for source in (*self._images, self._sound, *(outputs.targets for outputs in self._outputs.values())):
+                for source in (*self.images, self.sound, *(outputs.targets for outputs in self._outputs.values())):
                     source.start()
 
     def _unsubscribe(self) -> None:
         with self._subscribing:
-            for source in (*self._images, *([self._sound] if self._sound else [])):
+            for source in (*self.images, *([self.sound] if self.sound else [])):
                 source.stop()
             for outputs in self._outputs.values():
                 outputs.targets.stop()
@@ -202,6 +196,15 @@ class TacoNode(LifecycleNode):
         self.worker.stop()
 
     # Inputs -----------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """Name of the lifecycle state."""
+        return self._state_machine.current_state[1]
+
+    def active_s(self) -> float:
+        """Seconds since the node became active or was last subscribed to; 0 while it is not active."""
+        return time.monotonic() - self._active_since if self._active_since is not None else 0.0
 
     def now_ns(self) -> int:
         """The node's clock: simulated time with use_sim_time."""
@@ -215,7 +218,7 @@ class TacoNode(LifecycleNode):
             return
         if stamp_ns > 0:
             self.statistics.sample("image_delay_s", (now_ns - stamp_ns) / NS)
-        self.worker.mailbox.put(Pending(camera, message, stamp_ns, now_ns))
+        self.worker.mailbox.put(PendingImage(camera, message, stamp_ns, now_ns))
 
     def _on_audio(self, message, kind: str, info) -> None:
         now_ns = self.now_ns()
@@ -230,13 +233,13 @@ class TacoNode(LifecycleNode):
             self.warn("audio_size", str(error))
 
     def warn(self, reason: str, line: str) -> None:
-        """Count what could not be used and say so, the same reason at most every few seconds."""
+        """Count an input that could not be used, and log it, the same reason at most every few seconds."""
         self.statistics.count(reason)
         if self.statistics.may_log(reason):
             self.get_logger().warning(f"{line} [{reason}: {self.statistics.counts()[reason]}]")
 
     def _on_time_jump(self, jump) -> None:
-        self.get_logger().info("time jumped back: starting afresh")
+        self.get_logger().info("time jumped back: starting over")
         self.statistics.count("time_jumps")
         self.reset_streams()
 
@@ -245,32 +248,32 @@ class TacoNode(LifecycleNode):
         self.worker.mailbox.clear()
         self.audio.reset()
         self.statistics.forget()
-        if self.processor is not None:
+        if self.live is not None:
             self.worker.call(self._reset_processor)
 
     def _reset_processor(self) -> None:
-        if self.processor is not None:
-            self.processor.reset()
+        if self.live is not None:
+            self.live.reset()
         for outputs in list(self._outputs.values()):
             outputs.targets.reset()
 
     # Processing, on the models' thread ----------------------------------------------------------------------
 
-    def _ready(self, item: Pending) -> bool:
-        return self.processor is None or self.processor.ready(item)
+    def _ready(self, item: PendingImage) -> bool:
+        return self.live is None or self.live.ready(item)
 
-    def _process(self, batch: list[Pending]) -> None:
-        if self.processor is None or self._active_since is None:
+    def _process(self, batch: list[PendingImage]) -> None:
+        if self.live is None or self._active_since is None:
             return
         start = time.perf_counter()
-        for result in self.processor.process(batch):
+        for result in self.live.process(batch):
             outputs = self._outputs.get(result.camera)
             if outputs is None:
                 continue
             before = time.perf_counter()
             try:
                 outputs.publish(result)
-            except Exception as error:  # the other cameras' answers wait behind this one
+            except Exception as error:  # the other cameras' results come after this one
                 self._worker_failed(error)
                 continue
             done = time.perf_counter()
@@ -278,10 +281,8 @@ class TacoNode(LifecycleNode):
             self.statistics.sample("stage.publish", 1000.0 * (done - before))
             self.statistics.sample("age_s", age_s)
             self.statistics.sample("processed")
-            self._debug["processing_time_ms"].publish(Float64(data=1000.0 * (done - start)))
-            self._debug["pipeline_latency_ms"].publish(Float64(data=1000.0 * age_s))
-            self._debug["cyclic_time_ms"].publish(Float64(data=1000.0 * (done - self._last_done) if self._last_done else 0.0))
-            self._last_done = start = done
+            self._debug_times.publish(start, done, age_s)
+            start = done
 
     def _worker_failed(self, error: Exception) -> None:
         self.warn("failed", f"processing failed: {type(error).__name__}: {' '.join(str(error).split())}")
@@ -289,29 +290,29 @@ class TacoNode(LifecycleNode):
     # Settings -----------------------------------------------------------------------------------------------
 
     def _on_parameters(self, parameters: list[Parameter]):
-        running = self._state_machine.current_state[1] != "unconfigured"
+        running = self.state != "unconfigured"
         result, config = self.parameters.check_change(self.config, parameters, running)
         if not result.successful or not running:
             return result
         self.config = config
-        self.worker.interval_s = 1.0 / config.node.max_rate_hz if config.node.max_rate_hz else 0.0
+        self._set_rate()
         self.worker.call(self._apply, config)
         return result
 
     def _apply(self, config: TacoConfig) -> None:
-        """Give live settings to the models; a word bank that they refuse is put back."""
-        if self.processor is None:
+        """Give live settings to the models; a word bank that they refuse is reset."""
+        if self.live is None:
             return
         try:
-            self.processor.set_config(config)
+            self.live.set_config(config)
         except TacoError as error:
             self.get_logger().error(f"word bank not changed: {error}")
-            words = self.processor.config.models.word_bank
-            self.processor.set_config(config.updated({"models.word_bank": words}))
+            words = self.live.config.models.word_bank
+            self.live.set_config(config.updated({"models.word_bank": words}))
             self.show_words(words)
 
     def show_words(self, words) -> None:
-        """Make the parameter tell the words that are in use."""
+        """Set the parameter to the words that are in use."""
         self.config = self.config.updated({"models.word_bank": tuple(words)})
         self.set_parameters([Parameter("models.word_bank", Parameter.Type.STRING_ARRAY, list(words))])
 
@@ -322,60 +323,21 @@ class TacoNode(LifecycleNode):
             return
         try:
             wanted = not self.config.node.lazy or any(outputs.listeners for outputs in self._outputs.values())
-            subscribed = any(image.active for image in self._images)
+            subscribed = any(image.active for image in self.images)
             if wanted and not subscribed:
                 self._active_since = time.monotonic()
                 self._subscribe()
             elif subscribed and not wanted:
                 self._unsubscribe()
             elif wanted:
-                self._subscribe()  # the type of the sound may only be known by now
+                self._subscribe()  # the type of the sound topic may have become known
         except (MessageError, ConfigError) as error:
             self.warn("audio_type", str(error))
-
-    def _on_diagnostics(self) -> None:
-        stamp, name = self.get_clock().now().to_msg(), self.get_fully_qualified_name()
-        self._diagnostics.publish(diagnostics.diagnostic_array(stamp, self._statuses(name)))
-
-    def _statuses(self, name: str):
-        limit_s = self.config.node.no_image_warning_s
-        state = "paused" if self.paused else self._state_machine.current_state[1]
-        waited_s = time.monotonic() - self._active_since if self._active_since is not None else 0.0
-        for image in list(self._images):
-            what = f"image.{image.camera}" if image.camera else "image"
-            hint = image.hint() if image.active and waited_s > limit_s else ""
-            yield self._say(
-                diagnostics.input_status(f"{name}: {what}", what, image, self.statistics, image.active, limit_s, waited_s, hint)
-            )
-        sound = self._sound
-        if sound is not None:
-            listening = any(image.active for image in self._images)
-            entry = diagnostics.input_status(
-                f"{name}: sound", "sound", sound, self.statistics, listening, limit_s, waited_s, "is the microphone running?"
-            )
-            entry.values += diagnostics.status(
-                "", diagnostics.OK, "", diagnostics.sound_values(self.audio, self.statistics)
-            ).values
-            yield self._say(entry)
-        self.statistics.set("replaced", self.worker.mailbox.replaced)
-        processor = self.processor
-        newest = processor.newest if processor is not None else None
-        yield self._say(diagnostics.stream_status(f"{name}: stream", self.statistics, state, newest))
-        values = {"memory_mb": diagnostics.memory_mb(), "device": self.config.models.device}
-        if processor is not None and processor.pipelines:
-            values |= {"models": processor.models, "words": len(processor.words), "device": processor.device}
-            values |= {"gpu_memory_mb": diagnostics.gpu_memory_mb()}
-        yield diagnostics.status(f"{name}: models", diagnostics.OK, "loaded" if processor else "not loaded", values)
-
-    def _say(self, entry):
-        if entry.level != diagnostics.OK and self.statistics.may_log(entry.name, 30.0):
-            self.get_logger().warning(entry.message)
-        return entry
 
 
 def main(args=None) -> int:
     """Run the node until it is stopped."""
-    sys.setswitchinterval(0.001)  # a callback waits this long at most for the models' thread to let go of the interpreter
+    sys.setswitchinterval(SHORT_SWITCH_S)
     with ros_session(args):
         node = TacoNode()
         try:

@@ -1,4 +1,4 @@
-"""Publishers of the node, one set per camera; every message carries the header of its image."""
+"""Publishers, one set per camera; every message carries its image's header."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
+from std_msgs.msg import Float64
 
 from taco_ros import conversions
 from taco_ros.live import Result
@@ -30,7 +31,7 @@ class Outputs:
         self.confidence = self._create(Image, prefix + "confidence", 2)
         self.overlay = self._create(Image, prefix + "overlay", 2)
         self.sound_map = self._create(Image, prefix + "sound_map", 2)
-        self._vision = _Vision(self, prefix) if _vision_msgs() else None
+        self._vision = _VisionPublishers(self, prefix) if _import_vision_msgs() else None
         self._sound_map_shape = (1, 1)
         self._viewer = None
         if node.config.node.viewer:
@@ -45,7 +46,7 @@ class Outputs:
             topic,
             output_qos(depth) if isinstance(depth, int) else depth,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            # every event is one thing more to wait for; a subscriber that does not fit is told on its own side
+            # every event handler makes waiting slower, and an incompatible subscriber logs it on its own side
             event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
         )
         self._publishers.append(publisher)
@@ -77,7 +78,6 @@ class Outputs:
             from taco.view.draw import overlay
 
             self.overlay.publish(conversions.image_message(overlay(result.rgb, scene), "rgb8", header))
-
         if self._viewer:
             self._viewer.log(result.rgb, scene)
 
@@ -91,7 +91,23 @@ class Outputs:
         self._publishers.clear()
 
 
-def _vision_msgs():
+class DebugTimes:
+    """``~/debug/...``: how long each image took, and how old its answer is."""
+
+    def __init__(self, node):
+        names = ("processing_time_ms", "pipeline_latency_ms", "cyclic_time_ms")
+        self._publishers = [node.create_publisher(Float64, f"~/debug/{name}", 10) for name in names]
+        self._last_done: float | None = None
+
+    def publish(self, started: float, done: float, age_s: float) -> None:
+        """started, done: of the image's processing, s of ``time.perf_counter``. age_s: from its stamp to now."""
+        cycle_s = done - self._last_done if self._last_done is not None else 0.0
+        for publisher, seconds in zip(self._publishers, (done - started, age_s, cycle_s)):
+            publisher.publish(Float64(data=1000.0 * seconds))
+        self._last_done = done
+
+
+def _import_vision_msgs():
     """The message module of vision_msgs, or None where that package is not installed."""
     try:
         import vision_msgs.msg as messages
@@ -100,17 +116,17 @@ def _vision_msgs():
     return messages if hasattr(messages, "LabelInfo") else None
 
 
-class _Vision:
+class _VisionPublishers:
     """``~/detections`` and ``~/label_info`` (what the pixels of ``~/mask`` mean, latched, sent when it changes)."""
 
     def __init__(self, outputs: Outputs, prefix: str):
-        self._messages = _vision_msgs()
+        self._messages = _import_vision_msgs()
         self._detections = outputs._create(self._messages.Detection2DArray, prefix + "detections", 5)
         self._label_info = outputs._create(self._messages.LabelInfo, prefix + "label_info", LATCHED)
         self._known: list[tuple[int, str]] | None = None
 
     def publish(self, scene, header) -> None:
-        labels = sorted((conversions.pixel_of(thing.id), thing.label) for thing in scene.objects)
+        labels = sorted((conversions.pixel_of(found.id), found.label) for found in scene.objects)
         if labels != self._known:
             self._known = labels
             self._label_info.publish(label_info_message(self._messages, labels, header))
@@ -127,12 +143,12 @@ def label_info_message(messages, labels: list[tuple[int, str]], header):
 def detections_message(messages, scene, header):
     """vision_msgs/Detection2DArray: tight boxes; id is the object's id, class_id its word."""
     array = messages.Detection2DArray(header=header)
-    for thing in scene.objects:
-        x, y, width, height = thing.box
-        detection = messages.Detection2D(header=header, id=str(thing.id))
+    for found in scene.objects:
+        x, y, width, height = found.box
+        detection = messages.Detection2D(header=header, id=str(found.id))
         detection.bbox.center.position.x, detection.bbox.center.position.y = x + width / 2, y + height / 2
         detection.bbox.size_x, detection.bbox.size_y = float(width), float(height)
-        for word, score in thing.labels:
+        for word, score in found.labels:
             guess = messages.ObjectHypothesisWithPose()
             guess.hypothesis.class_id, guess.hypothesis.score = word, float(score)
             detection.results.append(guess)

@@ -1,8 +1,9 @@
-"""Settings as ROS parameters: one walk over the dataclasses of ``taco.config``, nothing listed twice."""
+"""Settings as ROS parameters, from one walk over ``taco.config``."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,38 +11,39 @@ from pathlib import Path
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.parameter import Parameter
 
-from taco.config import MicrophoneConfig, Setting, TacoConfig, flatten, walk
+from taco.config import MicrophoneConfig, Setting, TacoConfig, all_settings, flatten
+from taco.config_schema import settings_in
 from taco.errors import ConfigError
 
-OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+ROS_PARAMETERS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 
 
-def of_ros(name: str) -> bool:
-    """Is this a parameter that ROS itself declares?"""
-    return name.startswith(OF_ROS)
+def declared_by_ros(name: str) -> bool:
+    """Whether ROS itself declares this parameter."""
+    return name.startswith(ROS_PARAMETERS)
 
 
 class Parameters:
     """The settings of one node as its parameters.
 
     node: an rclpy node; its parameters are declared here. config: a TacoConfig or one section of settings.
-    Wrong values in a parameter file do not stop the node: ``problem`` tells the first of them, and configure fails on it.
+    Wrong values given at start do not stop the node: ``problem`` names them, and ``config`` raises on them.
     """
 
     def __init__(self, node, config):
         self._node = node
         self._default = config
         self._wrong: dict[str, str] = {}
-        # rclpy offers no public way to see parameters that were given but never declared
+        # rclpy has no public way to see parameters that were given but never declared
         given = {name: p.value for name, p in node._parameter_overrides.items() if p.type_ != Parameter.Type.NOT_SET}
-        settings = {item.path: item for item in settings_of(config)}
+        settings = {item.path: item for item in parameter_settings(config)}
         for name, value in given.items():
-            if not of_ros(name) and name not in settings:
+            if not declared_by_ros(name) and name not in settings:
                 self._note(name, value)
         for name, item in settings.items():
             value = item.default
             if name in given and self._note(name, given[name]):
-                value = tidy(item, given[name])
+                value = from_parameter(item, given[name])
             self._declare(item, value)
 
     def _declare(self, item: Setting, value) -> None:
@@ -56,7 +58,7 @@ class Parameters:
 
     def _note(self, name: str, value) -> bool:
         try:
-            changed(self._default, {name: value})
+            with_parameters(self._default, {name: value})
         except ConfigError as error:
             self._wrong[name] = str(error)
             return False
@@ -65,26 +67,26 @@ class Parameters:
 
     @property
     def problem(self) -> str:
-        """What is wrong with the parameters given at start, in one line; empty when all is well."""
+        """What is wrong with the parameters given at start, in one line; "" where all are right."""
         return "; ".join(self._wrong.values())
 
     def config(self):
-        """The settings as the parameters stand; ConfigError if one was wrong from the start."""
+        """The settings as the parameters are now; ConfigError where one given at start is wrong."""
         if self._wrong:
             raise ConfigError(self.problem)
-        names = [item.path for item in settings_of(self._default)]
-        return changed(self._default, {p.name: p.value for p in self._node.get_parameters(names)})
+        names = [item.path for item in parameter_settings(self._default)]
+        return with_parameters(self._default, {p.name: p.value for p in self._node.get_parameters(names)})
 
     def check_change(self, config, parameters: Iterable[Parameter], running: bool):
-        """(SetParametersResult, changed config): may these parameters be set? While ``running`` only live ones may."""
-        live = {item.path: item.live for item in settings_of(self._default)}
-        ours = {p.name: p.value for p in parameters if not of_ros(p.name)}
+        """(SetParametersResult, changed config) for parameters to set. While ``running`` only live ones may change."""
+        live = {item.path: item.live for item in parameter_settings(self._default)}
+        ours = {p.name: p.value for p in parameters if not declared_by_ros(p.name)}
         frozen = [name for name in ours if running and not live.get(name, True)]
         if frozen:
             reason = f"{frozen[0]} cannot change while the node is configured; call deactivate and cleanup first"
             return SetParametersResult(successful=False, reason=reason), config
         try:
-            config = changed(config, ours)
+            config = with_parameters(config, ours)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error)), config
         for name in ours:
@@ -92,18 +94,17 @@ class Parameters:
         return SetParametersResult(successful=True), config
 
 
-def settings_of(config) -> list[Setting]:
+def parameter_settings(config) -> list[Setting]:
     """The settings of a TacoConfig (dotted paths) or of a single section (plain names)."""
     if isinstance(config, TacoConfig):
-        return list(walk(config))
-    box = dataclasses.make_dataclass("Box", [("section", type(config))])(config)
-    return [dataclasses.replace(item, path=item.path.partition(".")[2]) for item in walk(box)]
+        return list(all_settings(config))
+    return [dataclasses.replace(item, path=item.path.removeprefix(".")) for item in settings_in("", config)]
 
 
-def changed(config, flat: Mapping[str, object]):
-    """``config`` with settings changed, values as ROS gives them; ConfigError names what is wrong."""
-    known = {item.path: item for item in settings_of(config)}
-    values = {name: tidy(known[name], value) if name in known else value for name, value in flat.items()}
+def with_parameters(config, flat: Mapping[str, object]):
+    """``config`` with settings changed. flat: values as ROS gives them, by parameter. ConfigError names what is wrong."""
+    known = {item.path: item for item in parameter_settings(config)}
+    values = {name: from_parameter(known[name], value) if name in known else value for name, value in flat.items()}
     if isinstance(config, TacoConfig):
         return config.updated(values)
     unknown = [name for name in values if name not in known]
@@ -112,8 +113,8 @@ def changed(config, flat: Mapping[str, object]):
     return dataclasses.replace(config, **{name: known[name].check(value) for name, value in values.items()})
 
 
-def tidy(item: Setting, value):
-    """A parameter's value as the setting's: arrays as tuples; an empty word stands for an empty list."""
+def from_parameter(item: Setting, value):
+    """A parameter's value as the setting's: arrays as tuples without empty words, which stand for an empty list in ROS."""
     if isinstance(item.default, tuple):
         if value is None:
             return ()
@@ -144,7 +145,7 @@ def parameter_file() -> str:
     ]
     for node, config in (("taco_node", TacoConfig()), ("microphone", MicrophoneConfig())):
         lines += [f"/**/{node}:", "  ros__parameters:"]
-        for item in settings_of(config):
+        for item in parameter_settings(config):
             lines += [f"    # {_comment(item)}", f"    {item.path}: {_yaml(item.default)}"]
     return "\n".join(lines) + "\n"
 
@@ -158,8 +159,6 @@ def _comment(item: Setting) -> str:
 
 
 def _yaml(value) -> str:
-    import json
-
     return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 

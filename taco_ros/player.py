@@ -1,6 +1,6 @@
-"""``player``: files or a bag as live topics, at the rate and with the stamps of a robot's camera and microphone.
+"""``player``: files or a bag as live topics, at a robot's rate and with its stamps.
 
-What the player plays: files or a bag as one time-ordered stream of things to publish.
+Files or a bag become one stream of events in the order of time, which the node publishes when they are due.
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
+from taco.clock import NS
 from taco.errors import MediaError, TacoError
-from taco.io.bags import is_bag, opened
+from taco.io.bags import is_bag, open_bag
 from taco.io.files import chunks, frames, is_image, probe, read_image
 from taco_ros.audio_messages import chunk_message
-from taco_ros.conversions import NS, image_message, ns_to_stamp, packed, stamp_to_ns
+from taco_ros.conversions import image_message, ns_to_stamp, stamp_to_ns, to_byte_array
 from taco_ros.msg import AudioChunk
 from taco_ros.runtime import ros_session
 
-CLOCK_STEP_S = 0.01
-SETTLE_S = 0.5  # a subscriber that we see may not see us yet
+CLOCK_STEP_S = 0.01  # ours: period of /clock
+SETTLE_S = 0.5  # ours: a subscriber that we see may not see us yet
+DRAIN_S = 0.3  # ours: the last messages still leave before the node ends
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,12 +57,12 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--subscribers", type=int, default=1, help="how many subscribers of every topic --wait waits for (default 1)"
     )
-    out.add_argument("--verbose", action="store_true", help="tell the progress every second")
+    out.add_argument("--verbose", action="store_true", help="log the progress every second")
     return out
 
 
 class Player(Node):
-    """Publishes events when they are due. options: what ``parser`` gives."""
+    """Publishes events when they are due. options: of ``parser``."""
 
     def __init__(self, options):
         super().__init__("player")
@@ -99,7 +101,7 @@ class Player(Node):
         return out
 
     def wait(self, seconds: float) -> None:
-        """Until every topic has a subscriber; TacoError after ``seconds``."""
+        """Wait until every topic has its subscribers; TacoError after ``seconds``."""
         end = time.monotonic() + seconds
         while missing := [p.topic_name for p in self._topics.values() if p.get_subscription_count() < self.options.subscribers]:
             if time.monotonic() > end:
@@ -123,7 +125,7 @@ class Player(Node):
         start = time.monotonic()
         # Simulated time starts at 1 s after nothing (0 means "no time yet"), and starts over in a loop, as with `ros2 bag play`.
         self._base_ns = NS if self.options.clock else self.get_clock().now().nanoseconds
-        offset_ns, told = None, start
+        offset_ns, logged_at = None, start
         for event in self._first:
             if not rclpy.ok():
                 return
@@ -134,8 +136,8 @@ class Player(Node):
             else:
                 self._publish(event)
             self.published += 1
-            if self.options.verbose and time.monotonic() - told > 1.0:
-                told = time.monotonic()
+            if self.options.verbose and time.monotonic() - logged_at > 1.0:
+                logged_at = time.monotonic()
                 self.get_logger().info(f"{event.due_ns / NS:.1f} s, {self.published} messages, at most {self._late_s:.2f} s late")
 
     def _sleep_until(self, start: float, due_s: float, speed: float) -> None:
@@ -175,7 +177,7 @@ def picture_message(rgb, stamp_ns: int, frame_id: str, compressed: str | None = 
     import cv2
 
     data = cv2.imencode(f".{compressed}", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1]
-    return CompressedImage(header=header, format=f"rgb8; {compressed} compressed bgr8", data=packed(data))
+    return CompressedImage(header=header, format=f"rgb8; {compressed} compressed bgr8", data=to_byte_array(data))
 
 
 def main(args=None) -> int:
@@ -194,7 +196,7 @@ def main(args=None) -> int:
             if options.wait:
                 player.wait(options.wait)
             player.play()
-            time.sleep(0.3)  # what is on its way still leaves
+            time.sleep(DRAIN_S)
         except (TacoError, OSError) as error:
             print(f"player: {' '.join(str(error).removeprefix('player: ').split())}", file=sys.stderr)
             return 1
@@ -203,8 +205,10 @@ def main(args=None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something to publish. due_ns: when, in media time; stamp_ns: its stamp, in media time.
+    """Something to publish.
 
+    due_ns: when, in media time.
+    stamp_ns: its stamp, in media time.
     kind: "image" (payload (H, W, 3) uint8), "sound" (payload ((n, channels) float32, sample rate)), or the
     name of a topic of a bag (payload: a message).
     """
@@ -236,7 +240,7 @@ def file_events(pictures: Path | None, sound: Path | None, image_rate: float, ch
     else:
         images, images_s = iter(()), 0.0
     sounds = _sound(sound, chunk_s, max(images_s, sound_s)) if sound else iter(())
-    return heapq.merge(ahead(images, 6), ahead(sounds, 50), key=lambda event: event.due_ns)
+    return heapq.merge(read_ahead(images, 6), read_ahead(sounds, 50), key=lambda event: event.due_ns)
 
 
 def picture_files(path: Path) -> list[Path]:
@@ -269,9 +273,8 @@ def _video(path: Path, rate: float) -> Iterator[Event]:
 
 
 def _length_s(path: Path) -> float:
-    """Length of the sound, decoded where the header does not tell it."""
-    told = probe(path).duration_s
-    return told or max(chunk.end_ns for chunk in chunks(path)) / NS
+    """Length of the sound, decoded where the header does not have it."""
+    return probe(path).duration_s or max(chunk.end_ns for chunk in chunks(path)) / NS
 
 
 def _sound(path: Path, chunk_s: float, length_s: float) -> Iterator[Event]:
@@ -300,14 +303,14 @@ def bag_events(path: Path, topics: tuple[str, ...] = ()) -> tuple[dict[str, type
     """(message class by topic, events) of a ROS 2 bag; topics whose type is not installed here are left out."""
     from rclpy.serialization import deserialize_message
 
-    with opened(path) as reader:
+    with open_bag(path) as reader:
         classes = {c.topic: _message_class(c.msgtype) for c in reader.connections if not topics or c.topic in topics}
     classes = {topic: kind for topic, kind in classes.items() if kind is not None}
     if not classes:
         raise MediaError(f"{path}: wanted topics that can be published, got none of {', '.join(topics) or 'a known type'}")
 
     def events() -> Iterator[Event]:
-        with opened(path) as reader:
+        with open_bag(path) as reader:
             chosen = [connection for connection in reader.connections if connection.topic in classes]
             first_ns = None
             for connection, time_ns, data in reader.messages(chosen):
@@ -315,7 +318,7 @@ def bag_events(path: Path, topics: tuple[str, ...] = ()) -> tuple[dict[str, type
                 message = deserialize_message(bytes(data), classes[connection.topic])
                 yield Event(time_ns - first_ns, time_ns, connection.topic, message)
 
-    return classes, ahead(events(), 20)
+    return classes, read_ahead(events(), 20)
 
 
 def _message_class(name: str) -> type | None:
@@ -326,8 +329,8 @@ def _message_class(name: str) -> type | None:
         return None
 
 
-def ahead(events: Iterator[Event], count: int) -> Iterator[Event]:
-    """The same events, decoded up to ``count`` early on a thread, so that publishing keeps its rhythm."""
+def read_ahead(events: Iterator[Event], count: int) -> Iterator[Event]:
+    """The same events, decoded up to ``count`` early on a thread, so that publishing stays on time."""
     line: queue.Queue = queue.Queue(count)
     stopped = threading.Event()
 

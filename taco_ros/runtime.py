@@ -1,11 +1,8 @@
-"""A program's time with ROS: from init to an orderly end, whoever asks for it and however often.
+"""Session from init to shutdown, executors, and quality of service.
 
-Two executors for one node: what arrives all the time on a thread of its own, everything else beside it.
-
-rclpy builds its wait set anew for every callback, from all that an executor waits for. Sound and images come a hundred
-times a second; waiting for them together with thirty services, timers and events took most of a processor.
-
-Quality of service of the topics, in one place.
+Images and sound have an executor and a thread of their own. rclpy rebuilds its wait set for every callback from all that
+an executor waits for; images and sound come a hundred times a second, and waiting for them together with thirty
+services, timers and events took most of a processor core.
 """
 
 from __future__ import annotations
@@ -24,10 +21,10 @@ from rclpy.signals import uninstall_signal_handlers
 
 @contextmanager
 def ros_session(args=None):
-    """ROS for the body of a program's ``with``; SIGINT and SIGTERM shut ROS down, at any time, and end the body quietly.
+    """ROS within a ``with`` block; SIGINT and SIGTERM shut ROS down, at any time, and end the block quietly.
 
-    args: list of str, as of the command line; default sys.argv. SIGINT is left to ROS to the end of the program: under
-    `ros2 launch` a ctrl-C comes twice, from the terminal and from launch, and must not cut the cleaning up in two.
+    args: list of str, as of the command line; default sys.argv. ROS keeps handling SIGINT until the program ends: under
+    `ros2 launch` Ctrl-C arrives twice, from the terminal and from launch, and must not interrupt the clean-up.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -38,13 +35,13 @@ def ros_session(args=None):
         pass
     except (rclpy._rclpy_pybind11.RCLError, NotInitializedException):
         if rclpy.ok():
-            raise  # else ROS was shut down in the middle of a call
+            raise  # otherwise ROS was shut down in the middle of a call
     finally:
-        uninstall_signal_handlers()  # waits for the signals' thread: where two shut down at once, one of them fails
+        uninstall_signal_handlers()  # waits for the signal thread: of two concurrent shutdowns one fails
         rclpy.try_shutdown()
 
 
-IDLE_S = 0.2  # so soon a new subscription is noticed
+SUBSCRIPTION_POLL_S = 0.2  # ours: poll period for new subscriptions
 
 
 class InputGroup(MutuallyExclusiveCallbackGroup):
@@ -73,19 +70,19 @@ class _OtherExecutor(MultiThreadedExecutor):
 
 
 def spin(node, on_error, threads: int = 4) -> None:
-    """Run the node until ROS is shut down. on_error: told of an exception in a callback; the node goes on."""
+    """Run the node until ROS is shut down. on_error: called with an exception of a callback; the node goes on."""
     inputs, others = _InputExecutor(node), _OtherExecutor(threads, context=node.context)
     others.add_node(node)
     stopping = threading.Event()
 
     def listen() -> None:
         while not stopping.is_set() and node.context.ok():
-            _once(inputs, IDLE_S, on_error)
+            _spin_once(inputs, SUBSCRIPTION_POLL_S, on_error)
 
     listener = threading.Thread(target=listen, name="inputs", daemon=True)
     listener.start()
     try:
-        while node.context.ok() and _once(others, 1.0, on_error):
+        while node.context.ok() and _spin_once(others, 1.0, on_error):
             pass
     finally:
         stopping.set()
@@ -94,27 +91,42 @@ def spin(node, on_error, threads: int = 4) -> None:
         others.shutdown(timeout_sec=1.0)
 
 
-def _once(executor, timeout_s: float, on_error) -> bool:
+def _spin_once(executor, timeout_s: float, on_error) -> bool:
     """One round; False when it is time to end."""
     try:
         executor.spin_once(timeout_sec=timeout_s)
     except ExternalShutdownException:
         return False
-    except Exception as error:  # a callback's fault must not end a day's work
+    except Exception as error:  # a fault in one callback must not end the node
         if not executor.context.ok():
             return False
         on_error(error)
     return True
 
 
+def refuse_impossible_transitions(node) -> None:
+    """Make a lifecycle node answer False to a transition that its state does not have; rclpy raises out of the executor."""
+    original = node._service_change_state.callback
+
+    def answer(request, response):
+        try:
+            return original(request, response)
+        except Exception as error:
+            node.get_logger().warning(f"transition refused: {str(error).splitlines()[0]}")
+            response.success = False
+            return response
+
+    node._service_change_state.callback = answer
+
+
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def sensor_qos(depth: int) -> QoSProfile:
-    """Best effort, volatile: a subscription that fits every publisher of sensor data (REP-2003)."""
+    """Best effort, volatile: for subscriptions, compatible with every publisher of sensor data (REP-2003)."""
     return QoSProfile(depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def output_qos(depth: int) -> QoSProfile:
-    """Reliable, volatile: a publisher that fits every subscriber, best effort ones too."""
+    """Reliable, volatile: for publishers, compatible with every subscriber, best-effort ones too."""
     return QoSProfile(depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)

@@ -10,11 +10,11 @@ from std_srvs.srv import SetBool, Trigger
 from taco.errors import TacoError
 from taco_ros.srv import SetWords
 
-WORDS_LIMIT_S = 60.0
+WORDS_LIMIT_S = 60.0  # ours: text encoders need seconds for a long list
 
 
 class Services:
-    """Creates the services on a TacoNode. They have a callback group of their own: words may take a while."""
+    """Creates the services on a TacoNode. They have a callback group of their own, as encoding words takes a while."""
 
     def __init__(self, node):
         self._node = node
@@ -25,12 +25,12 @@ class Services:
 
     def _set_words(self, request, response):
         node = self._node
-        if node.processor is None:
+        if node.live is None:
             response.message = "no models loaded; next: configure the node, or set the parameter models.word_bank"
             return response
         words = tuple(word for word in request.words if word.strip())
         try:
-            count = node.worker.call(lambda: node.processor.set_words(words)).result(WORDS_LIMIT_S)
+            count = node.worker.call(lambda: node.live.set_words(words)).result(WORDS_LIMIT_S)
         except FutureTimeout:
             response.message = f"words not in use yet after {WORDS_LIMIT_S:.0f} s; see the node's log"
             return response

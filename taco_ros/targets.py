@@ -1,7 +1,7 @@
-"""From outlined things to targets: ``~/bearing``, ``~/target_pose`` and ``~/markers``, arithmetic in ``taco.geometry``.
+"""From objects to targets: ``~/bearing``, ``~/target_pose``, ``~/markers``.
 
 A bearing is a direction and is sent as one; a pose is sent only where a range was measured. Both are sent only while
-the thing is heard and seen, under the image's own stamp: what was true once is never sent again.
+the object is heard and seen, under the image's own stamp: what was true once is never sent again.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from taco import geometry
+from taco.clock import NS
 from taco.config import TargetsConfig
 from taco.errors import TacoError
 from taco.io.pixels import packed_rows
 from taco.palette import colour_of
 from taco.tracking import TargetSelector
-from taco_ros.conversions import NS, MessageError, stamp_to_ns
+from taco_ros.conversions import MessageError, stamp_to_ns
 from taco_ros.inputs import Subscription
 from taco_ros.transforms import Transforms
 
-KEPT = 20  # depth images and scans that wait for the image they belong to
-UP = np.array([0.0, -1.0, 0.0])  # in an optical frame
+KEPT = 20  # ours: depth images and scans that wait for the image they belong to
+UP = np.array([0.0, -1.0, 0.0])  # in an optical frame (REP-103)
 
 
 class Targets:
@@ -35,7 +36,7 @@ class Targets:
 
     node: for subscriptions. create(kind, topic, depth): makes a publisher. prefix: of the topics. camera: its name,
     "" for a single one; inputs are ``camera_info``, ``depth`` and ``scan`` (``NAME/camera_info``, ``NAME/depth``).
-    config: gives the settings of this moment. warn(reason, line): told what could not be used.
+    config: gives the settings of this moment. warn(reason, line): called with what could not be used.
     transforms: for tests; otherwise tf2 is opened when it is first needed.
     """
 
@@ -67,7 +68,7 @@ class Targets:
         self.reset()
 
     def reset(self) -> None:
-        """A new time line: old measurements and the target are forgotten."""
+        """Forget measurements and target, for a new time line."""
         self._depths.clear()
         self._scans.clear()
         self.selector.reset()
@@ -83,9 +84,9 @@ class Targets:
 
     @property
     def wanted(self) -> bool:
-        """Does anybody listen, or is there a range to put into ``~/objects``?"""
-        heard = any(publisher.get_subscription_count() for publisher in (self.bearing, self.pose, self.markers))
-        return heard or bool(self._depths or self._scans)
+        """Whether somebody subscribes, or there may be a range for ``~/objects``."""
+        subscribed = any(publisher.get_subscription_count() for publisher in (self.bearing, self.pose, self.markers))
+        return subscribed or bool(self._depths or self._scans)
 
     def publish(self, result) -> dict[int, PointStamped]:
         """Publish the targets of one processed image; the places that were measured, by object id, in the camera's frame."""
@@ -135,10 +136,10 @@ class Targets:
             beams = self._beams_at(header, config)
         except MessageError as error:
             self._warn(error.reason, str(error))
-        for thing in scene.objects:
-            outlined = thing.mask.any()
+        for item in scene.objects:
+            outlined = item.mask.any()
             try:
-                rays[thing.id] = geometry.centre_ray(camera, thing.mask if outlined else _box_mask(thing), config.rectified)
+                rays[item.id] = geometry.centre_ray(camera, item.mask if outlined else _box_mask(item), config.rectified)
             except TacoError as error:
                 self._warn("camera_info", str(error))
                 continue
@@ -146,13 +147,15 @@ class Targets:
                 continue
             try:
                 if depth is not None:
-                    ranges[thing.id] = geometry.range_in_depth(depth, thing.mask, rays[thing.id], config)
+                    ranges[item.id] = geometry.range_in_depth(
+                        depth, item.mask, rays[item.id], config, camera.centre(config.rectified)
+                    )
                     continue
             except TacoError as error:
                 self._warn("depth", str(error))
             try:
                 if beams is not None:
-                    ranges[thing.id] = geometry.range_in_scan(beams, camera, thing.mask, config, config.rectified)
+                    ranges[item.id] = geometry.range_in_scan(beams, camera, item.mask, config, config.rectified)
             except TacoError as error:
                 self._warn("scan", str(error))
 
@@ -192,29 +195,29 @@ class Targets:
         if point is not None:
             pose = PoseStamped(header=header)
             pose.pose.position = _point(point)
-            x, y, z, w = geometry.facing(ray, up)
+            x, y, z, w = geometry.quaternion_facing(ray, up)
             pose.pose.orientation = Quaternion(x=x, y=y, z=z, w=w)
             self.pose.publish(pose)
 
     def _marker_array(self, scene, header, rays, ranges, chosen: int, config) -> MarkerArray:
         """An arrow and a text for every object with a direction, a sphere where its place is known; the others' end."""
         markers, shown = [], set()
-        for thing in scene.objects:
-            if thing.id not in rays:
+        for item in scene.objects:
+            if item.id not in rays:
                 continue
-            found = ranges.get(thing.id)
-            end = np.array(found.point) if found else rays[thing.id] * config.marker_length_m
-            colour = _colour(thing.id, 1.0 if thing.id == chosen else 0.5)
-            arrow = _marker("bearing", thing.id, Marker.ARROW, header, colour, config)
+            found = ranges.get(item.id)
+            end = np.array(found.point) if found else rays[item.id] * config.marker_length_m
+            colour = _colour(item.id, 1.0 if item.id == chosen else 0.5)
+            arrow = _marker("bearing", item.id, Marker.ARROW, header, colour, config)
             arrow.points = [_point(np.zeros(3)), _point(end)]
             arrow.scale = Vector3(x=0.02, y=0.05, z=0.08)
-            text = _marker("label", thing.id, Marker.TEXT_VIEW_FACING, header, colour, config)
-            text.text = f"{thing.label} {thing.score:.2f}" + (f"  {found.distance_m:.1f} m" if found else "")
+            text = _marker("label", item.id, Marker.TEXT_VIEW_FACING, header, colour, config)
+            text.text = f"{item.label} {item.score:.2f}" + (f"  {found.distance_m:.1f} m" if found else "")
             text.pose.position = _point(end + UP * 0.15)
             text.scale.z = 0.12
             markers += [arrow, text]
             if found:
-                sphere = _marker("target", thing.id, Marker.SPHERE, header, colour, config)
+                sphere = _marker("target", item.id, Marker.SPHERE, header, colour, config)
                 sphere.pose.position = _point(end)
                 sphere.scale = Vector3(x=0.15, y=0.15, z=0.15)
                 markers.append(sphere)
@@ -224,10 +227,10 @@ class Targets:
         return MarkerArray(markers=gone + markers)
 
 
-def _box_mask(thing) -> np.ndarray:
+def _box_mask(item) -> np.ndarray:
     """(H, W) bool: the box of an object without an outline."""
-    mask = np.zeros(thing.mask.shape, bool)
-    x, y, w, h = thing.box
+    mask = np.zeros(item.mask.shape, bool)
+    x, y, w, h = item.box
     mask[y : y + h, x : x + w] = True
     return mask
 

@@ -1,4 +1,4 @@
-"""tf2 behind one small door: present on robots, absent from the index of Python packages, so it is imported late."""
+"""Optional access to tf2."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from taco_ros.ros_time import MessageError
 
-WAIT_NS = 50_000_000  # a transform is often published a little after the image that needs it
+WAIT_NS = 50_000_000  # ours: a transform is often published a little after the image that needs it
 
 
 class Transforms:

@@ -14,14 +14,16 @@ MODULES = sorted(p for room in ("taco", "taco_ros") for p in (ROOT / room).rglob
 # Lower numbers know nothing of higher ones; a room may import only rooms below it and its own.
 FLOORS = {
     "taco.errors": 0,
+    "taco.clock": 0,
     "taco.config_schema": 1,
+    "taco.checks": 1,
     "taco.types": 1,
     "taco.config": 1,
     "taco.audio": 2,
     "taco.package_files": 2,
     "taco.palette": 2,
     "taco.io": 3,
-    "taco.harmonic_percussive": 3,
+    "taco.sound_separation": 3,
     "taco.weights": 3,
     "taco.factorization": 3,
     "taco.engines": 4,
@@ -33,13 +35,14 @@ FLOORS = {
     "taco.pipeline": 6,
     "taco.parallel": 7,
     "taco.view": 8,
+    "taco.segment": 9,
     "taco.evaluation": 9,
     "taco.bench": 10,
     "taco.cli": 11,
     "taco_ros": 11,
     "taco.demo": 12,
 }
-SAME_FLOOR = {("taco.types", "taco.config"), ("taco.config", "taco.config_schema")}
+SAME_FLOOR = {("taco.types", "taco.checks"), ("taco.types", "taco.config"), ("taco.config", "taco.config_schema")}
 VENDORS = {
     "open_clip": {"taco/backbones", "taco/cli/doctor.py"},
     "transformers": {"taco/backbones", "taco/segmentation"},

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 
 from taco.demo import __main__ as demo
-from taco.demo import report, score, show
+from taco.demo import score, show, stored
 from taco.errors import TacoError
-from taco.evaluation.composed.backgrounds import backgrounds
-from taco.evaluation.composed.sources import StampSources, catalogue
+from taco.evaluation.composed.canvas import backgrounds
+from taco.evaluation.composed.sources import SceneSources, catalogue
 from taco.io.video_writer import VideoWriter
 from taco.types import AudioChunk
 
 
-def moment(sounding: int, settled: bool = True, cut: float = 0.0) -> show.Moment:
+def moment(sounding: int, settled: bool = True, cut: float = 0.0) -> show.FrameTruth:
     """Two things side by side, the first in columns 0 to 19, the second in 30 to 49, of 60; ``cut``: share out of view."""
     first, second = np.zeros((40, 60), bool), np.zeros((40, 60), bool)
     first[10:30, :20], second[10:30, 30:50] = True, True
     full = tuple(round(mask.sum() / (1 - cut)) for mask in (first, second))
-    return show.Moment(0, 0, (first, second), full, ("violin", "dog"), sounding, settled)
+    return show.FrameTruth(0, 0, (first, second), full, ("violin", "dog"), sounding, settled)
 
 
 def box(top: int, left: int, height: int, width: int) -> np.ndarray:
@@ -55,7 +55,7 @@ def test_summary_of_known_answers():
         (moment(-1), bad),
         (moment(-2), None),
     ]
-    scores = score.summary(answers)
+    scores = score.summary_of_masks(answers)
     assert scores == {
         "frames": 4,
         "on_sounding": 0.5,
@@ -64,7 +64,7 @@ def test_summary_of_known_answers():
         "silence_empty": 0.5,
         "offscreen_empty": 1.0,
     }
-    assert score.summary([])["on_sounding"] is None
+    assert score.summary_of_masks([])["on_sounding"] is None
 
 
 def test_an_answer_that_heard_what_was_before_is_not_judged():
@@ -86,8 +86,8 @@ def test_what_is_heard_is_told_apart_from_what_is_guessed_late():
         (silence, ["dog"]),
         (unsettled, ["dog"]),
     ]
-    assert score.heard(answers) == {"heard_first": 0.4, "heard_of_three": 0.6}
-    assert score.heard([(silence, [])]) == {"heard_first": None, "heard_of_three": None}
+    assert score.naming_shares(answers) == {"heard_first": 0.4, "heard_of_three": 0.6}
+    assert score.naming_shares([(silence, [])]) == {"heard_first": None, "heard_of_three": None}
 
 
 def test_a_second_mask_on_a_silent_thing_is_counted():
@@ -112,7 +112,7 @@ def test_the_report_tells_verdict_and_words_heard_of_each_frame():
         recorded(1, "unknown", (("Rain", 0.7),), ()),
     ]
     kept = {"results": results, "images": {0: b"", 1_000_000_000: b""}}
-    told = report.report(kept, 2, list(zip((sheet, away), results)), ["a dog", "rain"], "yamnet", {"late fusion": {}})
+    told = score.report(kept, 2, list(zip((sheet, away), results)), ["a dog", "rain"], "yamnet", {"late fusion": {}})
     assert told["frames"][0] == {
         "seconds": 0.0,
         "scene": "a dog",
@@ -123,7 +123,7 @@ def test_the_report_tells_verdict_and_words_heard_of_each_frame():
     }
     assert told["frames"][1]["verdict"] == "unknown" and told["frames"][1]["truth"] == "rain out of view"
     assert told["scenes"]["rain"]["offscreen_empty"] == 1.0 and told["scenes"]["a dog"]["heard_first"] == 1.0
-    last = report.summary(told, ()).splitlines()[-1]
+    last = score.summary_text(told, ()).splitlines()[-1]
     assert last.startswith("2 scenes: ") and "for sounds out of view 100 %" in last and "age p50 100 ms" in last
 
 
@@ -132,46 +132,46 @@ def test_the_show_is_a_day_of_five_to_seven_scenes_in_under_a_minute():
     assert 5 <= len(scenes) <= 7 and 45 <= sum(scene.seconds for scene in scenes) <= 60
     assert len({scene.name for scene in scenes}) == len(scenes)
     heard = [source for scene in scenes for _, source in scene.sounds]
-    assert None in heard and any(isinstance(source, show.Voice) for source in heard)
-    assert any(scene.pan[1] for scene in scenes) and any(thing.to_x for scene in scenes for thing in scene.things)
+    assert None in heard and any(isinstance(source, show.Recording) for source in heard)
+    assert any(scene.pan[1] for scene in scenes) and any(item.to_x for scene in scenes for item in scene.objects)
     for scene in scenes:
-        assert len(scene.things) >= 2, f"{scene.name}: nothing silent beside"
+        assert len(scene.objects) >= 2, f"{scene.name}: nothing silent beside"
         assert scene.sounds[0][0] == 0 and scene.sounds[-1][0] <= scene.seconds - 3, "each sound has time to be judged"
         for _, source in scene.sounds:
-            assert not isinstance(source, int) or scene.things[source].voice
-            assert not isinstance(source, show.Voice) or source.word not in {thing.word for thing in scene.things}
+            assert not isinstance(source, int) or scene.objects[source].voice
+            assert not isinstance(source, show.Recording) or source.word not in {item.word for item in scene.objects}
 
 
 def test_pictures_sounds_and_places_are_of_the_catalogue_by_their_words():
-    things = {(entry.word, entry.source) for entry in catalogue() if entry.role == "thing"}
+    objects = {(entry.word, entry.source) for entry in catalogue() if entry.role == "object"}
     sounds = {entry.source: entry.word for entry in catalogue() if entry.role in ("sound", "speech", "weather")}
     places = {source for split in backgrounds().values() for source in split}
     for scene in show.scenes():
         assert scene.place in places
-        for thing in scene.things:
-            assert (thing.word, thing.picture) in things
-            assert not thing.voice or sounds[thing.voice] == thing.word
+        for item in scene.objects:
+            assert (item.word, item.picture) in objects
+            assert not item.voice or sounds[item.voice] == item.word
         for _, source in scene.sounds:  # of a vacuum cleaner the packages have a recording, but no photograph
-            if isinstance(source, show.Voice) and source.word not in ("vacuum cleaner", "rain"):
+            if isinstance(source, show.Recording) and source.word not in ("vacuum cleaner", "rain"):
                 assert sounds[source.source] == source.word
 
 
 @pytest.mark.data
 def test_a_thing_that_does_not_fit_is_an_error():
     scene = show.scenes()[0]
-    giant = dataclasses.replace(scene.things[0], height=470)
+    giant = dataclasses.replace(scene.objects[0], height=470)
     with pytest.raises(ValueError, match="dog of .* does not fit"):
-        show.panorama(StampSources(), dataclasses.replace(scene, things=(giant,)), 0)
+        show.panorama(SceneSources(), dataclasses.replace(scene, objects=(giant,)), 0)
 
 
 @pytest.mark.data
 def test_truth_lies_where_the_picture_changed(monkeypatch):
     """Each mask covers just the pixels that its thing changed in the empty place, its shadow on the ground left out."""
     monkeypatch.setattr(show, "SHADOW", 0.0)
-    sources = StampSources()
+    sources = SceneSources()
     for index, scene in enumerate(show.scenes()):
         wide, masks = show.panorama(sources, scene, index, share=0.5)
-        bare, _ = show.panorama(sources, dataclasses.replace(scene, things=()), index)
+        bare, _ = show.panorama(sources, dataclasses.replace(scene, objects=()), index)
         changed = np.abs(wide.astype(int) - bare).max(2) > 40
         everything = np.any(masks, 0)
         assert changed[~everything].mean() < 0.03, scene.name  # soft edges
@@ -181,15 +181,15 @@ def test_truth_lies_where_the_picture_changed(monkeypatch):
 
 @pytest.mark.data
 def test_things_stand_on_the_ground_in_natural_sizes():
-    sources = StampSources()
+    sources = SceneSources()
     for index, scene in enumerate(show.scenes()):
         _, masks = show.panorama(sources, scene, index, share=0.5)
         tall = {}
-        for thing, mask in zip(scene.things, masks):
+        for item, mask in zip(scene.objects, masks):
             rows = np.flatnonzero(mask.any(1))
-            assert 0.01 < mask.mean() < 0.25, f"{scene.name}: {thing.word} takes {mask.mean():.2f} of the picture"
-            assert rows[-1] > 0.6 * show.SIZE[0], f"{scene.name}: {thing.word} floats"
-            tall[thing.word] = thing.height
+            assert 0.01 < mask.mean() < 0.25, f"{scene.name}: {item.word} takes {mask.mean():.2f} of the picture"
+            assert rows[-1] > 0.6 * show.SIZE[0], f"{scene.name}: {item.word} floats"
+            tall[item.word] = item.height
         smaller = {"chicken": "dog", "guitar": "person", "piano": "person", "drums": "person", "goose": "sheep", "sheep": "cow"}
         for small, big in smaller.items():
             assert small not in tall or big not in tall or tall[small] < tall[big], scene.name
@@ -197,8 +197,8 @@ def test_things_stand_on_the_ground_in_natural_sizes():
 
 @pytest.mark.data
 def test_a_passing_thing_crosses_the_picture_and_is_loudest_in_its_middle():
-    sources = StampSources()
-    index, scene = next((n, s) for n, s in enumerate(show.scenes()) if s.things[0].to_x)
+    sources = SceneSources()
+    index, scene = next((n, s) for n, s in enumerate(show.scenes()) if s.objects[0].to_x)
     middles = [np.nonzero(show.panorama(sources, scene, index, share)[1][0])[1].mean() for share in (0.2, 0.5, 0.8)]
     assert middles[0] < 240 < middles[1] < 400 < middles[2]
     level = np.mean(show.sound_of(sources, scene, index).reshape(-1, round(scene.seconds / 4 * show.RATE)) ** 2, 1)
@@ -207,7 +207,7 @@ def test_a_passing_thing_crosses_the_picture_and_is_loudest_in_its_middle():
 
 @pytest.mark.data
 def test_sound_is_where_the_script_says():
-    sources = StampSources()
+    sources = SceneSources()
     for index, scene in enumerate(show.scenes()):
         sound = show.sound_of(sources, scene, index)
         assert len(sound) == scene.seconds * show.RATE and np.abs(sound).max() <= 1
@@ -221,6 +221,18 @@ def test_sound_is_where_the_script_says():
                 assert -30 < level < show.LEVEL_DBFS + 2, f"{scene.name}, from {since} s"
                 each = np.mean(part[: len(part) // 8000 * 8000].reshape(-1, 8000) ** 2, 1)
                 assert 10 * np.log10(each.min()) > -55, f"{scene.name}: half a second without a sound"
+
+
+def test_what_is_stored_comes_back_without_pickle(tmp_path):
+    truth = dataclasses.replace(moment(0), heard="dog")
+    stored.save(tmp_path / "a.npz", {"truth": [dataclasses.asdict(truth)], "images": {17: b"jpeg"}, "scores": (1.5, None)})
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+        assert len(file.files) == 4
+    back = stored.load(tmp_path / "a.npz")
+    again = show.FrameTruth.from_dict(back["truth"][0])
+    assert all(np.array_equal(a, b) for a, b in zip(again.masks, truth.masks)) and again.words == truth.words
+    assert dataclasses.replace(again, masks=truth.masks) == truth
+    assert back["images"]["17"].tobytes() == b"jpeg" and back["scores"] == [1.5, None]
 
 
 @pytest.mark.ros
@@ -245,13 +257,13 @@ def test_the_real_graph_finds_what_sounds(monkeypatch, tmp_path, capfd):
     barking = show.scenes()[0]
     scenes = (
         dataclasses.replace(barking, seconds=7.0, sounds=((0.0, 0), (4.0, None))),
-        dataclasses.replace(barking, name="a hen is silent", seconds=1.0, things=barking.things[1:], sounds=((0.0, None),)),
+        dataclasses.replace(barking, name="a hen is silent", seconds=1.0, objects=barking.objects[1:], sounds=((0.0, None),)),
     )
     video = tmp_path / "show.mp4"
-    moments = show.make(StampSources(), video, scenes)
+    moments = show.make(SceneSources(), video, scenes)
     recorded = demo.run_graph(video)
     answers = demo.answers_of(recorded, moments)
-    scores = score.summary([(moment, report.mask_of(result)) for moment, result, _ in answers if result])
+    scores = score.summary_of_masks([(moment, score.mask_of(result)) for moment, result, _ in answers if result])
     assert len(recorded["images"]) >= 0.95 * len(moments), "camera images were lost"
     assert scores["frames"] >= 5 and scores["on_sounding"] >= 0.7 and scores["on_silent"] <= 0.1
     assert scores["silence_empty"] == 1.0

@@ -10,18 +10,18 @@ import csv
 import numpy as np
 import torch
 
-from taco.backbones import embedded
+from taco.backbones import embedded_models
 from taco.config import ModelsConfig
 from taco.errors import MediaError
 from taco.evaluation.composed.scenes import LEVEL, NOISE_FLOOR, SOUND_RATE, coloured_noise, excerpt
 from taco.evaluation.composed.soundfont import RATE
-from taco.evaluation.composed.sources import StampSources, catalogue
+from taco.evaluation.composed.sources import SceneSources, catalogue
 from taco.types import AudioWindow
 
 ANIMALS = ("rooster", "frog", "owl", "cow", "cat", "pig", "sheep")
 
 
-def sounds(sources: StampSources, rng: np.random.Generator):
+def sounds(sources: SceneSources, rng: np.random.Generator):
     """(word it is a sound of or "", one second of it at 48 kHz)."""
     known = {entry.source: entry for entry in catalogue("instruments") if entry.role == "sound"}
     names = sorted(path.relative_to(sources._root).as_posix() for path in sources._root.rglob("*.ogg"))
@@ -71,15 +71,15 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the numbers into the table")
     args = parser.parse_args()
     models = ModelsConfig(audio="musicnn+birdnet", allow_download=True)
-    encoder = embedded.load(models).audio
+    encoder = embedded_models.load(models).audio
     rng, owners, logits = np.random.default_rng(7), [], []
-    for word, samples in sounds(StampSources(), rng):
+    for word, samples in sounds(SceneSources(), rng):
         noisy = np.clip(samples + coloured_noise(SOUND_RATE, 0.5, rng) * LEVEL * NOISE_FLOOR, -1, 1).astype(np.float32)
         owners.append(word)
         logits.append(plain_logits(encoder, AudioWindow(noisy, SOUND_RATE, 0)))
     words = list(logits[0])
     table = torch.tensor([[row[word] for word in words] for row in logits])
-    path = embedded.Path(embedded.__file__).parent / "embedded_words.csv"
+    path = embedded_models.Path(embedded_models.__file__).parent / "embedded_words.csv"
     lines = path.read_text().splitlines()
     out = []
     for line in lines:

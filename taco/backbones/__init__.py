@@ -1,4 +1,4 @@
-"""Frozen encoders: one adapter a file, its vendor package imported inside it, and the loaders that pick one by name."""
+"""Frozen encoders, one adapter per file, and the loaders that choose by name."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from taco.types import Anchors
 
 
 def load_backbones(models: ModelsConfig) -> Backbones:
-    """The image and sound encoders that ``models`` names; WeightsError tells how to get missing weights."""
+    """The image and sound encoders of the settings; WeightsError says how to get missing weights."""
     if models.image.partition(":")[0] == "standin":
-        from taco.backbones import standin
+        from taco.backbones import stand_in
 
-        return standin.load(models)
+        return stand_in.load(models)
     if models.name == "embedded":
-        from taco.backbones import embedded
+        from taco.backbones import embedded_models
 
-        return embedded.load(models)
-    from taco.backbones import paper
+        return embedded_models.load(models)
+    from taco.backbones import paper_models
 
-    return paper.load(models)
+    return paper_models.load(models)
 
 
 def build_anchors(backbones: Backbones, words: Sequence[str] = ()) -> Anchors:
     """The word bank in both spaces, computed once and then read from disk.
 
-    words: the words, or one path of a text file with a word a line; empty takes the models' own list.
+    words: the words, or the path of one text file with a word per line; empty takes the models' own list.
     ConfigError names words that a closed vocabulary lacks.
     """
     from taco.backbones import word_bank

@@ -1,8 +1,9 @@
-"""What the pipeline asks of an encoder. Adapters live in the files beside this one."""
+"""The protocols of image and audio encoders."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from taco.errors import ConfigError
 from taco.types import AudioWindow, ImageFeatures, Tokens, VideoFrame
 
 
@@ -17,7 +19,7 @@ from taco.types import AudioWindow, ImageFeatures, Tokens, VideoFrame
 class ImageEncoder(Protocol):
     """A frozen image model whose tokens live in the same space as its word vectors.
 
-    ``encode_batch(frames) -> list[ImageFeatures]``, one pass for several images, is optional: see ``encode_images``.
+    Optional: ``encode_batch(frames) -> list[ImageFeatures]``, one pass for several images (see ``encode_images``).
     """
 
     name: str
@@ -32,7 +34,8 @@ class ImageEncoder(Protocol):
 def encode_images(encoder: ImageEncoder, frames: Sequence[VideoFrame]) -> list[ImageFeatures]:
     """The features of several images, in their order: in one pass where the encoder has ``encode_batch``, else one by one."""
     if len(frames) > 1 and hasattr(encoder, "encode_batch"):
-        return encoder.encode_batch(frames)
+        batch: list[ImageFeatures] = encoder.encode_batch(frames)
+        return batch
     return [encoder.encode(frame) for frame in frames]
 
 
@@ -55,7 +58,10 @@ class AudioEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backbones:
-    """A pair of encoders and the words both know. words: the default word bank."""
+    """A pair of encoders.
+
+    words: those that both know, the default word bank.
+    """
 
     image: ImageEncoder
     audio: AudioEncoder
@@ -63,7 +69,7 @@ class Backbones:
 
 
 def token_counts(backbones: Backbones, window_s: float = 1.0) -> tuple[int, int]:
-    """(N, T): how many tokens the models make of a 480 x 640 px image and of a window; one pass of each over noise."""
+    """(N, T): the numbers of tokens of a 480 x 640 px image and of a window of sound; runs each model once, on noise."""
     noise = np.random.default_rng(0)
     frame = VideoFrame(noise.integers(0, 255, (480, 640, 3), np.uint8), 0)
     window = AudioWindow(noise.uniform(-0.1, 0.1, round(window_s * 16000)).astype(np.float32), 16000, 0)
@@ -73,11 +79,23 @@ def token_counts(backbones: Backbones, window_s: float = 1.0) -> tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class WordSource:
-    """What ear and eye call a word. ear, eye: names of their classes, empty on the side that doesn't know the word, and
-    ("any words",) where a model takes words as they are. ear_models, eye_models: the models that the classes belong to."""
+    """What the sound models ("ear") and the image models ("eye") call a word; the names are keys of `taco words --json`.
+
+    word: of the word bank.
+    ear, eye: names of the classes; empty where no model of that side knows the word, ("any words",) where a model takes any.
+    ear_models, eye_models: the models that the classes belong to.
+    """
 
     word: str
     ear: tuple[str, ...] = ()
     eye: tuple[str, ...] = ()
     ear_models: tuple[str, ...] = ()
     eye_models: tuple[str, ...] = ()
+
+
+def unknown_words_error(unknown: Sequence[str], known: Iterable[str], model: str) -> ConfigError:
+    """The error for words that a closed vocabulary lacks."""
+    known = list(known)
+    near = difflib.get_close_matches(unknown[0], known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"it knows {', '.join(known[:12])}, ..."
+    return ConfigError(f"models.word_bank: {model} does not know {', '.join(map(repr, unknown[:5]))}; {hint}")

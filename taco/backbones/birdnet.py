@@ -1,7 +1,7 @@
 """BirdNET 2.4 as a sound model: an optional extra, run by LiteRT.
 
-Its weights are licensed CC BY-NC-SA 4.0, for non-commercial use only; they are fetched and used
-only where the settings ask for them, and the licence is printed when they are first used.
+Its weights are licensed CC BY-NC-SA 4.0, for non-commercial use only. They are fetched and used only if the settings ask for
+them, and the licence is printed when they are loaded. The constants are those of the published model.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class BirdNET:
             self.names = [
                 line.partition("_")[2].strip() for line in labels.read_text(encoding="utf-8").splitlines() if line.strip()
             ]
-            # The features are an inner tensor, so inner tensors have to outlive the run.
-            with warnings.catch_warnings():  # which it warns of, for memory: 60 MB here
+            # The features are an inner tensor, so inner tensors must be kept after the run.
+            with warnings.catch_warnings():  # LiteRT warns that this takes memory: 60 MB
                 warnings.simplefilter("ignore")
                 self._run = Interpreter(str(model), num_threads=threads, experimental_preserve_all_tensors=True)
             self._run.allocate_tensors()
@@ -55,4 +55,5 @@ class BirdNET:
         patch = np.resize(np.asarray(samples, np.float32), SAMPLES)
         self._run.set_tensor(0, patch[None])
         self._run.invoke()
-        return self._run.get_tensor(self._features)[0].copy()
+        features: np.ndarray = self._run.get_tensor(self._features)[0].copy()
+        return features

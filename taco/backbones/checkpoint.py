@@ -1,4 +1,4 @@
-"""Reading checkpoints of other projects: never running code from them, and saying what is wrong with them."""
+"""Safe reading of other projects' checkpoints: no code is run, and errors say what is wrong."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,11 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from taco.errors import WeightsError
 
 log = logging.getLogger(__name__)
+M = TypeVar("M", bound=nn.Module)
 
 FETCH = "run `taco weights fetch paper`"
-# Training states around the weights may hold plain numpy numbers; they carry no code.
+# Training states around the weights may hold plain numpy numbers, which carry no code.
 _SCALAR = np.float32(0).__reduce__()[0]
-_PLAIN_NUMBERS = [
+_PLAIN_NUMBERS: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
     _SCALAR,
     np.dtype,
@@ -32,8 +34,9 @@ _PLAIN_NUMBERS = [
 def read_state_dict(path: str | Path, what: str, wrappers: tuple[str, ...] = ("state_dict", "model")) -> dict[str, Tensor]:
     """Named tensors of a PyTorch or safetensors file; WeightsError says what was found instead.
 
-    what: the model's name for messages. wrappers: keys under which the weights may lie. Tensors are
-    mapped from the file, not copied, where its format allows.
+    what: the model's name for messages.
+    wrappers: keys under which the weights may lie.
+    Where the format allows, tensors are mapped from the file, not copied.
     """
     path = Path(path).expanduser()
     _check_is_weights(path, what)
@@ -41,6 +44,7 @@ def read_state_dict(path: str | Path, what: str, wrappers: tuple[str, ...] = ("s
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        found: object
         try:
             found = load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
@@ -73,7 +77,7 @@ def _check_is_weights(path: Path, what: str) -> None:
         raise WeightsError(f"{what}: wanted weights in {path}, got a Git LFS pointer; delete it and {FETCH}")
 
 
-def _unpickle(path: Path, what: str):
+def _unpickle(path: Path, what: str) -> object:
     zipped = zipfile.is_zipfile(path)
     try:
         with torch.serialization.safe_globals(_PLAIN_NUMBERS):
@@ -100,24 +104,29 @@ def _unpickle(path: Path, what: str):
 
 
 def _damaged(path: Path, what: str, error: Exception | str) -> WeightsError:
-    said = str(error).strip().splitlines()
+    lines = str(error).strip().splitlines()
     size = path.stat().st_size / 1e6
-    detail = f" ({said[0][:120]})" if said else ""
+    detail = f" ({lines[0][:120]})" if lines else ""
     return WeightsError(
         f"{what}: wanted a whole checkpoint, got {path} of {size:.1f} MB that is truncated or of another kind{detail}; "
         f"delete it and {FETCH}"
     )
 
 
-def _summary(found) -> str:
+def _summary(found: object) -> str:
     if isinstance(found, Mapping):
         keys = [str(key) for key in found]
         return f"a mapping of {', '.join(keys[:4]) or 'nothing'}{' ...' if len(keys) > 4 else ''}"
     return type(found).__name__
 
 
+def under_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str, path: str | Path) -> None:
-    """Load every parameter and buffer of ``module``; WeightsError names what is missing, too much or of another shape."""
+    """Load every parameter and buffer of ``module``; WeightsError names missing, unexpected and misshapen tensors."""
     own = module.state_dict()
     missing = sorted(own.keys() - state.keys())
     extra = sorted(state.keys() - own.keys())
@@ -138,22 +147,25 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str, pat
     module.load_state_dict(dict(state), strict=True)
 
 
-def report_unused(names, what: str) -> None:
-    """Log tensors of a checkpoint that this project knows no use for."""
+def report_unused(names: Iterable[str], what: str) -> None:
+    """Warn of tensors in a checkpoint that this project does not use."""
     names = sorted(names)
     if names:
         log.warning("%s: %d tensors of the checkpoint are not used: %s", what, len(names), ", ".join(names[:5]))
 
 
-class UnsetWeights(TorchDispatchMode):
-    """Inside it modules are built without drawing their starting weights, which takes seconds and is overwritten."""
+class SkipInitialisation(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch: no annotations
+    """Modules built within this context get no random weights: drawing them takes seconds, and they are overwritten."""
 
-    _DRAWN = frozenset((torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default, torch.ops.aten.erfinv_.default))
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        return args[0] if func in self._DRAWN else func(*args, **(kwargs or {}))
+    _RANDOM = frozenset((torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default, torch.ops.aten.erfinv_.default))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in self._RANDOM else func(*args, **(kwargs or {}))
 
 
-def frozen(module: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The module in evaluation mode, without gradients, on its device, in its number type."""
+def freeze(module: M, device: torch.device, dtype: torch.dtype = torch.float32) -> M:
+    """The module in evaluation mode, without gradients, on the device, in the number type."""
     return module.eval().requires_grad_(False).to(device=device, dtype=dtype)

@@ -1,7 +1,7 @@
-"""One sound encoder out of one or several closed-vocabulary sound models.
+"""One sound encoder of one or several closed-vocabulary sound models.
 
-Tokens are the models' features side by side, non-negative; ``project`` takes them to word space,
-where the words' vectors are unit rows and the cosine times ``logit_scale`` is the word's logit.
+A token is the models' features side by side, non-negative. ``project`` takes it to word space, where the vectors of the words
+are unit rows, and the cosine times ``logit_scale`` is the logit of the word.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from taco.audio import resample
+from taco.backbones.base import unknown_words_error
 from taco.backbones.birdnet import SAMPLE_RATE as BIRDNET_RATE
 from taco.backbones.birdnet import BirdNET
-from taco.backbones.efficientnet import unknown_words
 from taco.backbones.musicnn import HOP as MUSICNN_HOP
 from taco.backbones.musicnn import SAMPLE_RATE as MUSICNN_RATE
 from taco.backbones.musicnn import TAGS, MusiCNN
@@ -27,16 +27,24 @@ from taco.backbones.yamnet import SAMPLE_RATE as YAMNET_RATE
 from taco.errors import ShapeError
 from taco.types import AudioWindow, Tokens, WordScore
 
-BANDS, STEPS = 2, 6  # grid of a window's tokens: frequency, time
-LOGIT_LIMIT = 12.0  # logits are kept within +- this
-TOLD = 0.1  # least probability of what is told as heard
-LEAST_SHARE = 0.02  # of a feature in [0, 6], added to what a third of the window has of it (chosen on stamps, val)
-VAGUE = 0.15  # ... and what the best clear name must reach to be told instead of a general one
+BANDS, STEPS = 2, 6  # the grid of a window's tokens: frequency as YAMNet has it, time ours
+LOGIT_LIMIT = 12.0  # logits are clamped to [-12, 12]; ours
+LEAST_PROBABILITY = 0.1  # of a reported sound; ours
+CLEAR_PROBABILITY = 0.15  # general names are reported only where no specific one reaches this; ours
+LEAST_SHARE = 0.02  # of a feature in [0, 6], added to that of each third of the window (chosen on stamps, val)
 
 
 class SoundHead(Protocol):
-    """A sound model as the encoder uses it. words: what it can name; others: the names of its classes that no word covers."""
+    """A sound model as the encoder uses it.
 
+    name: of the model.
+    dim: width of its features.
+    sample_rate: Hz.
+    words: those that it knows.
+    others: its classes that no word covers.
+    """
+
+    name: str
     dim: int
     sample_rate: int
     words: tuple[str, ...]
@@ -46,17 +54,19 @@ class SoundHead(Protocol):
         """(BANDS * STEPS, dim) features >= 0 of the window, row-major over (frequency, time)."""
 
     def logits(self, values: Tensor) -> Tensor:
-        """(..., dim) means of tokens -> (..., words + others): log-odds that each is heard."""
+        """(..., dim) means of tokens -> (..., words + others): log-odds that each sounds."""
 
 
 class YamnetHead:
-    """YAMNet: everyday sounds. A word is heard as well as the likeliest of its own classes.
+    """YAMNet: everyday sounds. A word is as likely as the likeliest of its classes.
 
-    general: classes that say no more than a kind ("Animal", "Music") or a place; they are told, but stand for no word and
-    against none.
+    general: classes that name no more than a kind ("Animal", "Music") or a place. They are reported, but speak neither for a
+    word nor against one.
     """
 
-    name, dim, sample_rate = "yamnet", 1024, YAMNET_RATE
+    name: str = "yamnet"
+    dim: int = 1024
+    sample_rate: int = YAMNET_RATE
 
     def __init__(self, network: YAMNet, words: Mapping[str, Sequence[int]], general: Sequence[int] = ()):
         self._network = network
@@ -68,20 +78,22 @@ class YamnetHead:
         self.others = tuple(network.names[number] for number in self._rest)
 
     def tokens(self, samples: np.ndarray) -> Tensor:
-        # A token of a pass sees nearly the whole patch. So what the pass over the newest whole patch finds is shared out in time
-        # as passes over its thirds find it, each of them mirrored to a ring of the length that the network knows. The ring is
-        # turned by half a token, so that of its three tokens the first lies at the third's end and the second at its start.
+        """Features of the newest whole patch, with their course over time."""
+        # A token sees nearly the whole patch. So the features of the newest whole patch are distributed over time as passes over
+        # its thirds find them. Each third is mirrored to a ring of the length that the network expects, and the ring is turned
+        # by half a token: of its three tokens the first then lies at the third's end and the second at its start.
         patch = samples[-PATCH_SAMPLES:] if len(samples) >= PATCH_SAMPLES else np.resize(samples, PATCH_SAMPLES)
         mel = self._network.log_mel(torch.from_numpy(np.ascontiguousarray(patch)))
-        third = mel.unflatten(0, (3, -1))
+        third = mel.view(3, -1, mel.shape[1])
         rings = torch.cat([third, third.flip(1), third], 1).roll(-PATCH // STEPS, 1)
         whole, *parts = self._network.tokens(torch.cat([mel[None], rings]))  # each (bands, 3, dim)
         course = torch.cat([part[:, [1, 0]] for part in parts], 1) + LEAST_SHARE
-        found = whole.mean(1, keepdim=True) * course / course.mean(1, keepdim=True)
+        found: Tensor = whole.mean(1, keepdim=True) * course / course.mean(1, keepdim=True)
         return found.reshape(BANDS * STEPS, -1)
 
     def logits(self, values: Tensor) -> Tensor:
-        found = self._network.classes(values)
+        """(..., dim) -> (..., words + others) log-odds."""
+        found: Tensor = self._network.classes(values)
         words = [found[..., rows].amax(-1) for rows in self._rows]
         return torch.cat([torch.stack(words, -1), found[..., self._rest]], -1) if words else found[..., self._rest]
 
@@ -91,33 +103,41 @@ class YamnetHead:
         return [(self._network.names[number], value) for number, value in zip(self._general, odds)]
 
 
-class _Calibrated:
-    """Log-odds of a model whose logits compare only with those of the same word: deviations above where it stands unheard."""
+class _CalibratedHead:
+    """A model whose logits compare only with those of the same word.
 
-    gain, offset = 2.0, 3.0  # log-odds a deviation, deviations at even odds: chosen beside YAMNet on recordings of val
+    background: of each word, mean and deviation of its logit in sounds of other objects. A word's log-odds count the
+    deviations above that mean.
+    """
 
-    def __init__(self, words: Sequence[str], unheard: Mapping[str, tuple[float, float]]):
-        self.words, self.others = tuple(words), ()
-        self._means, self._deviations = torch.tensor([unheard[word] for word in self.words]).T
+    gain, offset = 2.0, 3.0  # log-odds a deviation; deviations at even odds: chosen beside YAMNet on recordings of val
 
-    def _odds(self, logits: Tensor) -> Tensor:
-        return self.gain * ((logits - self._means) / self._deviations - self.offset)
+    def __init__(self, words: Sequence[str], background: Mapping[str, tuple[float, float]]):
+        self.words, self.others = tuple(words), tuple[str, ...]()
+        self._means, self._deviations = torch.tensor([background[word] for word in self.words]).T
+
+    def _log_odds(self, logits: Tensor) -> Tensor:
+        log_odds: Tensor = self.gain * ((logits - self._means) / self._deviations - self.offset)
+        return log_odds
 
 
-class MusicnnHead(_Calibrated):
-    """musicnn: instruments. Each word's tags are pooled by their maximum. unheard: mean and deviation of its logit unheard."""
+class MusicnnHead(_CalibratedHead):
+    """musicnn: instruments. A word is as likely as the likeliest of its tags."""
 
-    name, dim, sample_rate = "musicnn", 200, MUSICNN_RATE
-    norm = 34.0  # usual length of the features, alike for all sounds
+    name: str = "musicnn"
+    dim: int = 200
+    sample_rate: int = MUSICNN_RATE
+    norm = 34.0  # usual length of the features, nearly the same for all sounds; measured, ours
 
-    def __init__(self, network: MusiCNN, words: Mapping[str, Sequence[str]], unheard: Mapping[str, tuple[float, float]]):
-        super().__init__([word for word, tags in words.items() if tags], unheard)
+    def __init__(self, network: MusiCNN, words: Mapping[str, Sequence[str]], background: Mapping[str, tuple[float, float]]):
+        super().__init__([word for word, tags in words.items() if tags], background)
         self._network = network
         weights, bias = network.tag_layer()
         self._rows = [[TAGS.index(tag) for tag in words[word]] for word in self.words]
         self._weights, self._bias = weights.detach(), bias.detach()
 
     def tokens(self, samples: np.ndarray) -> Tensor:
+        """Features of six overlapping halves of the window, the same in both bands."""
         # Every frame's features come from the whole window; only the pooling looks at a part of it.
         shortest = 16 * MUSICNN_HOP
         sound = torch.from_numpy(samples if len(samples) >= shortest else np.resize(samples, shortest))
@@ -129,22 +149,25 @@ class MusicnnHead(_Calibrated):
         return (self._network.pooled(parts) / self.norm).repeat(BANDS, 1)
 
     def logits(self, values: Tensor) -> Tensor:
+        """(..., dim) -> (..., words) log-odds."""
         tags = F.normalize(values, dim=-1) * self.norm @ self._weights.T + self._bias
-        return self._odds(torch.stack([tags[..., rows].amax(-1) for rows in self._rows], -1))
+        return self._log_odds(torch.stack([tags[..., rows].amax(-1) for rows in self._rows], -1))
 
 
-class BirdnetHead(_Calibrated):
-    """BirdNET: animals and a few noises. A word's species are pooled by log-sum-exp. unheard: as for musicnn."""
+class BirdnetHead(_CalibratedHead):
+    """BirdNET: animals and a few noises. The logits of a word's species are pooled by log-sum-exp."""
 
-    name, dim, sample_rate = "birdnet", 1024, BIRDNET_RATE
-    norm = 18.0
+    name: str = "birdnet"
+    dim: int = 1024
+    sample_rate: int = BIRDNET_RATE
+    norm = 18.0  # as for musicnn
 
-    def __init__(self, network: BirdNET, words: Mapping[str, Sequence[str]], unheard: Mapping[str, tuple[float, float]]):
+    def __init__(self, network: BirdNET, words: Mapping[str, Sequence[str]], background: Mapping[str, tuple[float, float]]):
         found = {
             word: [n for n, name in enumerate(network.names) if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
             for word, patterns in words.items()
         }
-        super().__init__([word for word, rows in found.items() if rows], unheard)
+        super().__init__([word for word, rows in found.items() if rows], background)
         self._network = network
         used = sorted({row for word in self.words for row in found[word]})
         self._weights, self._bias = torch.from_numpy(network.weights[used]), torch.from_numpy(network.bias[used])
@@ -152,19 +175,20 @@ class BirdnetHead(_Calibrated):
         self._rows = [[place[row] for row in found[word]] for word in self.words]
 
     def tokens(self, samples: np.ndarray) -> Tensor:
-        # One pass over the whole window (it costs most of a frame): its features stand at every step.
+        """Features of the whole window, the same at every token: one pass already takes most of a frame's time."""
         return torch.from_numpy(self._network.features(samples) / self.norm).expand(BANDS * STEPS, -1)
 
     def logits(self, values: Tensor) -> Tensor:
+        """(..., dim) -> (..., words) log-odds."""
         species = F.normalize(values, dim=-1) * self.norm @ self._weights.T + self._bias
-        return self._odds(torch.stack([species[..., rows].logsumexp(-1) for rows in self._rows], -1))
+        return self._log_odds(torch.stack([species[..., rows].logsumexp(-1) for rows in self._rows], -1))
 
 
 class EmbeddedAudioEncoder:
-    """Sound encoder over one or more heads. words: those of them that an eye knows too, in order.
+    """Sound encoder over one or more heads.
 
-    A word that several heads know has the greatest of their log-odds. What no word covers stands beside the words: see
-    ``encode_others``.
+    words: the words wanted, in order; those that no head knows are left out. A word that several heads know has the greatest of
+    their log-odds. Classes that no word covers have vectors too: see ``encode_others``.
     """
 
     def __init__(self, heads: Sequence[SoundHead], words: Sequence[str]):
@@ -172,15 +196,15 @@ class EmbeddedAudioEncoder:
         self.words = tuple(word for word in words if any(word in head.words for head in heads))
         self.dim = sum(head.dim for head in heads)
         known = list(dict.fromkeys([*self.words, *(name for head in heads for name in (*head.words, *head.others))]))
-        self._names = tuple(known)  # of the coordinates of word space but the last two
+        self._names = tuple(known)  # of the coordinates of word space, without the last two
         self._columns = [torch.tensor([known.index(name) for name in (*head.words, *head.others)]) for head in heads]
-        # Logits z as exact cosines: (z, 0, sqrt(R^2 - |z|^2)) has length R whatever z is, so that its cosine with the unit
-        # row of word w, times R, is z_w. The coordinate that is always 0 is "nothing that has a name".
+        # Logits z as exact cosines: (z, 0, sqrt(R^2 - |z|^2)) has length R for any z, so that its cosine with the unit row of
+        # word w, times R, is z_w. The coordinate that is always 0 is "none of the names".
         self.logit_scale = LOGIT_LIMIT * len(known) ** 0.5
         self.name = "+".join(head.name for head in heads)
 
     def encode(self, window: AudioWindow) -> Tokens:
-        """(12, dim) tokens >= 0 on the grid (2, 6): two bands of frequency at six equally spaced places of the window."""
+        """(12, dim) tokens >= 0 on the grid (2, 6): two bands of frequency at six equally spaced times."""
         if len(window.samples) < 2:
             raise ShapeError(f"AudioWindow: wanted at least 2 samples, got {len(window.samples)}; check the window's length")
         with torch.inference_mode():
@@ -188,13 +212,13 @@ class EmbeddedAudioEncoder:
         return Tokens(torch.cat(parts, 1).float().clone(), (BANDS, STEPS))
 
     def project(self, values: Tensor) -> Tensor:
-        """(..., dim) means of tokens -> (..., D): log-odds of every name, 0, and what makes the length ``logit_scale``."""
+        """(..., dim) means of tokens -> (..., D): log-odds of every name, 0, and what completes the length ``logit_scale``."""
         logits = self.log_odds(values)
         rest = (self.logit_scale**2 - logits.square().sum(-1, keepdim=True)).clamp_min(0).sqrt()
         return torch.cat([logits, torch.zeros_like(rest), rest], -1)
 
     def log_odds(self, values: Tensor) -> Tensor:
-        """(..., dim) -> (..., names) in [-12, 12]: that each word, and each thing without a word, is heard."""
+        """(..., dim) -> (..., names) in [-12, 12]: that each word, and each class without a word, sounds."""
         out = values.new_full((*values.shape[:-1], len(self._names)), -LOGIT_LIMIT)
         at = 0
         for head, columns in zip(self._heads, self._columns):
@@ -207,26 +231,26 @@ class EmbeddedAudioEncoder:
         """(M, D) unit rows."""
         unknown = [word for word in words if word not in self.words]
         if unknown:
-            raise unknown_words(unknown, self.words, self.name)
+            raise unknown_words_error(unknown, self.words, self.name)
         return self._rows([self._names.index(word) for word in words])
 
     def encode_others(self, words: Sequence[str]) -> Tensor:
-        """(L, D) unit rows of all else that may be heard: other words, sounds without a word, and none of them all."""
+        """(L, D) unit rows of all other sounds: other words, classes without a word, and none of all."""
         return self._rows([number for number, name in enumerate(self._names) if name not in set(words)] + [len(self._names)])
 
     def _rows(self, columns: Sequence[int]) -> Tensor:
         return torch.eye(len(self._names) + 2)[list(columns)]
 
-    def heard(self, values: Tensor, count: int) -> tuple[WordScore, ...]:
-        """What is heard in (dim,) means of tokens, best first: words or the names of sounds without one, with probabilities.
+    def likeliest_sounds(self, values: Tensor, count: int) -> tuple[WordScore, ...]:
+        """The likeliest sounds of (dim,) means of tokens, best first: words or names of other classes, with probabilities.
 
-        At most ``count``, each from 0.1 on; general names ("Animal", "Music") only where no clear one reaches 0.15.
+        At most ``count``, each of at least 0.1; general names ("Animal", "Music") only where no specific one reaches 0.15.
         """
-        told = list(zip(self._names, self.log_odds(values).sigmoid().tolist()))
-        if max(value for _, value in told) < VAGUE:
+        named = list(zip(self._names, self.log_odds(values).sigmoid().tolist()))
+        if max(value for _, value in named) < CLEAR_PROBABILITY:
             at = 0
             for head in self._heads:
-                told += head.general(values[at : at + head.dim]) if hasattr(head, "general") else []
+                named += head.general(values[at : at + head.dim]) if hasattr(head, "general") else []
                 at += head.dim
-        told = sorted((pair for pair in told if pair[1] >= TOLD), key=lambda pair: -pair[1])
-        return tuple(told[:count])
+        named = sorted((pair for pair in named if pair[1] >= LEAST_PROBABILITY), key=lambda pair: -pair[1])
+        return tuple(named[:count])

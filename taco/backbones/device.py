@@ -1,4 +1,4 @@
-"""Where the models run and in which numbers. A wanted GPU that is missing is an error, never a silent CPU."""
+"""Device and precision of the models; a requested GPU that is missing is an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTS-AT, CLAP's sound transformer: its front end, and its checkpoint names on ``transformers``' modules."""
+"""HTS-AT, CLAP's sound transformer: front end and checkpoint names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from taco.errors import MissingPackageError, ValueRangeError
+from taco.errors import ValueRangeError
 
 _DROPPED = re.compile(r"attn_mask$|^(tscam_conv|head|spectrogram_extractor|logmel_extractor)\.")
 _RENAMED = (
@@ -23,20 +23,8 @@ _RENAMED = (
 )
 
 
-def import_transformers():
-    """``transformers`` with torchvision made harmless; MissingPackageError tells how to install it."""
-    from taco.backbones.torchvision_compat import ensure_torchvision
-
-    ensure_torchvision()
-    try:
-        import transformers
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(f"{error.name}: not installed; run `pip install transformers`") from None
-    return transformers
-
-
 def clap_audio_state(htsat: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """HTS-AT's tensors under the names of ``ClapAudioModel``; what is only for training or classification is left out."""
+    """HTS-AT's tensors under the names of ``ClapAudioModel``; without what only training and classification need."""
     out = {}
     for key, value in htsat.items():
         if _DROPPED.search(key):
@@ -55,7 +43,7 @@ def clap_audio_state(htsat: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def tile(samples: np.ndarray, count: int) -> np.ndarray:
+def fit_length(samples: np.ndarray, count: int) -> np.ndarray:
     """Exactly ``count`` samples: shorter sounds are repeated, of longer ones the newest part is kept."""
     if len(samples) >= count:
         return samples[len(samples) - count :]
@@ -63,9 +51,9 @@ def tile(samples: np.ndarray, count: int) -> np.ndarray:
 
 
 def times_in_window(window_s: float, tiled_s: float, steps: int) -> Tensor:
-    """(steps,) in [0, 1]: where in a window of ``window_s`` seconds the steps over the ``tiled_s`` it was made to lie.
+    """(steps,) in [0, 1]: the places in a window of ``window_s`` seconds of equal steps over the ``tiled_s`` of ``fit_length``.
 
-    A shorter window is heard several times over (see ``tile``), so that a step's time is its phase within it.
+    A shorter window is repeated there, so that the place of a step is its phase within the window.
     """
     middles = (torch.arange(steps) + 0.5) / steps
     return middles if window_s >= tiled_s else (middles * (tiled_s / window_s)) % 1.0
@@ -94,6 +82,6 @@ def log_mel(samples: Tensor, mel: Tensor, hop: int) -> Tensor:
     return 10.0 * torch.log10((power.transpose(1, 2) @ mel).clamp(min=1e-10))[:, None]
 
 
-def sequence(hidden: Tensor) -> tuple[Tensor, tuple[int, int]]:
+def tokens_of_map(hidden: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """(1, C, frequency, time) last map -> tokens (frequency x time, C) and their grid, before any pooling."""
-    return hidden[0].flatten(1).T.float().contiguous(), tuple(hidden.shape[-2:])
+    return hidden[0].flatten(1).T.float().contiguous(), (hidden.shape[-2], hidden.shape[-1])

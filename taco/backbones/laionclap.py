@@ -1,17 +1,19 @@
-"""LAION CLAP: the second choice of a sound model, read from a folder in ``transformers``' own layout."""
+"""LAION CLAP, the alternative to MSCLAP, from a folder in ``transformers``' layout."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from taco.audio import resample
 from taco.backbones import htsat
-from taco.backbones.checkpoint import UnsetWeights, frozen, load_strictly, read_state_dict
+from taco.backbones.checkpoint import SkipInitialisation, freeze, load_strictly, read_state_dict
 from taco.backbones.device import resolve_device
+from taco.backbones.vendors import import_transformers
 from taco.errors import ConfigError, WeightsError
 from taco.types import AudioWindow, Tokens
 
@@ -28,11 +30,22 @@ class LAIONCLAPAudioEncoder:
 
     name = "laion-clap"
 
-    def __init__(self, model, extractor, tokenizer, *, device="cpu", prompt="This is a sound of {}", checkpoint=None):
+    model: Any  # as are extractor and tokenizer: the classes of transformers differ between its versions
+
+    def __init__(
+        self,
+        model: nn.Module,
+        extractor: Any,
+        tokenizer: Any,
+        *,
+        device: str | torch.device = "cpu",
+        prompt: str = "This is a sound of {}",
+        checkpoint: Path | None = None,
+    ):
         self.prompt, self.checkpoint = prompt, checkpoint
         self.device = resolve_device(str(device))
-        self.model = frozen(model, self.device)
-        self.logit_scale = float(model.logit_scale_a.detach().float().exp())
+        self.model = freeze(model, self.device)
+        self.logit_scale = float(self.model.logit_scale_a.detach().float().exp())
         self._extractor, self._tokenizer = extractor, tokenizer
 
     @classmethod
@@ -42,7 +55,7 @@ class LAIONCLAPAudioEncoder:
         """Load a folder with config.json, weights, extractor and tokenizer files; WeightsError names what is wrong."""
         placed = resolve_device(device)
         folder = Path(folder).expanduser()
-        transformers = htsat.import_transformers()
+        transformers = import_transformers()
         weights = next((folder / name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()), None)
         if weights is None:
             raise WeightsError(f"{WHAT}: wanted model.safetensors or pytorch_model.bin in {folder}, found neither; {_FETCH}")
@@ -51,7 +64,7 @@ class LAIONCLAPAudioEncoder:
         }
         try:
             config = transformers.ClapConfig.from_pretrained(folder, local_files_only=True)
-            with UnsetWeights():
+            with SkipInitialisation():
                 model = transformers.ClapModel(config)
             extractor = transformers.ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -71,17 +84,18 @@ class LAIONCLAPAudioEncoder:
         htsat.check_samples(window.samples)
         rate = self._extractor.sampling_rate
         samples = resample(window.samples, window.sample_rate, rate)
-        samples = htsat.tile(samples, self._extractor.nb_max_samples)
+        samples = htsat.fit_length(samples, self._extractor.nb_max_samples)
         features = self._extractor(samples, sampling_rate=rate, truncation="rand_trunc", padding="repeatpad", return_tensors="pt")
         with torch.inference_mode():
             mel = features["input_features"].to(self.device)
-            values, grid = htsat.sequence(self.model.audio_model(input_features=mel).last_hidden_state)
+            values, grid = htsat.tokens_of_map(self.model.audio_model(input_features=mel).last_hidden_state)
         tiled_s = self._extractor.nb_max_samples / rate
         return Tokens(values.clone(), grid, htsat.times_in_window(len(window.samples) / window.sample_rate, tiled_s, grid[1]))
 
     def project(self, values: Tensor) -> Tensor:
         """(..., 768) -> (..., 512), CLAP's frozen projection; gradients flow through."""
-        return self.model.audio_projection(values.to(self.device, torch.float32)).to(values.device)
+        projected: Tensor = self.model.audio_projection(values.to(self.device, torch.float32)).to(values.device)
+        return projected
 
     def encode_text(self, words: Sequence[str], batch: int = 32) -> Tensor:
         """(M, 512) vectors of the prompted words, float32, not normalised."""

@@ -1,20 +1,23 @@
-"""What the mobile image networks are made of: TensorFlow's SAME padding and inverted residual blocks."""
+"""Building blocks of the mobile image networks: SAME padding, inverted residuals."""
 
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+M = TypeVar("M", bound=nn.Module)
+
 NORM_EPS = 1e-3  # of every batch normalisation, as in the published networks
 
 
-class Same(nn.Conv2d):
-    """A convolution, bias-free until folded, padded as TensorFlow's SAME: the odd pixel goes to the right and bottom.
+class SameConv2d(nn.Conv2d):
+    """A convolution padded as TensorFlow's SAME: the odd pixel goes to the right and bottom. Without a bias until folded.
 
-    ``padded_for``: if set, pad as for maps of that side, whatever theirs is, so that places stay where they were in training.
+    padded_for: px; if set, maps of any size are padded as maps of that side, so that places stay where they were in training.
     """
 
     padded_for: int | None = None
@@ -38,26 +41,26 @@ def relu6(x: Tensor) -> Tensor:
     return F.hardtanh_(x, 0.0, 6.0)
 
 
-def norm(channels: int) -> nn.BatchNorm2d:
+def make_batch_norm(channels: int) -> nn.BatchNorm2d:
     """A batch normalisation with these networks' epsilon."""
     return nn.BatchNorm2d(channels, eps=NORM_EPS)
 
 
-class Block(nn.Module):
+class InvertedResidual(nn.Module):
     """Inverted residual: widen by ``expansion``, filter each channel, narrow to ``outputs``; ReLU6 between."""
 
     def __init__(self, inputs: int, kernel: int, stride: int, expansion: int, outputs: int):
         super().__init__()
         middle = inputs * expansion
-        self.expands, self.keeps = expansion != 1, stride == 1 and inputs == outputs
+        self.expands, self.has_shortcut = expansion != 1, stride == 1 and inputs == outputs
         if self.expands:
-            self._expand_conv, self._bn0 = Same(inputs, middle, 1), norm(middle)
-        self._depthwise_conv, self._bn1 = Same(middle, middle, kernel, stride, middle), norm(middle)
-        self._project_conv, self._bn2 = Same(middle, outputs, 1), norm(outputs)
+            self._expand_conv, self._bn0 = SameConv2d(inputs, middle, 1), make_batch_norm(middle)
+        self._depthwise_conv, self._bn1 = SameConv2d(middle, middle, kernel, stride, middle), make_batch_norm(middle)
+        self._project_conv, self._bn2 = SameConv2d(middle, outputs, 1), make_batch_norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.narrow(self.widen(x))
-        return y.add_(x) if self.keeps else y
+        return y.add_(x) if self.has_shortcut else y
 
     def widen(self, x: Tensor) -> Tensor:
         """The block's first half, in [0, 6]."""
@@ -65,11 +68,12 @@ class Block(nn.Module):
 
     def narrow(self, x: Tensor) -> Tensor:
         """The rest of the block, from its widened input and without the shortcut."""
-        return self._bn2(self._project_conv(relu6(self._bn1(self._depthwise_conv(x)))))
+        out: Tensor = self._bn2(self._project_conv(relu6(self._bn1(self._depthwise_conv(x)))))
+        return out
 
 
 @torch.no_grad()
-def fold(network: nn.Module, pairs: dict[str, str]) -> nn.Module:
+def fold_batch_norms(network: M, pairs: dict[str, str]) -> M:
     """A copy that gives the same, sooner: every normalisation is folded into the convolution before it.
 
     pairs: name of a normalisation -> name of its convolution, in the same module, for modules that are no ``Block``.
@@ -77,7 +81,7 @@ def fold(network: nn.Module, pairs: dict[str, str]) -> nn.Module:
     network = copy.deepcopy(network).eval()
     own = {"_bn0": "_expand_conv", "_bn1": "_depthwise_conv", "_bn2": "_project_conv"}
     for module in list(network.modules()):
-        for norm_name, conv_name in (own if isinstance(module, Block) else pairs).items():
+        for norm_name, conv_name in (own if isinstance(module, InvertedResidual) else pairs).items():
             if not isinstance(getattr(module, norm_name, None), nn.BatchNorm2d) or not hasattr(module, conv_name):
                 continue
             conv, batch_norm = getattr(module, conv_name), getattr(module, norm_name)
@@ -85,4 +89,5 @@ def fold(network: nn.Module, pairs: dict[str, str]) -> nn.Module:
             conv.weight.mul_(gain[:, None, None, None])
             conv.bias = nn.Parameter(batch_norm.bias - batch_norm.running_mean * gain)
             setattr(module, norm_name, nn.Identity())
+    network.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     return network

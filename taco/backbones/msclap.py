@@ -1,7 +1,4 @@
-"""MSCLAP 2023: HTS-AT sound tokens and GPT-2 word vectors in one space.
-
-GPT-2's byte-level BPE from its two files, padded as CLAP's text tower expects.
-"""
+"""MSCLAP 2023: HTS-AT sound tokens and GPT-2 word vectors in one space."""
 
 from __future__ import annotations
 
@@ -16,16 +13,29 @@ from torch import Tensor, nn
 
 from taco.audio import resample
 from taco.backbones import htsat
-from taco.backbones.checkpoint import FETCH, UnsetWeights, frozen, load_strictly, read_state_dict, report_unused
+from taco.backbones.checkpoint import (
+    FETCH,
+    SkipInitialisation,
+    freeze,
+    load_strictly,
+    read_state_dict,
+    report_unused,
+    under_prefix,
+)
 from taco.backbones.device import resolve_device
+from taco.backbones.vendors import import_transformers
 from taco.errors import ConfigError, MissingPackageError, WeightsError
 from taco.types import AudioWindow, Tokens
 
 WHAT = "MSCLAP 2023"
 SAMPLE_RATE = 44_100
-SECONDS = 7
-HOP = 320
-TEXT_LENGTH = 77
+SECONDS = 7  # of sound that the model takes
+HOP = 320  # samples
+TEXT_LENGTH = 77  # tokens
+END = "<|endoftext|>"
+PAD = "!"  # id 0: CLAP's choice
+# Names of GPT-2's vocabulary and merges: Hugging Face's, OpenAI's.
+TOKENIZER_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 _HTSAT, _GPT2 = "audio_encoder.base.htsat.", "caption_encoder.base."
 _MEL = _HTSAT + "logmel_extractor.melW"
 _MASKS = re.compile(r"\.attn\.(masked_)?bias$")  # GPT-2's causal mask, saved as numbers
@@ -43,15 +53,16 @@ class Projection(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., wide) -> (..., out)."""
         first = self.linear1(x)
-        return self.layer_norm(first + self.linear2(F.gelu(first)))
+        out: Tensor = self.layer_norm(first + self.linear2(F.gelu(first)))
+        return out
 
 
 class MSCLAPAudioEncoder:
     """A frozen CLAP. Build it with ``from_checkpoint``.
 
-    tokens: HTS-AT's last map before pooling, 2 frequency x 32 time, 768 wide. A sound is resampled to
-    44.1 kHz and repeated to 7 s; of a longer one the newest 7 s are taken. All is float32: the towers are
-    small, and decibels want the digits. prompt: template of the word prompts.
+    Its tokens are HTS-AT's last map before pooling, 2 frequency x 32 time, 768 wide. A sound is resampled to 44.1 kHz and
+    repeated to 7 s; of a longer one the newest 7 s are taken. All is float32: the towers are small, and decibels need the digits.
+    prompt: template of the word prompts.
     """
 
     def __init__(
@@ -72,7 +83,7 @@ class MSCLAPAudioEncoder:
         self.name, self.prompt, self.checkpoint = name, prompt, checkpoint
         self.device = resolve_device(str(device))
         self.audio, self.text, self.audio_projection, self.text_projection = (
-            frozen(part, self.device) for part in (audio, text, audio_projection, text_projection)
+            freeze(part, self.device) for part in (audio, text, audio_projection, text_projection)
         )
         self.mel = mel.to(self.device, torch.float32)
         self.logit_scale = float(logit_scale)
@@ -99,14 +110,14 @@ class MSCLAPAudioEncoder:
         if missing:
             found = ", ".join(list(state)[:3])
             raise WeightsError(f"{WHAT}: wanted {missing[0]} in {path}, got {len(state)} other tensors ({found} ...); {FETCH}")
-        with UnsetWeights():
+        with SkipInitialisation():
             audio, text = _towers(state)
-        load_strictly(audio, htsat.clap_audio_state(_under(state, _HTSAT)), f"{WHAT} sound tower", path)
-        words = {key: value for key, value in _under(state, _GPT2).items() if not _MASKS.search(key)}
+        load_strictly(audio, htsat.clap_audio_state(under_prefix(state, _HTSAT)), f"{WHAT} sound tower", path)
+        words = {key: value for key, value in under_prefix(state, _GPT2).items() if not _MASKS.search(key)}
         load_strictly(text, words, f"{WHAT} text tower", path)
-        projections = []
+        projections: list[Projection] = []
         for prefix in ("audio_encoder.projection.", "caption_encoder.projection."):
-            weights = _under(state, prefix)
+            weights = under_prefix(state, prefix)
             shape = weights["linear1.weight"].shape if "linear1.weight" in weights else (1024, 768)
             projections.append(Projection(shape[1], shape[0]))
             load_strictly(projections[-1], weights, f"{WHAT} {prefix[:-1]}", path)
@@ -115,7 +126,8 @@ class MSCLAPAudioEncoder:
         return cls(
             audio,
             text,
-            *projections,
+            projections[0],
+            projections[1],
             state[_MEL],
             float(state["logit_scale"].float().exp()),
             tokenizer=Path(tokenizer) if tokenizer else beside / "gpt2" if (beside / "gpt2").is_dir() else beside,
@@ -128,21 +140,22 @@ class MSCLAPAudioEncoder:
         """(1, 1, 965, 64) log-mel in dB of the window, repeated to 7 s."""
         htsat.check_samples(window.samples)
         samples = resample(window.samples, window.sample_rate, SAMPLE_RATE)
-        samples = torch.from_numpy(np.array(htsat.tile(samples, SAMPLE_RATE * SECONDS))).to(self.device)
-        return htsat.log_mel(samples[None], self.mel, HOP)
+        repeated = torch.from_numpy(np.array(htsat.fit_length(samples, SAMPLE_RATE * SECONDS))).to(self.device)
+        return htsat.log_mel(repeated[None], self.mel, HOP)
 
     def encode(self, window: AudioWindow) -> Tokens:
         """Audio tokens (64, 768) on the grid (2 frequency, 32 time) of a mono window at any sample rate."""
         with torch.inference_mode():
             hidden = self.audio(input_features=self.front_end(window)).last_hidden_state
-            values, grid = htsat.sequence(hidden)
+            values, grid = htsat.tokens_of_map(hidden)
         times = htsat.times_in_window(len(window.samples) / window.sample_rate, SECONDS, grid[1])
         return Tokens(values.clone(), grid, times)  # outside inference mode: a solver may differentiate through it
 
     def project(self, values: Tensor) -> Tensor:
         """(..., 768) -> (..., 1024), CLAP's frozen projection; gradients flow through, for the solver that needs them."""
-        weight = self.audio_projection.linear1.weight
-        return self.audio_projection(values.to(weight.device, weight.dtype)).to(values.device)
+        weight = next(self.audio_projection.parameters())
+        projected: Tensor = self.audio_projection(values.to(weight.device, weight.dtype)).to(values.device)
+        return projected
 
     def encode_text(self, words: Sequence[str], batch: int = 32) -> Tensor:
         """(M, 1024) vectors of the prompted words, float32, not normalised."""
@@ -151,27 +164,26 @@ class MSCLAPAudioEncoder:
         if not isinstance(self._tokenizer, GPT2Tokenizer):
             self._tokenizer = GPT2Tokenizer(self._tokenizer or ".", TEXT_LENGTH)
         with torch.inference_mode():
-            rows = torch.cat([self._text(words[start : start + batch]) for start in range(0, len(words), batch)])
+            rows = torch.cat(
+                [self._encode_text(self._tokenizer, words[start : start + batch]) for start in range(0, len(words), batch)]
+            )
         return rows.clone()
 
-    def _text(self, words: Sequence[str]) -> Tensor:
-        ids = self._tokenizer([f"{self.prompt.format(word)} {END}" for word in words]).to(self.device)
-        # The last token by count of non-zero ids, as CLAP was trained; the mask is causal, so padding is never seen.
+    def _encode_text(self, tokenizer: GPT2Tokenizer, words: Sequence[str]) -> Tensor:
+        ids = tokenizer([f"{self.prompt.format(word)} {END}" for word in words]).to(self.device)
+        # The last token by the number of non-zero ids, as CLAP was trained; the mask is causal, so padding has no effect.
         last = (ids != 0).sum(1) - 1
         hidden = self.text(input_ids=ids[:, : int(last.max()) + 1]).last_hidden_state
-        return self.text_projection(hidden[torch.arange(len(ids), device=ids.device), last])
+        vectors: Tensor = self.text_projection(hidden[torch.arange(len(ids), device=ids.device), last])
+        return vectors
 
 
 _KNOWN = (_HTSAT, _GPT2, "audio_encoder.projection.", "caption_encoder.projection.", "logit_scale")
 
 
-def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
 def _towers(state: Mapping[str, Tensor]) -> tuple[nn.Module, nn.Module]:
     """Empty towers of the checkpoint's size."""
-    transformers = htsat.import_transformers()
+    transformers = import_transformers()
     width = state[_HTSAT + "patch_embed.proj.weight"].shape[0]
     depths = []
     for layer in range(len({key.split(".")[4] for key in state if key.startswith(_HTSAT + "layers.")})):
@@ -189,21 +201,16 @@ def _towers(state: Mapping[str, Tensor]) -> tuple[nn.Module, nn.Module]:
     return transformers.ClapAudioModel(audio), transformers.GPT2Model(text)
 
 
-END = "<|endoftext|>"
-PAD = "!"  # id 0: CLAP's choice
-FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
-
-
 class GPT2Tokenizer:
-    """Text -> token ids.
+    """Text -> token ids by GPT-2's byte-level BPE, padded as CLAP's text tower expects.
 
-    folder: holds vocab.json and merges.txt, or encoder.json and vocab.bpe (the same files under
-    OpenAI's names), or tokenizer.json. length: texts are cut and padded to this many tokens.
+    folder: holds vocab.json and merges.txt, or encoder.json and vocab.bpe (the same under OpenAI's names), or tokenizer.json.
+    length: texts are cut and padded to this many tokens.
     """
 
     def __init__(self, folder: str | Path, length: int = 77):
         folder = Path(folder).expanduser()
-        pair = next((pair for pair in FILES if all((folder / name).is_file() for name in pair)), ())
+        pair = next((pair for pair in TOKENIZER_FILES if all((folder / name).is_file() for name in pair)), ())
         whole = folder / "tokenizer.json"
         if not pair and not whole.is_file():
             raise WeightsError(

@@ -1,7 +1,7 @@
 """musicnn (MagnaTagATune) as a sound model: log-mel front end and network in plain torch.
 
-Written after the published architecture (Pons and Serra, "musicnn: pre-trained convolutional
-neural networks for music audio tagging"); only its weights are used, read without TensorFlow.
+Written after the published architecture (Pons and Serra, "musicnn: pre-trained convolutional neural networks for music audio
+tagging"), from which the constants come; its weights are read without TensorFlow.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ classic|choir|voice|new age|dance|male voice|female vocal|beats|harp|cello|no vo
 class MusiCNN(nn.Module):
     """16 kHz sound -> features. ``dense`` gives the 200 features before their normalisation, all >= 0."""
 
-    def __init__(self):
+    mel: Tensor
+    hann: Tensor
+
+    def __init__(self) -> None:
         super().__init__()
         self.bn_in = nn.BatchNorm2d(1, eps=1e-3)
         self.timbral = nn.ModuleList(nn.Conv2d(1, 204, (7, bands)) for bands in (38, 67))
@@ -66,12 +69,13 @@ class MusiCNN(nn.Module):
         return torch.log10(1 + 10000 * (self.mel @ spectrum.abs().square())).transpose(1, 2)
 
     def frames(self, log_mel: Tensor) -> Tensor:
-        """(B, T, 96) -> (B, 753, T): what the network knows at each frame, before pooling over time."""
+        """(B, T, 96) -> (B, 753, T): the features of each frame, before pooling over time."""
         x = self.bn_in(log_mel[:, None])
         padded, parts = F.pad(x, (0, 0, 3, 3)), []
         for conv, norm in zip(self.timbral, self.front_bn[:2]):
             parts.append(norm(F.relu(conv(padded))).amax(3))
         for conv, norm in zip(self.temporal, self.front_bn[2:]):
+            assert isinstance(conv, nn.Conv2d)
             length = conv.kernel_size[0]
             y = F.pad(x, (0, 0, (length - 1) // 2, length // 2))
             parts.append(norm(F.relu(conv(y))).amax(3))
@@ -91,7 +95,8 @@ class MusiCNN(nn.Module):
     def tag_layer(self) -> tuple[Tensor, Tensor]:
         """(50, 200) weights and (50,) bias that turn ``pooled`` features into tag logits."""
         norm = self.dense_bn
-        gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        assert norm.running_mean is not None and norm.running_var is not None
+        gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         shift = norm.bias - norm.running_mean * gain
         return self.tags.weight * gain, self.tags.bias + self.tags.weight @ shift
 

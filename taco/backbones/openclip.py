@@ -1,45 +1,34 @@
-"""OpenCLIP ConvNeXt: one trunk pass gives the visual tokens and the feature pyramid of the segmenter."""
+"""OpenCLIP ConvNeXt: visual tokens and the segmenter's feature pyramid in one pass."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from taco.backbones.checkpoint import UnsetWeights, frozen, load_strictly, read_state_dict
+from taco.backbones.checkpoint import SkipInitialisation, freeze, load_strictly, read_state_dict
 from taco.backbones.device import resolve_device, resolve_precision
-from taco.backbones.torchvision_compat import ensure_torchvision
-from taco.errors import ConfigError, MissingPackageError
+from taco.backbones.vendors import import_open_clip
+from taco.errors import ConfigError
 from taco.types import ImageFeatures, Tokens, VideoFrame
 
+# Of colours in [0, 1], as OpenCLIP trained.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-STRIDE = 32
-IMAGE_SIZE = 764  # the paper's reference runs; padded to 768, so 24 x 24 tokens
+STRIDE = 32  # of ConvNeXt's last stage
+IMAGE_SIZE = 764  # px, the paper's reference runs; padded to 768: 24 x 24 tokens
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "text.transformer.embeddings.position_ids", "attn_mask")
 
 
-def import_open_clip():
-    """The vendor package; MissingPackageError tells how to install it."""
-    if not ensure_torchvision():
-        raise MissingPackageError(
-            "torchvision: wanted by open_clip, not installed; run `pip install torchvision open_clip_torch`"
-        )
-    try:
-        import open_clip
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(f"{error.name}: not installed; run `pip install open_clip_torch`") from None
-    return open_clip
-
-
 @contextmanager
-def _without_warnings():
+def _without_warnings() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -51,15 +40,19 @@ def _without_warnings():
 class OpenCLIPImageEncoder:
     """A frozen OpenCLIP model with a ConvNeXt trunk.
 
-    model: the open_clip model. tokenizer: list of strings -> (M, length) token ids. image_size: side
-    in px of the square that an image is squashed to. precision: number type of the image trunk;
-    everything that leaves this class is float32. prompt: template of the word prompts.
+    model: the open_clip model.
+    tokenizer: list of strings -> (M, length) token ids.
+    image_size: px, side of the square that an image is resized to.
+    precision: number type of the image trunk; everything that leaves this class is float32.
+    prompt: template of the word prompts.
     """
+
+    model: Any  # open_clip's classes have no annotations
 
     def __init__(
         self,
         model: nn.Module,
-        tokenizer,
+        tokenizer: Callable[[list[str]], Tensor],
         *,
         name: str = "convnext_large_d_320",
         image_size: int = IMAGE_SIZE,
@@ -68,16 +61,16 @@ class OpenCLIPImageEncoder:
         prompt: str = "A photo of a {}",
         checkpoint: Path | None = None,
     ):
-        trunk = getattr(model.visual, "trunk", None)
+        trunk: Any = getattr(model.visual, "trunk", None)
         if not (hasattr(trunk, "stages") and len(trunk.stages) == 4 and hasattr(trunk.head, "norm")):
             raise ConfigError(f"models.image: wanted an open_clip model with a ConvNeXt trunk, got {name}")
         self.name, self.image_size, self.prompt, self.checkpoint = name, image_size, prompt, checkpoint
         self.device = resolve_device(str(device))
         self.dtype = resolve_precision(precision, self.device)
-        self.model = frozen(model, self.device)
+        self.model = freeze(model, self.device)
         self.tokenizer = tokenizer
-        self.logit_scale = float(model.logit_scale.detach().float().exp())
-        self.embed_dim = int(model.text_projection.shape[-1]) if hasattr(model, "text_projection") else None
+        self.logit_scale = float(self.model.logit_scale.detach().float().exp())
+        self.embed_dim = int(self.model.text_projection.shape[-1]) if hasattr(model, "text_projection") else None
         trunk.stem.to(self.dtype)
         trunk.stages.to(self.dtype)
         trunk.to(memory_format=torch.channels_last)
@@ -106,7 +99,7 @@ class OpenCLIPImageEncoder:
         open_clip = import_open_clip()
         if name not in open_clip.list_models():
             raise ConfigError(f"models.image: wanted the name of an open_clip ConvNeXt model, got {name!r}")
-        with _without_warnings(), UnsetWeights():  # open_clip warns that nothing is loaded; that is done below
+        with _without_warnings(), SkipInitialisation():  # open_clip warns that no weights are loaded; they are, below
             model = open_clip.create_model(name, pretrained=None)
         for key in _NOT_WEIGHTS:
             state.pop(key, None)
@@ -127,7 +120,7 @@ class OpenCLIPImageEncoder:
         )
 
     def preprocess(self, frame: VideoFrame) -> Tensor:
-        """(1, 3, S, S) float32: squashed to the square, normalised, zero-padded right and below to a multiple of 32."""
+        """(1, 3, S, S) float32: resized to the square, normalised, zero-padded right and below to a multiple of 32."""
         # A copy: the picture may be a view with negative strides (flipped, BGR) or read-only (a message's buffer).
         pixels = torch.from_numpy(np.array(frame.rgb)).to(self.device).permute(2, 0, 1)[None].float()
         square = F.interpolate(pixels, size=(self.image_size, self.image_size), mode="bilinear", align_corners=True)
@@ -146,7 +139,11 @@ class OpenCLIPImageEncoder:
             dense = pyramid["res5"]
             tokens = self.project_dense(dense.flatten(2).transpose(1, 2))
         tokens = tokens.clone()  # outside inference mode: a solver may differentiate through it
-        grid, padded, size = tuple(dense.shape[-2:]), tuple(images.shape[-2:]), (self.image_size, self.image_size)
+        grid, padded, size = (
+            (dense.shape[-2], dense.shape[-1]),
+            (images.shape[-2], images.shape[-1]),
+            (self.image_size, self.image_size),
+        )
         return [
             ImageFeatures(Tokens(own, grid), {name: maps[row : row + 1] for name, maps in pyramid.items()}, padded, size)
             for row, own in enumerate(tokens)
@@ -169,7 +166,8 @@ class OpenCLIPImageEncoder:
         """(..., C5) locations, or pooled locations, of res5 -> (..., 768) in the space of the words."""
         visual = self.model.visual
         flat = values.reshape(-1, values.shape[-1], 1, 1).float()
-        return visual.head(visual.trunk.head(flat)).reshape(*values.shape[:-1], -1)
+        projected: Tensor = visual.head(visual.trunk.head(flat)).reshape(*values.shape[:-1], -1)
+        return projected
 
     def encode_text(self, words: Sequence[str], batch: int = 64) -> Tensor:
         """(M, 768) vectors of the prompted words, float32, not normalised."""

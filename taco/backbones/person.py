@@ -1,7 +1,8 @@
-"""A person detector, SSDLite over MobileNetV2, in plain torch; only the weights of the published graph are used.
+"""A person detector (SSDLite over MobileNetV2) in plain torch.
 
-It was trained on pictures squeezed to 300 x 300, and is run here on the whole picture at any size. Every place of six feature
-maps (strides 16 to 512) asks of a few boxes of fixed shape whether a person fills them, and how to move the box to fit.
+It was trained on images resized to 300 x 300, and runs here on the whole image at any size. Each place of six feature maps
+(strides 16 to 512) has a few boxes of fixed shape; for each the network says how likely a person fills it, and how to move it
+to fit. The constants are those of the published graph.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from taco.backbones.mobile_blocks import Block, Same, fold, norm, relu6
+from taco.backbones.mobile_blocks import InvertedResidual, SameConv2d, fold_batch_norms, make_batch_norm, relu6
 from taco.backbones.tensorflow_files import read_constants
 from taco.errors import WeightsError
 
 # (stride, expansion, channels out, how often) of MobileNetV2's stages; kernels are 3 x 3.
 STAGES = ((1, 1, 16, 1), (2, 6, 24, 2), (2, 6, 32, 3), (2, 6, 64, 4), (1, 6, 96, 3), (2, 6, 160, 3), (1, 6, 320, 1))
-TAPPED = 13  # the block whose widened input, at stride 16, is the finest map that looks for people
+TAPPED = 13  # the block whose widened input, at stride 16, is the finest map with boxes
 FEATURES = 1280
 EXTRA = ((256, 512), (128, 256), (128, 256), (64, 128))  # the coarser maps: channels between, channels out
-TRAINED_SIZE = 300  # px; sizes of boxes are shares of it
+TRAINED_SIZE = 300  # px; box sizes are shares of it
 SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95)  # side of the boxes of each map
 FINEST = ((0.1, 1.0), (0.2, 2.0), (0.2, 0.5))  # (side, width : height) of the finest map's boxes
 ASPECTS = (1.0, 2.0, 0.5, 3.0, 1 / 3)  # of the boxes of the other maps; one more lies between this map's side and the next
-CENTRE_STEP, SIZE_STEP = 10.0, 5.0  # the network's answers are boxes moved, in tenths, and resized, in fifths of a log
+CENTRE_STEP, SIZE_STEP = 10.0, 5.0  # the network moves boxes in tenths of their side, and resizes them in fifths of a log
 
 
 class _Extra(nn.Module):
@@ -34,9 +35,9 @@ class _Extra(nn.Module):
 
     def __init__(self, inputs: int, middle: int, outputs: int):
         super().__init__()
-        self.narrow, self.narrow_norm = Same(inputs, middle, 1), norm(middle)
-        self.depthwise, self.depthwise_norm = Same(middle, middle, 3, 2, middle), norm(middle)
-        self.widen, self.widen_norm = Same(middle, outputs, 1), norm(outputs)
+        self.narrow, self.narrow_norm = SameConv2d(inputs, middle, 1), make_batch_norm(middle)
+        self.depthwise, self.depthwise_norm = SameConv2d(middle, middle, 3, 2, middle), make_batch_norm(middle)
+        self.widen, self.widen_norm = SameConv2d(middle, outputs, 1), make_batch_norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         x = relu6(self.narrow_norm(self.narrow(x)))
@@ -45,31 +46,32 @@ class _Extra(nn.Module):
 
 
 class _Head(nn.Module):
-    """What one map answers for each of its boxes: a 3 x 3 filter of each channel, then a linear layer."""
+    """The answers of one map for each of its boxes: a 3 x 3 filter of each channel, then a linear layer."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.depthwise, self.depthwise_norm = Same(inputs, inputs, 3, 1, inputs), norm(inputs)
-        self.linear = Same(inputs, outputs, 1, bias=True)
+        self.depthwise, self.depthwise_norm = SameConv2d(inputs, inputs, 3, 1, inputs), make_batch_norm(inputs)
+        self.linear = SameConv2d(inputs, outputs, 1, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(relu6(self.depthwise_norm(self.depthwise(x))))
+        out: Tensor = self.linear(relu6(self.depthwise_norm(self.depthwise(x))))
+        return out
 
 
 class PersonNetwork(nn.Module):
     """(B, 3, H, W) RGB in [-1, 1] -> (B, A) log-odds of a person, (B, A, 4) boxes y0 x0 y1 x1 in input pixels."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self._conv_stem, self._bn0 = Same(3, 32, 3, 2), norm(32)
+        self._conv_stem, self._bn0 = SameConv2d(3, 32, 3, 2), make_batch_norm(32)
         blocks = [
             (3, stride if index == 0 else 1, expansion, channels)
             for stride, expansion, channels, repeats in STAGES
             for index in range(repeats)
         ]
         inputs = [32] + [outputs for *_, outputs in blocks]
-        self._blocks = nn.ModuleList(Block(n, *block) for n, block in zip(inputs, blocks))
-        self._conv_head, self._bn1 = Same(inputs[-1], FEATURES, 1), norm(FEATURES)
+        self._blocks = nn.ModuleList(InvertedResidual(n, *block) for n, block in zip(inputs, blocks))
+        self._conv_head, self._bn1 = SameConv2d(inputs[-1], FEATURES, 1), make_batch_norm(FEATURES)
         widths = [6 * inputs[TAPPED], FEATURES, *(outputs for _, outputs in EXTRA)]
         self.extra = nn.ModuleList(_Extra(n, *shape) for n, shape in zip(widths[1:], EXTRA))
         shapes = [len(self.box_shapes(level)) for level in range(len(widths))]
@@ -77,12 +79,17 @@ class PersonNetwork(nn.Module):
         self.boxes = nn.ModuleList(_Head(n, 4 * count) for n, count in zip(widths, shapes))
         side = TRAINED_SIZE
         for module in self.modules():
-            if isinstance(module, Same) and module.stride[0] == 2:
+            if isinstance(module, SameConv2d) and module.stride[0] == 2:
                 module.padded_for, side = side, -(-side // 2)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self._conv_stem.weight.device
 
     @staticmethod
     def box_shapes(level: int) -> list[tuple[float, float]]:
-        """(height, width) in input pixels of the boxes that each place of a map asks about."""
+        """(height, width) in input pixels of the boxes at each place of a map."""
         if level == 0:
             shapes = list(FINEST)
         else:
@@ -95,9 +102,10 @@ class PersonNetwork(nn.Module):
         x = relu6(self._bn0(self._conv_stem(x)))
         for block in self._blocks[:TAPPED]:
             x = block(x)
-        block = self._blocks[TAPPED]
-        maps = [block.widen(x)]
-        x = block.narrow(maps[0])
+        tapped = self._blocks[TAPPED]
+        assert isinstance(tapped, InvertedResidual)
+        maps = [tapped.widen(x)]
+        x = tapped.narrow(maps[0])
         for block in self._blocks[TAPPED + 1 :]:
             x = block(x)
         maps.append(relu6(self._bn1(self._conv_head(x))))
@@ -106,7 +114,7 @@ class PersonNetwork(nn.Module):
         return maps
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        size = x.shape[-2:]
+        size = (x.shape[-2], x.shape[-1])
         odds, boxes = [], []
         for level, values in enumerate(self.features(x)):
             odds.append(self.persons[level](values).permute(0, 2, 3, 1).flatten(1))
@@ -145,7 +153,7 @@ class PersonNetwork(nn.Module):
             ) from None
         pairs = {"_bn0": "_conv_stem", "_bn1": "_conv_head", "narrow_norm": "narrow"}
         pairs |= {"depthwise_norm": "depthwise", "widen_norm": "widen"}
-        return fold(network, pairs).requires_grad_(False).to(memory_format=torch.channels_last)
+        return fold_batch_norms(network, pairs)
 
 
 def _state(constants: dict[str, np.ndarray]) -> dict[str, Tensor]:
@@ -181,7 +189,7 @@ def _state(constants: dict[str, np.ndarray]) -> dict[str, Tensor]:
             convolution(f"{theirs}_depthwise", f"{ours}.depthwise", f"{ours}.depthwise_norm", "depthwise_weights")
             weight, bias = (torch.from_numpy(constants[f"{theirs}/{part}"]) for part in ("weights", "biases"))
             weight = weight.permute(3, 2, 0, 1)
-            if name == "ClassPredictor":  # background and person, each by itself a yes or no: person alone
+            if name == "ClassPredictor":  # background and person, independent of each other: only the person is wanted
                 weight, bias = weight[1::2], bias[1::2]
             state[f"{ours}.linear.weight"], state[f"{ours}.linear.bias"] = weight, bias
     return state

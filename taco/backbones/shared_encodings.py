@@ -1,4 +1,4 @@
-"""What the frozen models make of images and sounds, each computed once, whoever asks: cameras, methods, explanations."""
+"""Encodings computed once and shared by cameras, methods and explanations."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from taco.types import AudioWindow, ImageFeatures, Tokens, VideoFrame
 
 
 class SharedEncodings:
-    """Encodes on the first request, so that frames in silence cost nothing, and remembers. For one thread.
+    """Encodes at the first request and remembers the result; frames in silence cost nothing. For one thread.
 
-    backbones: the shared models. frames: images that go through the image model in one pass; any other goes alone.
-    ``problem``: why the one pass failed, if it did; every image is then encoded by itself, so that one that cannot be used
-    loses no other.
+    backbones: the shared models.
+    frames: images that go through the image model in one pass; others go one by one.
+    problem: the error of that pass, or None. After an error each image is encoded alone, so that a bad one spoils no other.
     """
 
     def __init__(self, backbones: Backbones, frames: Sequence[VideoFrame] = ()):
@@ -50,16 +50,16 @@ class SharedEncodings:
         return self._sounds[key][0]
 
     def image_ms(self, frame: VideoFrame) -> float:
-        """Milliseconds that an image took, its share of the pass; 0 where it was never asked for."""
+        """Milliseconds that an image took, its share of a common pass; 0 where it was not encoded."""
         return self._images[id(frame)][2] if id(frame) in self._images else 0.0
 
     def sound_ms(self, window: AudioWindow) -> float:
-        """Milliseconds that a sound took; 0 where it was never asked for."""
+        """Milliseconds that a sound took; 0 where it was not encoded."""
         return self._sounds[_key(window)][1] if _key(window) in self._sounds else 0.0
 
     @property
     def total_ms(self) -> dict[str, float]:
-        """Milliseconds of both models so far; a model that was not asked is not there."""
+        """Milliseconds of each model so far; an unused model has no entry."""
         totals = {"image": [ms for *_, ms in self._images.values()], "sound": [ms for _, ms in self._sounds.values()]}
         return {model: sum(each) for model, each in totals.items() if each}
 

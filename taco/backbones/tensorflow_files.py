@@ -1,19 +1,16 @@
-"""Reads the constants of a frozen TensorFlow graph without TensorFlow.
+"""Weights from TensorFlow's frozen graphs and checkpoints, without TensorFlow.
 
-The file is one protocol buffer, GraphDef: a list of nodes, each with a name, an operation and attributes. Weights are
-the "value" of the nodes whose operation is Const.
-
-Messages of protocol buffers taken apart by their published encoding, without their definitions: for old model files.
-
-Reads a TensorFlow checkpoint ("tensor bundle") without TensorFlow.
-
-The index is a LevelDB table of names and records, the data file holds the raw numbers.
+Both are made of protocol buffers, which are taken apart by their published encoding. A frozen graph is one GraphDef message: a
+list of nodes, each with a name, an operation and attributes; the weights are the "value" of the nodes whose operation is
+Const. A checkpoint has two files: an index, a LevelDB table of names and records, and the data, raw numbers. The constants
+are those of the formats.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +23,12 @@ MAP_KEY, MAP_VALUE = 1, 2
 ATTR_TENSOR = 8
 TENSOR_DTYPE, TENSOR_SHAPE, TENSOR_CONTENT, TENSOR_FLOATS = 1, 2, 4, 5
 SHAPE_DIM, DIM_SIZE = 2, 1
-FLOAT32 = 1  # TensorFlow's DataType
+ENTRY_DTYPE, ENTRY_SHAPE, ENTRY_OFFSET, ENTRY_SIZE = 1, 2, 4, 5
+DTYPES: dict[int, Any] = {1: np.float32, 2: np.float64, 3: np.int32, 9: np.int64}  # TensorFlow's DataType -> numpy
+FLOAT32 = 1
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
+TABLE_MAGIC = 0xDB4775248B80FB57  # LevelDB's, at the end of a table
+FOOTER = 48  # bytes: two block handles, padding, magic
 
 
 def read_constants(path: Path) -> dict[str, np.ndarray]:
@@ -40,6 +42,19 @@ def read_constants(path: Path) -> dict[str, np.ndarray]:
     if not tensors:
         raise WeightsError(f"{path}: wanted a frozen TensorFlow graph, got a file without weights; fetch it again")
     return tensors
+
+
+def read_bundle(index: Path, data: Path) -> dict[str, np.ndarray]:
+    """All tensors of a one-shard checkpoint by name; WeightsError where the files are not one."""
+    try:
+        table, numbers = index.read_bytes(), data.read_bytes()
+        return dict(_bundle_tensors(table, numbers))
+    except OSError as error:
+        raise WeightsError(f"{error.filename}: wanted a readable checkpoint file, got {error.strerror}") from None
+    except (IndexError, KeyError, ValueError) as error:
+        raise WeightsError(
+            f"{index}: wanted a TensorFlow checkpoint index, got a damaged file ({error}); fetch it again"
+        ) from None
 
 
 def _graph_constants(graph: bytes) -> Iterator[tuple[str, np.ndarray]]:
@@ -61,7 +76,8 @@ def _graph_constants(graph: bytes) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _graph_tensor(tensor: bytes) -> np.ndarray:
-    shape, values = (), b""
+    shape: tuple[int, ...] = ()
+    values = b""
     for field, value in fields(tensor):
         if field == TENSOR_SHAPE:
             shape = tuple(dict(fields(dim)).get(DIM_SIZE, 0) for field, dim in fields(value) if field == SHAPE_DIM)
@@ -73,59 +89,6 @@ def _graph_tensor(tensor: bytes) -> np.ndarray:
     return numbers.reshape(shape).copy()
 
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
-
-
-def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(field number, value) of one message: an integer, or the bytes of anything else; ValueError where it is none."""
-    at = 0
-    while at < len(message):
-        key, at = varint(message, at)
-        kind = key & 7
-        if kind == VARINT:
-            value, at = varint(message, at)
-        else:
-            if kind == BYTES:
-                length, at = varint(message, at)
-            elif kind in (FIXED32, FIXED64):
-                length = 4 if kind == FIXED32 else 8
-            else:
-                raise ValueError(f"wire type {kind}")
-            if at + length > len(message):
-                raise ValueError("it ends too soon")
-            value, at = message[at : at + length], at + length
-        yield key >> 3, value
-
-
-def varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins at ``at``, and where it ends; IndexError where the data end first."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-
-
-TABLE_MAGIC = 0xDB4775248B80FB57
-FOOTER = 48  # bytes: two block handles, padding, magic
-DTYPES = {1: np.float32, 2: np.float64, 3: np.int32, 9: np.int64}  # TensorFlow's DataType -> numpy
-
-
-def read_bundle(index: Path, data: Path) -> dict[str, np.ndarray]:
-    """All tensors of a one-shard bundle by name; WeightsError where the files are not one."""
-    try:
-        table, numbers = index.read_bytes(), data.read_bytes()
-        return dict(_bundle_tensors(table, numbers))
-    except OSError as error:
-        raise WeightsError(f"{error.filename}: wanted a readable checkpoint file, got {error.strerror}") from None
-    except (IndexError, KeyError, ValueError) as error:
-        raise WeightsError(
-            f"{index}: wanted a TensorFlow checkpoint index, got a damaged file ({error}); fetch it again"
-        ) from None
-
-
 def _bundle_tensors(table: bytes, numbers: bytes) -> Iterator[tuple[str, np.ndarray]]:
     if len(table) < FOOTER or int.from_bytes(table[-8:], "little") != TABLE_MAGIC:
         raise ValueError("no table footer")
@@ -134,17 +97,17 @@ def _bundle_tensors(table: bytes, numbers: bytes) -> Iterator[tuple[str, np.ndar
     _, at = varint(footer, at)
     offset, at = varint(footer, at)
     size, _ = varint(footer, at)
-    for _, handle in _bundle_block(table, offset, size):
+    for _, handle in _table_block(table, offset, size):
         start, at = varint(handle, 0)
         length, _ = varint(handle, at)
-        for name, record in _bundle_block(table, start, length):
+        for name, record in _table_block(table, start, length):
             if name:  # the empty name is the bundle's header
                 yield name.decode(), _bundle_tensor(record, numbers)
 
 
-def _bundle_block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Entries of one block; keys share prefixes with the key before."""
-    if table[offset + size]:  # the byte after a block tells its compression
+def _table_block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """(key, value) of one block; a key may share a prefix with the key before."""
+    if table[offset + size]:  # the byte after a block names its compression
         raise ValueError("compressed table")
     block = table[offset : offset + size]
     end = size - 4 * (int.from_bytes(block[-4:], "little") + 1)
@@ -160,8 +123,41 @@ def _bundle_block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes,
 
 
 def _bundle_tensor(record: bytes, numbers: bytes) -> np.ndarray:
-    """BundleEntryProto: 1 dtype, 2 shape, 4 offset, 5 size."""
     entry = dict(fields(record))
-    shape = [dict(fields(dim)).get(1, 0) for number, dim in fields(entry.get(2, b"")) if number == 2]
-    start, size = entry.get(4, 0), entry[5]
-    return np.frombuffer(numbers[start : start + size], DTYPES[entry[1]]).reshape(shape)
+    shape = [dict(fields(dim)).get(DIM_SIZE, 0) for field, dim in fields(entry.get(ENTRY_SHAPE, b"")) if field == SHAPE_DIM]
+    start, size = entry.get(ENTRY_OFFSET, 0), entry[ENTRY_SIZE]
+    tensor: np.ndarray = np.frombuffer(numbers[start : start + size], DTYPES[entry[ENTRY_DTYPE]]).reshape(shape)
+    return tensor
+
+
+def fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """(field number, value) of one message: an int for a varint, else bytes; ValueError where it is no message."""
+    at = 0
+    while at < len(message):
+        key, at = varint(message, at)
+        kind = key & 7
+        if kind == VARINT:
+            number, at = varint(message, at)
+            yield key >> 3, number
+            continue
+        if kind == BYTES:
+            length, at = varint(message, at)
+        elif kind in (FIXED32, FIXED64):
+            length = 4 if kind == FIXED32 else 8
+        else:
+            raise ValueError(f"wire type {kind}")
+        if at + length > len(message):
+            raise ValueError("it ends too soon")
+        yield key >> 3, message[at : at + length]
+        at += length
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number that begins at ``at``, and where it ends; IndexError where the data end first."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at

@@ -1,4 +1,4 @@
-"""The word bank: which words are listened for, and their anchors in both spaces (paper section 3.3)."""
+"""The word bank: the words to find, and their anchors in both spaces (paper section 3.3)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from taco.backbones.base import Backbones
+from taco.backbones.base import AudioEncoder, Backbones, ImageEncoder
 from taco.errors import ConfigError
 from taco.package_files import cache_dir
 from taco.types import Anchors
 from taco.weights.checksums import file_sha256
 
 log = logging.getLogger(__name__)
-FORMAT = 1  # of what is kept: raise it when the vectors of the same words change
+FORMAT = 1  # of the cache: to be raised when the vectors of the same words change
 
 
 def resolve_words(words: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
-    """The words of a list, or of one text file with a word a line (empty lines and # comments are left out).
+    """The words of a list, or of one text file with a word per line, without empty lines and # comments.
 
-    An empty list gives ``default``. Order is kept, repeats are dropped.
+    An empty list gives ``default``. The order is kept, repeats are dropped.
     """
     words = [words] if isinstance(words, str) else list(words)
     if len(words) == 1 and _is_path(words[0]):
@@ -46,7 +46,7 @@ def resolve_words(words: Sequence[str], default: Sequence[str]) -> tuple[str, ..
 
 
 def _is_path(word: str) -> bool:
-    """A word is only taken for a file where it looks like one: a file called "dog" beside us is no word bank."""
+    """Only a word that looks like a path is read as a file: a file "dog" in the working folder is no word bank."""
     looks_like_one = "/" in word or bool(Path(word).suffix)
     return word.endswith(".txt") or (looks_like_one and Path(word).expanduser().is_file())
 
@@ -54,35 +54,45 @@ def _is_path(word: str) -> bool:
 def build_anchors(backbones: Backbones, words: Sequence[str] = ()) -> Anchors:
     """Anchors of ``words`` (see resolve_words) in the spaces of both encoders.
 
-    Word vectors of encoders with a weights file (``checkpoint``) and a ``prompt`` are kept in the cache.
+    Word vectors of encoders with a weights file (``checkpoint``) and a ``prompt`` are kept in the cache. Closed-vocabulary
+    encoders have ``encode_others`` and ``encode_kinds``, and image encoders of that kind no ``logit_scale``.
     """
     bank = resolve_words(words, backbones.words)
     image, audio = backbones.image, backbones.audio
-    scale = getattr(image, "logit_scale", None)  # closed-vocabulary encoders have none
-    vectors = (text_vectors(image, bank), text_vectors(audio, bank))
-    others = tuple(one.encode_others(bank) if hasattr(one, "encode_others") else None for one in (image, audio))
-    kinds = image.encode_kinds(bank) if hasattr(image, "encode_kinds") else None
+    scale = getattr(image, "logit_scale", None)
     return Anchors(
-        bank, *vectors, audio.project, float(audio.logit_scale), None if scale is None else float(scale), *others, kinds
+        bank,
+        text_vectors(image, bank),
+        text_vectors(audio, bank),
+        audio.project,
+        float(audio.logit_scale),
+        None if scale is None else float(scale),
+        image.encode_others(bank) if hasattr(image, "encode_others") else None,
+        audio.encode_others(bank) if hasattr(audio, "encode_others") else None,
+        image.encode_kinds(bank) if hasattr(image, "encode_kinds") else None,
     )
 
 
-def text_vectors(encoder, words: tuple[str, ...]) -> Tensor:
-    """(M, D) vectors of the words, read from the cache where the same were computed before; float32."""
+def text_vectors(encoder: ImageEncoder | AudioEncoder, words: tuple[str, ...]) -> Tensor:
+    """(M, D) float32 vectors of the words, from the cache where it has them."""
     path = _cache_file(encoder, words)
     if path is None:
         return encoder.encode_text(words)
     found = _read(path, len(words))
     if found is None:
         if len(words) > 64:
-            log.info("computing the vectors of %d words with %s (once; then read from the cache) ...", len(words), encoder.name)
+            log.info(
+                "computing the vectors of %d words with %s, once; later starts read them from the cache ...",
+                len(words),
+                encoder.name,
+            )
         found = encoder.encode_text(words).float().cpu()
         _write(path, found)
     return found.to(getattr(encoder, "device", "cpu"))
 
 
-def _cache_file(encoder, words: tuple[str, ...]) -> Path | None:
-    """Named by model, hash of the weights, prompt and words; None for encoders without a file of weights."""
+def _cache_file(encoder: ImageEncoder | AudioEncoder, words: tuple[str, ...]) -> Path | None:
+    """Named by model, hash of the weights, prompt and words; None for encoders without a weights file."""
     checkpoint, prompt = getattr(encoder, "checkpoint", None), getattr(encoder, "prompt", None)
     if checkpoint is None or prompt is None or not Path(checkpoint).is_file():
         return None
@@ -106,4 +116,4 @@ def _write(path: Path, values: Tensor) -> None:
             np.save(out, values.numpy())
         os.replace(out.name, path)
     except OSError as error:
-        log.warning("word vectors are not kept, %s cannot be written: %s", path.parent, error.strerror)
+        log.warning("the vectors of the words are not kept: %s cannot be written, %s", path.parent, error.strerror)

@@ -1,7 +1,7 @@
-"""YAMNet: 521 everyday sounds (AudioSet), each told by itself whether others sound or not.
+"""YAMNet: the probabilities of 521 everyday sounds (AudioSet), independent of each other.
 
-Front end and network are written out in plain torch; only the weights of the published quantised file are used, turned back
-into floats: no runtime is needed, on no processor, and a pass takes as long as in one.
+Front end and network are written in plain torch, with the weights of the published quantised file turned back into floats.
+So no runtime is needed on any processor, and a pass takes as long as with one. The constants are those of the published model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from taco.errors import WeightsError
 
 SAMPLE_RATE = 16000  # Hz
 FRAME, HOP, FFT_SIZE, MELS = 400, 160, 512, 64  # samples, samples, samples, bands
-PATCH = 96  # frames that one answer is made of: 0.975 s
+PATCH = 96  # frames of one answer: 0.975 s
 PATCH_SAMPLES = (PATCH - 1) * HOP + FRAME
 FEATURES, CLASSES = 1024, 521
 # (stride, channels out) of the 13 pairs of depthwise and pointwise convolution (MobileNet v1).
@@ -27,7 +27,14 @@ BLOCKS = ((1, 64), (2, 128), (1, 128), (2, 256), (1, 256), (2, 512), *((1, 512),
 
 
 class YAMNet(nn.Module):
-    """16 kHz sound -> tokens >= 0 and the logits of the 521 classes. ``names``: of the classes, in AudioSet's words."""
+    """16 kHz sound -> tokens >= 0 and the logits of the 521 classes.
+
+    names: of the classes, as in AudioSet.
+    """
+
+    hann: Tensor
+    mel: Tensor
+    offset: Tensor
 
     def __init__(self, names: tuple[str, ...] = ()):
         super().__init__()
@@ -58,24 +65,26 @@ class YAMNet(nn.Module):
         return network.eval().requires_grad_(False)
 
     def log_mel(self, samples: Tensor) -> Tensor:
-        """(n,) samples in [-1, 1], n >= 400 -> (frames, 64): the logarithm of the magnitudes' mel bands."""
+        """(n,) samples in [-1, 1], n >= 400 -> (frames, 64): logarithms of the mel bands of the magnitudes."""
         frames = samples.unfold(0, FRAME, HOP) * self.hann
-        return (torch.fft.rfft(frames, FFT_SIZE).abs() @ self.mel.T + self.offset).log()
+        return torch.log(torch.fft.rfft(frames, FFT_SIZE).abs() @ self.mel.T + self.offset)
 
     def tokens(self, log_mel: Tensor) -> Tensor:
-        """(B, T, 64), T a multiple of 32 -> (B, 2, T / 32, 1024) in [0, 6]: two bands of frequency at steps of 0.32 s."""
+        """(B, T, 64), T a multiple of 32 -> (B, 2, T / 32, 1024) in [0, 6]: two bands of frequency, steps of 0.32 s."""
         x = F.relu6(_same(self.stem, log_mel[:, None], 2))
         for (stride, _), depthwise, pointwise in zip(BLOCKS, self.depthwise, self.pointwise):
             x = F.relu6(pointwise(F.relu6(_same(depthwise, x, stride))))
         return x.permute(0, 3, 2, 1)
 
     def forward(self, samples: Tensor) -> Tensor:
-        """(15600,) samples at 16 kHz -> (521,) logits, as the published network gives them but for its rounding."""
-        return self.classes(self.tokens(self.log_mel(samples)[None]).mean((0, 1, 2)))
+        """(15600,) samples at 16 kHz -> (521,) logits, those of the published network up to its rounding."""
+        logits: Tensor = self.classes(self.tokens(self.log_mel(samples)[None]).mean((0, 1, 2)))
+        return logits
 
 
-def _same(conv: nn.Conv2d, x: Tensor, stride: int) -> Tensor:
-    """The convolution over (time, frequency) as TensorFlow's SAME pads it: at stride 2 all behind, where sizes are even."""
+def _same(conv: nn.Module, x: Tensor, stride: int) -> Tensor:
+    """The convolution over (time, frequency), padded as TensorFlow's SAME: for even sizes at stride 2, behind only."""
+    assert isinstance(conv, nn.Conv2d)
     return F.conv2d(F.pad(x, (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1)), conv.weight, conv.bias, stride, groups=conv.groups)
 
 

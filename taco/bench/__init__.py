@@ -1,1 +1,1 @@
-"""Benchmarks of ``taco bench``: each prints ratios measured in one run on one machine."""
+"""Benchmarks of ``taco bench``: ratios measured in one run on one machine."""

@@ -1,4 +1,4 @@
-"""``taco bench ablations``: what each part of the factorization is worth, on scenes of real photographs and sounds.
+"""What each part of the factorization contributes, on scenes of real photographs and sounds.
 
 The live line runs with something else in the factorization's place, or with a part of it left out. Where a stand-in without
 sound, words or solving does as well, the factorization decides nothing.
@@ -17,8 +17,8 @@ from torch import Tensor
 
 import taco.pipeline
 from taco.config import TacoConfig
-from taco.evaluation.composed.dataset import stamp_set
-from taco.evaluation.methods import Bench
+from taco.evaluation.composed.scenes import composed_set
+from taco.evaluation.methods import MethodRunner
 from taco.evaluation.scores import Record, figures, record
 from taco.factorization.cold_start import kmeans
 from taco.types import Factorization
@@ -114,8 +114,8 @@ def ablations(
     split: str = "test",
     count: int = 40,
     kinds: Sequence[str] = KINDS,
-    say: Callable[[str], None] = lambda line: None,
-    bench: Bench | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    method_runner: MethodRunner | None = None,
     dataset=None,
 ) -> dict[str, dict[str, float]]:
     """{ablation: figures in percent} of one run over ``count`` scenes of each kind.
@@ -123,8 +123,8 @@ def ablations(
     "IoU": of the map at the best threshold; "live IoU": of what is published at the configured threshold; "right word": where
     one thing sounds; "both found, KIND": where two do. bench, dataset: given ones in place of the configured models and stamps.
     """
-    bench = bench or Bench(config)
-    dataset = dataset or stamp_set(bench.anchors.words, split, count, kinds)
+    method_runner = method_runner or MethodRunner(config)
+    dataset = dataset or composed_set(method_runner.anchors.words, split, count, kinds)
     records: dict[str, dict[str, list[Record]]] = {name: {} for name in names}
     for number, clip in enumerate(dataset.clips, 1):
         samples = clip.load(config.audio.window_s)
@@ -132,11 +132,12 @@ def ablations(
             ablation = ABLATIONS[name]
             with in_place(ablation):
                 temporal = "none" if ablation.cold else "causal"
-                outcomes = bench.run("taco", samples, temporal=temporal, settings=ablation.settings)
+                outcomes = method_runner.run("taco", samples, temporal=temporal, settings=ablation.settings)
             found = [record(dataset, sample, outcome, config) for sample, outcome in zip(samples, outcomes)]
             records[name].setdefault(clip.group, []).extend(found)
-        bench.forget()
-        say(f"{number} of {len(dataset.clips)} clips")
+        method_runner.forget()
+        if progress:
+            progress(number, len(dataset.clips))
     return {name: _row(dataset, groups) for name, groups in records.items()}
 
 

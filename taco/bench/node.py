@@ -1,4 +1,4 @@
-"""``taco bench node``: age of the live node's answers, real messages between real processes, models of a known duration."""
+"""Age and losses of the live node's answers: real processes, models of a known duration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 
 from taco.errors import MediaError, MissingPackageError
 
-HELP = "age and losses of the live node: player, node and listener as processes"
 STAGES_MS = (5.0, 30.0, 300.0)
 IMAGE_HZ, CHUNK_S, RATE = 30.0, 0.01, 16000
 OVERHEAD_MS = 60.0  # what may come on top of the models' time
@@ -22,39 +21,6 @@ GROWTH_MS = (
 )
 MEMORY_MB = 10.0  # how much more memory the node may have in the last third
 ACTIVATE_S = 1.0
-
-
-def add_arguments(parser) -> None:
-    """Arguments of ``taco bench node``."""
-    parser.add_argument("--stages", type=float, nargs="+", default=list(STAGES_MS), metavar="MS", help="durations of the models")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of the stream for each (600: does the age grow?)")
-    parser.add_argument("--domain", type=int, default=101, help="ROS_DOMAIN_ID to use")
-
-
-def run(args) -> int:
-    """Run every stage, print a table; exit status 1 where a target is missed."""
-    rows = [measure(ms, args.seconds, args.domain) for ms in args.stages]
-    if args.json:
-        print(json.dumps(rows, indent=1))
-    else:
-        print(
-            f"640 x 480 at {IMAGE_HZ:g} Hz, {1 / CHUNK_S:g} chunks/s, {args.seconds:g} s each; "
-            "ages from image stamp to listener, ms"
-        )
-        print(
-            "newest: mean over time of the newest answer's age; thirds: first/last third of the run, median age and node's memory"
-        )
-        print("models  rate Hz  age p50  age p95  limit   newest  age thirds  MB thirds  lost samples  reactivate s  verdict")
-        for row in rows:
-            thirds = f"{row['age_p50_first_third_ms']:.0f}/{row['age_p50_last_third_ms']:.0f}"
-            memory = f"{row['memory_first_third_mb']:.0f}/{row['memory_last_third_mb']:.0f}"
-            judged = "ok" if row["ok"] else f"MISSED: {', '.join(row['missed'])}"
-            print(
-                f"{row['stage_ms']:6g}  {row['rate_hz']:7.1f}  {row['age_p50_ms']:7.0f}  {row['age_p95_ms']:7.0f}  "
-                f"{row['limit_ms']:5.0f}  {row['information_age_ms']:7.0f}  {thirds:>10}  {memory:>9}  "
-                f"{row['lost_samples']:12d}  {row['deactivate_to_activate_s']:12.2f}  {judged}"
-            )
-    return 0 if all(row["ok"] for row in rows) else 1
 
 
 def measure(stage_ms: float, seconds: float, domain: int) -> dict:

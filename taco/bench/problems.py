@@ -1,4 +1,4 @@
-"""Made scenes with known masks: tokens as CLIP and CLAP would give them, from seeds.
+"""Synthetic scenes with known masks: tokens as CLIP and CLAP would give them.
 
 They are easier than real pictures (noise is white, words are exact), so they compare solvers, not systems.
 """
@@ -26,7 +26,7 @@ class World:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class MadeScene:
     """One frame. visual: (N, C_v), audio: (T, C_a), truth: (rows, columns) bool, word: of the sounding thing, -1 silence."""
 
     visual: Tensor
@@ -110,17 +110,17 @@ class Stage:
         noise = self.noise * torch.randn(BANDS, *clean.shape, generator=self.g) / directions.shape[1] ** 0.5
         return (TOKEN_NORM * (clean + noise)).clamp(min=0).flatten(0, 1)
 
-    def scene(self, time: float, heard: list[int]) -> Scene:
+    def scene(self, time: float, heard: list[int]) -> MadeScene:
         """Tokens and truth; the truth is the thing of the newest step."""
         visual, cover = self.image(time)
         now = heard[-1]
         truth = torch.zeros(self.side, self.side, dtype=torch.bool)
         if now >= 0:
             truth = (cover[now] > 0.5).view(self.side, self.side)
-        return Scene(visual, self.sound(heard), truth, self.words[now] if now >= 0 else -1)
+        return MadeScene(visual, self.sound(heard), truth, self.words[now] if now >= 0 else -1)
 
 
-def still(world: World, seed: int, **options) -> Scene:
+def still(world: World, seed: int, **options) -> MadeScene:
     """One frame whose sounding thing covers 3 to 40 percent of the picture."""
     for attempt in range(100):
         stage = Stage(world, seed * 101 + attempt, **options)
@@ -131,7 +131,7 @@ def still(world: World, seed: int, **options) -> Scene:
     raise AssertionError("no scene in 100 seeds")
 
 
-def stream(world: World, seed: int, frames: int = 80, rate: float = 10.0, **options) -> list[tuple[Scene, str]]:
+def stream(world: World, seed: int, frames: int = 80, rate: float = 10.0, **options) -> list[tuple[MadeScene, str]]:
     """A video: each frame with its event, "" or "start", "sound" (another thing sounds) or "cut" (another place).
 
     The sound window is the last second: after a change of sound it holds both for a while.

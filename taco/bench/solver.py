@@ -1,4 +1,4 @@
-"""``taco bench solver``: time, loss and mask IoU of the solvers; how time grows; how far it is from the machine's limit.
+"""The solvers: time, loss, mask IoU, growth, distance from the machine's limit.
 
 The paper's solver as one would write it with autograd: what ``taco bench solver`` measures against.
 
@@ -13,12 +13,13 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from taco.bench.problems import BANDS, Scene, World, make_world, still, stream
+from taco.bench.problems import BANDS, MadeScene, World, make_world, still, stream
 from taco.bench.stream import activation_mask, iou
 from taco.config import FactorizationConfig
 from taco.factorization import factorize
@@ -45,47 +46,49 @@ def best_ms(call: Callable, repeats: int = 7) -> float:
     return min(times) * 1e3
 
 
-def solve(scene: Scene, world: World, **kw) -> Factorization:
+def solve(scene: MadeScene, world: World, **kw) -> Factorization:
     """``factorize`` with the scene's grids; settings and init / previous by name."""
     past = {name: kw.pop(name) for name in ("init", "previous") if name in kw}
     grids = {"visual_grid": tuple(scene.truth.shape), "audio_grid": (BANDS, len(scene.audio) // BANDS)}
     return factorize(scene.visual, scene.audio, world.anchors, FactorizationConfig(**kw), **past, **grids)
 
 
-def total_loss(scene: Scene, world: World, result: Factorization) -> float:
+def total_loss(scene: MadeScene, world: World, result: Factorization) -> float:
     """The loss of a result, by the library's own terms, without a temporal term."""
-    from taco.factorization.anchors import word_bank
-    from taco.factorization.objective import Problem, State, terms
+    from taco.factorization.anchors import prepared_anchors
+    from taco.factorization.objective import Problem, State, loss_terms
 
     v, a = scene.visual[None], scene.audio[None]
-    bank = word_bank(world.anchors, a.shape[2], v.dtype, v.device)
+    bank = prepared_anchors(world.anchors, a.shape[2], v.dtype, v.device)
     config = FactorizationConfig(temporal="none")
     problem = Problem(v, a, v.square().sum((-1, -2)), a.square().sum((-1, -2)), bank, config, a.mean(1), None)
     r = result
     state = State(r.visual_activations.mT[None], r.visual_factors[None], r.audio_activations.mT[None], r.audio_factors[None])
-    return float(terms(problem, state)["total"])
+    return float(loss_terms(problem, state)["total"])
 
 
-def quality(seeds: int, steps: int, say: Callable, world: World | None = None, side: int = 24) -> dict[str, dict[str, float]]:
+def quality(
+    seeds: int, steps: int, progress: Callable[[int, int], None] | None = None, world: World | None = None, side: int = 24
+) -> dict[str, dict[str, float]]:
     """Means over scenes of loss, mask IoU and milliseconds: the autograd loop, and the solvers at several sweeps."""
     world = world or make_world(0)
     scenes = [still(world, FIRST_SEED + seed, side=side) for seed in range(seeds)]
-    entries: dict[str, Callable[[Scene], tuple[Factorization, float]]] = {}
+    entries: dict[str, Callable[[MadeScene], tuple[Factorization, float]]] = {}
 
     def timed(call: Callable) -> tuple[Factorization, float]:
         began = clock()
         out = call()
         return out, (clock() - began) * 1e3
 
-    def autograd(scene: Scene) -> tuple[Factorization, float]:
+    def autograd(scene: MadeScene) -> tuple[Factorization, float]:
         start = paper_start(scene)
         return timed(lambda: solve_autograd(scene.visual, scene.audio, world.anchors, FactorizationConfig(), start, steps))
 
-    def closed(scene: Scene) -> tuple[Factorization, float]:
+    def closed(scene: MadeScene) -> tuple[Factorization, float]:
         start = paper_start(scene)
         return timed(lambda: solve(scene, world, solver="gradient", max_iterations=steps, init=start))
 
-    def paper_start(scene: Scene) -> Factorization:
+    def paper_start(scene: MadeScene) -> Factorization:
         return solve(scene, world, solver="gradient", max_iterations=1)
 
     def block(**kw) -> Callable:
@@ -104,7 +107,7 @@ def quality(seeds: int, steps: int, say: Callable, world: World | None = None, s
         )
     solve(scenes[0], world)  # the word bank is prepared once, before the clock
     out = {}
-    for name, run in entries.items():
+    for number, (name, run) in enumerate(entries.items(), 1):
         losses, masks, times = [], [], []
         for scene in scenes:
             result, ms = run(scene)
@@ -116,7 +119,8 @@ def quality(seeds: int, steps: int, say: Callable, world: World | None = None, s
             "mask IoU": statistics.fmean(masks),
             "ms (median)": statistics.median(times),
         }
-        say(f"{name}: {out[name]}")
+        if progress:
+            progress(number, len(entries))
     return out
 
 
@@ -166,7 +170,7 @@ def warm_against_cold(videos: int, frames: int = 24) -> dict[str, float]:
     }
 
 
-def _ms_to_loss(scene: Scene, world: World, goal: float, start: str) -> float:
+def _ms_to_loss(scene: MadeScene, world: World, goal: float, start: str) -> float:
     """Milliseconds of a cold solve with the fewest sweeps that reach ``goal``; infinite where 32 do not."""
     for sweeps in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32):
         binding = "recent" if start == "guided" else "penalty"
@@ -265,9 +269,11 @@ def on_gpu() -> dict[str, dict[str, float]]:
     return out
 
 
-def run_solver(seeds: int = 20, steps: int = PAPER_STEPS, quick: bool = False, say: Callable = lambda text: None) -> dict:
+def run_solver(
+    seeds: int = 20, steps: int = PAPER_STEPS, quick: bool = False, progress: Callable[[int, int], None] | None = None
+) -> dict[str, dict[str, Any]]:
     """Every part; a dictionary of tables."""
-    found = {"quality": quality(seeds, steps, say)}
+    found: dict[str, dict[str, Any]] = {"quality": quality(seeds, steps, progress)}
     found["ratios"] = ratios(found["quality"], steps)
     found["warm against cold"] = warm_against_cold(1 if quick else 4, 4 if quick else 24)
     found["growth"] = growth((12, 24) if quick else (12, 24, 32, 64), (71, 527) if quick else (71, 527, 5000))

@@ -1,14 +1,14 @@
-"""``taco bench stream``: masks over time on made videos, for the warm stream and its rivals."""
+"""Masks over time on synthetic videos: the warm stream and its rivals."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from taco.bench.problems import BANDS, Scene, World, make_world, stream
+from taco.bench.problems import BANDS, MadeScene, World, make_world, stream
 from taco.config import FactorizationConfig
 from taco.factorization import factorize
 from taco.types import Factorization
@@ -42,7 +42,7 @@ def iou(mask: torch.Tensor, truth: torch.Tensor) -> float:
     return int((mask & truth).sum()) / union if union else 1.0
 
 
-def follow(frames: list[tuple[Scene, str]], world: World, config: FactorizationConfig, warm: bool, grids: bool = True):
+def follow(frames: list[tuple[MadeScene, str]], world: World, config: FactorizationConfig, warm: bool, grids: bool = True):
     """One row a frame: iou, event, word found, processor milliseconds, restart, and the mask."""
     past, rows = None, []
     for scene, event in frames:
@@ -91,13 +91,19 @@ def summary(videos: list[list[tuple]]) -> dict[str, float]:
 
 
 def run_stream(
-    seeds=FRESH_SEEDS, frames: int = 80, noise: float = 1.0, gap: float = 0.0, methods=METHODS, say: Callable = lambda text: None
+    seeds: Sequence[int] = FRESH_SEEDS,
+    frames: int = 80,
+    noise: float = 1.0,
+    gap: float = 0.0,
+    methods: Mapping[str, tuple[str, FactorizationConfig, bool]] = METHODS,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Every method's figures on the same videos."""
     world = make_world(0, gap=gap)
     videos = [stream(world, seed, frames, noise=noise) for seed in seeds]
     out = {}
-    for name, (_, config, warm) in methods.items():
+    for number, (name, (_, config, warm)) in enumerate(methods.items(), 1):
         out[name] = summary([follow(video, world, config, warm) for video in videos])
-        say(name)
+        if progress:
+            progress(number, len(methods))
     return out

@@ -1,4 +1,4 @@
-"""The ``taco`` command: exit status 0 (done), 1 (failed, one line on stderr) or 2 (bad usage)."""
+"""The ``taco`` command: exit status 0 (done), 1 (failed, one line on stderr), 2 (bad usage)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import importlib
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from taco import __version__
 from taco.errors import ConfigError, TacoError
+
+if TYPE_CHECKING:
+    from taco.config import TacoConfig
 
 COMMANDS = ("segment", "explain", "evaluate", "bench", "weights", "words", "config", "doctor")
 
@@ -46,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         return _fail("stopped", 130)
 
 
-def _fail(error, status: int) -> int:
+def _fail(error: Exception | str, status: int) -> int:
     try:
         print(f"taco: {' '.join(str(error).split())}", file=sys.stderr)
     except BrokenPipeError:
@@ -62,14 +66,14 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def config_from(args):
+def config_from(args: argparse.Namespace) -> TacoConfig:
     """The TacoConfig of ``add_config_arguments``; ConfigError names a wrong setting."""
     import yaml
 
-    from taco.config import TacoConfig, unused
+    from taco.config import TacoConfig, unused_settings
 
     config = TacoConfig.from_yaml(args.config) if args.config else TacoConfig()
-    changes = {}
+    changes: dict[str, object] = {}
     for item in args.set:
         name, equals, value = item.partition("=")
         if not equals:
@@ -79,11 +83,11 @@ def config_from(args):
         except yaml.YAMLError:
             raise ConfigError(f"--set {name}: wanted a YAML value, got {value!r}") from None
     config = config.updated(changes)
-    for line in unused(config):
+    for line in unused_settings(config):
         print(f"taco: {line}", file=sys.stderr)
     return config
 
 
-def print_json(value) -> None:
+def print_json(value: object) -> None:
     """Print a result as JSON."""
     print(json.dumps(value, indent=1, default=str))

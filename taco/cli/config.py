@@ -1,13 +1,16 @@
-"""``taco config``: every setting with its default, range and meaning; checks a file of settings."""
+"""``taco config``: every setting with default, range and meaning; checks a settings file."""
 
 from __future__ import annotations
 
-from taco.config import Setting, walk
+import argparse
+
+from taco.config import TacoConfig, all_settings
+from taco.config_schema import Setting
 
 HELP = "list every setting, or check and print a file of settings"
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``taco config``."""
     from taco.cli import add_config_arguments
 
@@ -16,7 +19,7 @@ def add_arguments(parser) -> None:
     add_config_arguments(parser)
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """Print the settings."""
     import yaml
 
@@ -30,7 +33,7 @@ def run(args) -> int:
     elif args.markdown:
         print(markdown(config), end="")
     else:
-        for item in walk(config):
+        for item in all_settings(config):
             print(f"{item.path} = {item.value!r}  {limits(item)}\n    {item.help}")
             if item.unmet:
                 print(f"    Not used with these settings: it needs {item.unmet}.")
@@ -46,10 +49,10 @@ def limits(item: Setting) -> str:
     return f"{span} {item.unit}".strip()
 
 
-def markdown(config=None) -> str:
+def markdown(config: TacoConfig | None = None) -> str:
     """The settings as a Markdown table."""
     rows = ["| setting | default | range | live | what it is |", "|---|---|---|---|---|"]
-    for item in walk(config):
+    for item in all_settings(config):
         cells = (f"`{item.path}`", f"`{item.value!r}`", limits(item).replace("|", "\\|"), "yes" if item.live else "", item.help)
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"

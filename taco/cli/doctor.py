@@ -1,7 +1,8 @@
-"""``taco doctor``: one page that tells what would run here, and a frame of it."""
+"""``taco doctor``: what would run here, and the times of one frame."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import platform
@@ -9,8 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from taco.errors import TacoError
+
+if TYPE_CHECKING:
+    from taco.config import ModelsConfig, TacoConfig
 
 HELP = "tell what would run here: packages, devices, weights, ROS, microphones, and the times of one frame"
 NEEDED = ("torch", "numpy", "scipy", "opencv-python-headless", "soxr", "PyYAML", "tflite", "onnx", "onnxruntime")
@@ -31,7 +36,7 @@ OPTIONAL = (  # package, what it is for
 ALIASES = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")}
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``taco doctor``."""
     from taco.cli import add_config_arguments
 
@@ -40,7 +45,7 @@ def add_arguments(parser) -> None:
     add_config_arguments(parser)
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """Print the page; exit status 1 where the chosen configuration cannot run."""
     from taco.cli import config_from, print_json
     from taco.errors import ConfigError
@@ -52,7 +57,7 @@ def run(args) -> int:
             raise ValueError
     except ValueError:
         raise ConfigError(f"--size: wanted WxH in pixels, such as 640x480, got {args.size!r}") from None
-    report = {
+    report: dict[str, Any] = {
         "system": system(),
         "packages": packages(),
         "devices": devices(config.models),
@@ -72,7 +77,7 @@ def run(args) -> int:
     return int(bool(problems))
 
 
-def system() -> dict:
+def system() -> dict[str, Any]:
     """Machine, Python, processors, memory in GB, and taco itself."""
     from taco import __version__
 
@@ -97,14 +102,14 @@ def _version(name: str) -> str | None:
     return None
 
 
-def packages() -> dict:
+def packages() -> dict[str, Any]:
     """Versions of what is needed and of what is optional; None where it is not installed."""
     needed = {name: _version(name) for name in NEEDED}
     problems = [f"{name} is not installed; run `pip install {name}`" for name, found in needed.items() if not found]
     return {"needed": needed, "optional": {name: _version(name) for name, _ in OPTIONAL}, "problems": problems}
 
 
-def devices(models) -> dict:
+def devices(models: ModelsConfig) -> dict[str, Any]:
     """GPUs, and the device and number type that the settings choose."""
     import torch
 
@@ -125,15 +130,15 @@ def devices(models) -> dict:
     return found
 
 
-def weights_state(models) -> dict:
+def weights_state(models: ModelsConfig) -> dict[str, Any]:
     """The files of the chosen models that are here, and those that are missing."""
     from taco.cli.weights import entries
     from taco.package_files import model_dir
 
     if models.name == "embedded":
-        from taco.backbones import embedded
+        from taco.backbones import embedded_models
 
-        wanted = set(embedded.parts(models))
+        wanted = set(embedded_models.needed_parts(models))
     else:
         wanted = {"openclip"} if "=" not in models.image else set()
         wanted |= {"laion-clap"} if models.audio == "laion-clap" else {"msclap", "gpt2"}
@@ -150,7 +155,7 @@ def weights_state(models) -> dict:
     return {"folder": str(model_dir(models.model_dir)), "files": files, "problems": problems}
 
 
-def ros() -> dict:
+def ros() -> dict[str, Any]:
     """What ROS says of itself, asked in a process of its own."""
     code = (
         "import rclpy, os; from rclpy.utilities import get_rmw_implementation_identifier as rmw; rclpy.init(); "
@@ -167,7 +172,7 @@ def ros() -> dict:
     return {"found": True, "distro": distro, "middleware": middleware, "domain": int(os.environ.get("ROS_DOMAIN_ID") or 0)}
 
 
-def microphones() -> dict:
+def microphones() -> dict[str, Any]:
     """Inputs that PortAudio offers, else the sound cards that the kernel knows."""
     try:
         import sounddevice
@@ -187,7 +192,7 @@ def microphones() -> dict:
         return {"found": [], "why": str(error)}
 
 
-def trial(config, size: tuple[int, int]) -> dict:
+def trial(config: TacoConfig, size: tuple[int, int]) -> dict[str, Any]:
     """Load the chosen models and run a frame, never downloading: seconds, ms by stage, and memory."""
     from taco.backbones.device import peak_memory_mb
     from taco.pipeline import TacoPipeline
@@ -202,7 +207,7 @@ def trial(config, size: tuple[int, int]) -> dict:
         second = pipeline.warm_up(size)
     except (TacoError, RuntimeError, OSError, ImportError, MemoryError) as error:
         return {"problems": [f"the trial run failed: {' '.join(str(error).split())[:400] or type(error).__name__}"]}
-    found = {"load_s": round(loaded, 2), "first_ms": round(sum(first.values()), 1)}
+    found: dict[str, Any] = {"load_s": round(loaded, 2), "first_ms": round(sum(first.values()), 1)}
     found["stage_ms"] = {name: round(value, 1) for name, value in second.items()}
     device = getattr(pipeline.backbones.image, "device", None)
     found |= {"frame_ms": round(sum(second.values()), 1), "peak_memory_mb": round(peak_memory_mb())}
@@ -211,7 +216,7 @@ def trial(config, size: tuple[int, int]) -> dict:
     return {**found, "words": len(pipeline.anchors.words), "size": list(size), "problems": []}
 
 
-def print_page(report: dict, config) -> None:
+def print_page(report: dict[str, Any], config: TacoConfig) -> None:
     """The report as text."""
     about, found, chosen = report["system"], report["packages"], report["devices"]
     print(f"taco {about['taco']}, Python {about['python']}, {about['machine']}, {about['cores']} cores, {about['memory_gb']} GB")

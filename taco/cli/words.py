@@ -1,12 +1,14 @@
-"""``taco words``: the bank of words that is listened for, and what ear and eye call each."""
+"""``taco words``: the word bank, and each word's classes of sound and image."""
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from taco.backbones.base import WordSource
 from taco.config import ModelsConfig
@@ -16,7 +18,7 @@ ANY = ("any words",)
 SHOWN = 4  # classes of a word in the tables; --json has all
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``taco words``."""
     from taco.cli import add_config_arguments
 
@@ -27,7 +29,7 @@ def add_arguments(parser) -> None:
     add_config_arguments(parser)
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """Print the bank or look words up; exit status 1 where a word cannot be listened for."""
     from taco.cli import config_from, print_json
 
@@ -63,15 +65,15 @@ def sources(models: ModelsConfig) -> list[WordSource]:
     Models that take any words have no list: theirs are the words of ``models.word_bank``, or else their default ones.
     """
     if models.image.partition(":")[0] == "standin":
-        from taco.backbones.standin import WORDS
+        from taco.backbones.stand_in import WORDS
 
         tones = ("a tone below 500 Hz", "a tone of 500 to 2000 Hz", "a tone above 2000 Hz")
         return [WordSource(word, (tone,), (word,), ("standin",), ("standin",)) for word, tone in zip(WORDS, tones)]
     if models.name == "embedded":
-        from taco.backbones.embedded import word_sources
+        from taco.backbones.embedded_models import word_sources
 
         return word_sources(models)
-    from taco.backbones.paper import default_words
+    from taco.backbones.paper_models import default_words
     from taco.backbones.word_bank import resolve_words
 
     ear, eye = (models.audio or "msclap",), (models.image.partition("=")[0] or "openclip",)
@@ -91,7 +93,7 @@ def bank(known: Sequence[WordSource], models: ModelsConfig) -> list[WordSource]:
     return [both[word] for word in chosen]
 
 
-def look_up(word: str, known: Sequence[WordSource]) -> tuple[dict, str]:
+def look_up(word: str, known: Sequence[WordSource]) -> tuple[dict[str, Any], str]:
     """What is known of a word: values, and one line. Values: word, listened_for, ear, eye, nearest (a word, or None)."""
     word = " ".join(word.split())
     by_name = {source.word.lower(): source for source in known}
@@ -114,7 +116,7 @@ def look_up(word: str, known: Sequence[WordSource]) -> tuple[dict, str]:
     return _answer(word, None, near), f"{word}: neither ear nor eye knows it{hint}"
 
 
-def _answer(word: str, source: WordSource | None, near: str | None = None) -> dict:
+def _answer(word: str, source: WordSource | None, near: str | None = None) -> dict[str, Any]:
     listened = bool(source and source.ear and source.eye)
     sides = {"ear": list(source.ear) if source else [], "eye": list(source.eye) if source else []}
     return {"word": source.word if source else word, "listened_for": listened, **sides, "nearest": near}

@@ -1,1 +1,1 @@
-"""``make demo``: a made show through the real graph, recorded and scored."""
+"""``make demo``: a composed show through the real graph, recorded and scored."""

@@ -1,30 +1,34 @@
-"""`make demo`: the real graph as separate processes over the real middleware, on scenes of a robot's day.
+"""The demo: the real node as a process among others, on scenes of a robot's day.
 
 A player publishes camera images at 10 Hz and sound at 20 Hz, `taco_node` answers, a recorder listens. Afterwards
 the answers are held against the truth and against simpler methods on the same frames. Results: build/demo.
-Exit status 1 where the graph failed or nothing was found. BIRDNET=1 joins a second ear for animals (non-commercial weights).
+Exit status 1 where the graph failed or nothing was found.
+BIRDNET=1 adds a second sound model for animals (non-commercial weights).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
+from taco.clock import NS
 from taco.config import TacoConfig
-from taco.demo import report, score, show
+from taco.demo import score, show, stored
 from taco.errors import TacoError
-from taco.evaluation.composed.sources import StampSources, fetch
-from taco.evaluation.datasets import Sample
-from taco.evaluation.methods import Bench
+from taco.evaluation.composed.sources import SceneSources, fetch
+from taco.evaluation.datasets import EvaluationFrame
+from taco.evaluation.methods import MethodRunner
+from taco.evaluation.runner import ProgressBar
 from taco.io.files import AudioFeed, atomic, chunks, frames
 from taco.io.video_writer import VideoWriter
 from taco.pipeline import TacoPipeline
@@ -43,28 +47,18 @@ RIVALS = {
 }
 RIVAL_FRAMES = 40  # that the rivals are shown, evenly out of those that the node answered: the demo has to end soon
 SHEET_SHARES = (0.25, 0.6, 0.95)  # of a scene's answers that are judged: the frames on the contact sheet
-NS = 1_000_000_000
-
-
-def progress(label: str, done: int, total: int) -> None:
-    """A bar on a terminal, a line at a quarter each elsewhere."""
-    if sys.stdout.isatty():
-        print(f"\r      {label} {'#' * (30 * done // total):<30} {done}/{total}", end="\n" if done == total else "", flush=True)
-    elif done % max(1, total // 4) == 0:
-        print(f"      {label} {done}/{total}", flush=True)
 
 
 def prepare() -> tuple[Path, list]:
     """The show as a video file and its truth; made once."""
-    key = hash_of([ROOT / "tools/show.py", ROOT / "taco/io/video_writer.py", ROOT / "taco/evaluation/composed/sources.py"])
-    video, truth = OUT / f"show-{key}.mp4", OUT / f"show-{key}.pkl"
+    key = hash_of([ROOT / "taco/demo/show.py", ROOT / "taco/io/video_writer.py", ROOT / "taco/evaluation/composed/sources.py"])
+    video, truth = OUT / f"show-{key}.mp4", OUT / f"show-{key}.npz"
     if not (video.exists() and truth.exists()):
         print("[1/4] scenes of real photographs and sounds, made once", flush=True)
         fetch()
-        moments = show.make(StampSources(), video, show.scenes(), lambda n, m: progress("frames", n, m))
-        with atomic(truth) as scratch:
-            scratch.write_bytes(pickle.dumps(moments))
-    return video, pickle.loads(truth.read_bytes())
+        moments = show.make(SceneSources(), video, show.scenes(), ProgressBar("frames", "frame"))
+        stored.save(truth, [dataclasses.asdict(moment) for moment in moments])
+    return video, [show.FrameTruth.from_dict(values) for values in stored.load(truth)]
 
 
 def hash_of(files: list[Path]) -> str:
@@ -129,7 +123,7 @@ class Graph:
 
 def run_graph(video: Path) -> dict:
     """Play the show to the node, in real time; what the recorder heard and saw."""
-    recording = OUT / "recording.pkl"
+    recording = OUT / "recording.npz"
     recording.unlink(missing_ok=True)
     executables = ROOT / ".venv/lib/taco_ros"
     parameters = [part for name, value in SETTINGS.items() for part in ("-p", f"{name}:={value}")]
@@ -159,7 +153,8 @@ def run_graph(video: Path) -> dict:
         graph.close()
     if not recording.exists():
         raise TacoError("demo: wanted a recording, got none; see build/demo/taco_node.log")
-    return pickle.loads(recording.read_bytes())
+    found: dict[str, Any] = stored.load(recording)
+    return found | {"images": {int(stamp): jpeg for stamp, jpeg in found["images"].items()}}
 
 
 def answers_of(recorded: dict, moments: list) -> list[tuple]:
@@ -181,31 +176,31 @@ def answers_of(recorded: dict, moments: list) -> list[tuple]:
 def scene_of(result: dict) -> SoundingScene:
     """A recorded result as the type that the drawing takes."""
     objects = [
-        SoundingObject(t["id"], tuple(t["labels"]), min(1.0, t["score"]), report.whole_mask(t), t["box"])
+        SoundingObject(t["id"], tuple(map(tuple, t["labels"])), min(1.0, t["score"]), score.whole_mask(t), tuple(t["box"]))
         for t in result["objects"]
     ]
     stamp = result["stamp_ns"]
     head = (stamp, show.SIZE, stamp, stamp, result["level_dbfs"], result["sounding_score"], result["verdict"])
-    return SoundingScene(*head, tuple(objects), heard=result["heard"])
+    return SoundingScene(*head, tuple(objects), heard=tuple(map(tuple, result["heard"])))
 
 
 def rivals(video: Path, moments: list, answered: set[int]) -> dict[str, dict]:
     """Simpler methods on frames that the node answered, with rejection off: they never say "nothing"."""
-    bench = Bench(TacoConfig().updated(SETTINGS), pipeline=TacoPipeline(TacoConfig().updated(SETTINGS)))
-    feed = AudioFeed(chunks(video), bench.config.audio)
-    words, picked = set(bench.anchors.words), []
+    method_runner = MethodRunner(TacoConfig().updated(SETTINGS), pipeline=TacoPipeline(TacoConfig().updated(SETTINGS)))
+    feed = AudioFeed(chunks(video), method_runner.config.audio)
+    words, picked = set(method_runner.anchors.words), []
     for moment, frame in zip(moments, frames(video)):
         window = feed.window(frame.stamp_ns)
         right = moment.words[moment.sounding] if moment.sounding >= 0 else ""
         if moment.settled and right in words and moment.stamp_ns in answered:
-            picked.append((moment, Sample(str(frame.stamp_ns), frame, window, None, word=right)))
+            picked.append((moment, EvaluationFrame(str(frame.stamp_ns), frame, window, None, word=right)))
     picked = [picked[n * len(picked) // RIVAL_FRAMES] for n in range(RIVAL_FRAMES)] if len(picked) > RIVAL_FRAMES else picked
-    out = {}
+    out, progress = {}, ProgressBar("rivals", "method")
     for n, (label, method) in enumerate(RIVALS.items(), 1):
-        found = bench.run(method, [sample for _, sample in picked])
+        found = method_runner.run(method, [sample for _, sample in picked])
         masks = [outcome.objects[0].mask if outcome.objects else None for outcome in found]
-        out[label] = score.summary(list(zip([moment for moment, _ in picked], masks)))
-        progress("rivals", n, len(RIVALS))
+        out[label] = score.summary_of_masks(list(zip([moment for moment, _ in picked], masks)))
+        progress(n, len(RIVALS))
     return out
 
 
@@ -231,7 +226,7 @@ def pictures(answers: list[tuple], recorded: dict, names: list[str]) -> None:
         for share in SHEET_SHARES:
             moment, picture, scene = judged[int(share * (len(judged) - 1))]
             images.append(picture)
-            captions.append("\n".join((names[index], *report.caption(moment, scene))))
+            captions.append("\n".join((names[index], *score.caption(moment, scene))))
     sheet_rgb = draw.contact_sheet(images, captions, columns=3, tile_width=400, title="TACO demo: what was heard, outlined")
     with atomic(OUT / "contact_sheet.png") as scratch:
         scratch.write_bytes(cv2.imencode(".png", sheet_rgb[..., ::-1])[1].tobytes())
@@ -253,12 +248,12 @@ def main() -> int:
     others = rivals(video, moments, {moment.stamp_ns for moment, _ in done})
     print("[4/4] overlay.mp4, contact_sheet.png, report.json", flush=True)
     pictures(answers, recorded, names)
-    result = report.report(recorded, len(moments), done, names, SETTINGS.get("models.audio", "yamnet"), others)
+    result = score.report(recorded, len(moments), done, names, SETTINGS.get("models.audio", "yamnet"), others)
     with atomic(OUT / "report.json") as scratch:
         scratch.write_text(json.dumps(result, indent=1) + "\n")
     if not any(result["objects"] for result in recorded["results"]):
-        raise TacoError("demo: wanted sounding things, the node found none; see build/demo/taco_node.log")
-    print(report.summary(result, RIVALS))
+        raise TacoError("demo: wanted sounding objects, the node found none; see build/demo/taco_node.log")
+    print(score.summary_text(result, RIVALS))
     return 0
 
 

@@ -1,9 +1,8 @@
-"""The demo's third process: listens to camera, microphone and `taco_node`, prints what is heard as it changes, keeps all of it.
+"""The demo's recorder: prints each change of what is recognised, and keeps everything.
 
-usage: python -m taco.demo.recorder OUT.pkl      stop it with SIGINT or SIGTERM; it writes OUT.pkl and ends
+usage: python -m taco.demo.recorder OUT.npz      stop it with SIGINT or SIGTERM; it writes OUT.npz and ends
 """
 
-import pickle
 import signal
 import sys
 import threading
@@ -17,6 +16,7 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
+from taco.demo import stored
 from taco.view.draw import VERDICT_WORDS
 from taco_ros.msg import AudioChunk, SoundingObjectArray
 
@@ -55,15 +55,15 @@ class Recorder:
     def on_objects(self, msg: SoundingObjectArray) -> None:
         age_ms = (time.time_ns() - stamp_ns(msg.header.stamp)) / 1e6
         objects = []
-        for thing in msg.objects:
-            box = thing.bounding_box
-            mask = np.frombuffer(thing.mask.data, np.uint8).reshape(thing.mask.height, thing.mask.step)[:, : thing.mask.width] > 0
-            words = [(thing.label, thing.label_score), *zip(thing.other_labels, thing.other_label_scores)]
+        for item in msg.objects:
+            box = item.bounding_box
+            mask = np.frombuffer(item.mask.data, np.uint8).reshape(item.mask.height, item.mask.step)[:, : item.mask.width] > 0
+            words = [(item.label, item.label_score), *zip(item.other_labels, item.other_label_scores)]
             objects.append(
                 {
-                    "id": thing.id,
+                    "id": item.id,
                     "labels": [(word, float(score)) for word, score in words],
-                    "score": thing.score,
+                    "score": item.score,
                     "box": (box.x_offset, box.y_offset, box.width, box.height),
                     "mask": np.packbits(mask, axis=None),
                 }
@@ -83,7 +83,7 @@ class Recorder:
         self.say(self.results[-1])
 
     def say(self, result: dict) -> None:
-        words = tuple(sorted(thing["labels"][0][0] for thing in result["objects"]))
+        words = tuple(sorted(item["labels"][0][0] for item in result["objects"]))
         said = words or (result["verdict"], *(word for word, _ in result["heard"][:1]))
         if said == self._said or not self.images:
             return
@@ -95,9 +95,9 @@ class Recorder:
                 f"{seconds:6.1f} s  {VERDICT_WORDS[result['verdict']]}; heard: {heard} ({result['level_dbfs']:.0f} dBFS)",
                 flush=True,
             )
-        for thing in result["objects"]:
-            word, (x, y, w, h) = thing["labels"][0][0], thing["box"]
-            print(f"{seconds:6.1f} s  {word}  score {thing['score']:.2f}  at x {x + w // 2} y {y + h // 2} px", flush=True)
+        for item in result["objects"]:
+            word, (x, y, w, h) = item["labels"][0][0], item["box"]
+            print(f"{seconds:6.1f} s  {word}  score {item['score']:.2f}  at x {x + w // 2} y {y + h // 2} px", flush=True)
 
 
 def main() -> None:
@@ -113,9 +113,7 @@ def main() -> None:
     while not stopped.is_set():
         rclpy.spin_once(node, timeout_sec=0.1)  # returns now and then, so that a signal is seen without messages
     values = {"images": recorder.images, "audio": recorder.audio, "results": recorder.results}
-    scratch = out.with_suffix(".part")
-    scratch.write_bytes(pickle.dumps(values))
-    scratch.rename(out)
+    stored.save(out, values)
     node.destroy_node()
     rclpy.shutdown()
 

@@ -1,4 +1,4 @@
-"""The demo's show: scenes of a robot's day, made of real photographs, photo cut-outs and recordings, and the truth.
+"""The demo's show: scenes of real photographs, cut-outs and recordings, with the truth.
 
 Nothing here knows what the method answers: the truth is where each thing was put and which one was given a voice.
 """
@@ -9,19 +9,20 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from taco.audio import resample
-from taco.evaluation.composed.sources import StampSources
+from taco.clock import NS
+from taco.evaluation.composed.sources import SceneSources
 from taco.io.video_writer import VideoWriter
 from taco.types import AudioChunk
 
 SIZE = (480, 640)
 FPS = 10
 RATE = 16000
-NS = 1_000_000_000
 LEVEL_DBFS = -20.0
 FLOOR_DBFS = -75.0  # the noise of a quiet room and a microphone
 LOUDEST = 0.95  # of a sample; a sound of few loud peaks stays below LEVEL_DBFS
@@ -31,7 +32,7 @@ SHADOW = 0.35  # how much darker the ground is under a thing
 
 
 @dataclass(frozen=True)
-class Voice:
+class Recording:
     """A recording: what it is called, and its source as in the catalogue of everyday things."""
 
     word: str
@@ -39,7 +40,7 @@ class Voice:
 
 
 @dataclass(frozen=True)
-class Thing:
+class ShowObject:
     """A cut-out that stands somewhere: its source, word, middle x, y of its feet and height, all px of the panorama.
 
     voice: the source of its recording, "" for a thing that never sounds. to_x: where it has moved to at the scene's end.
@@ -55,7 +56,7 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Scene:
+class ShowScene:
     """Things in one place. place: source of a photograph; from it a part is shown, (left, top, width) in shares of its sides.
 
     sounds: (from_s, index of the thing that sounds from then on, or a voice out of view, or None). pan: camera x from, to.
@@ -65,11 +66,11 @@ class Scene:
     seconds: float
     place: str
     part: tuple[float, float, float]
-    things: tuple[Thing, ...]
-    sounds: tuple[tuple[float, int | Voice | None], ...]
+    objects: tuple[ShowObject, ...]
+    sounds: tuple[tuple[float, int | Recording | None], ...]
     pan: tuple[int, int] = (0, 0)
 
-    def source_at(self, seconds: float) -> tuple[float, int | Voice | None]:
+    def source_at(self, seconds: float) -> tuple[float, int | Recording | None]:
         """(since when, what) sounds at a time from the scene's beginning."""
         return max((turn for turn in self.sounds if turn[0] <= seconds), key=lambda turn: turn[0])
 
@@ -78,81 +79,86 @@ DOG = "animals/mammals/dogs/dog"
 PEOPLE = "scratch:Costumes/People"
 
 
-def scenes() -> tuple[Scene, ...]:
+def scenes() -> tuple[ShowScene, ...]:
     """What is shown."""
     return (
-        Scene(
+        ShowScene(
             "a dog barks beside a hen",
             6.0,
             "scratch:Backgrounds/Outdoors/brick-wall2.jpg",
             (0.0, 0.0, 1.0),
-            (Thing(f"{DOG}.png", "dog", 210, 455, 210, f"{DOG}.ogg"), Thing("animals/birds/hen.png", "chicken", 470, 450, 120)),
+            (
+                ShowObject(f"{DOG}.png", "dog", 210, 455, 210, f"{DOG}.ogg"),
+                ShowObject("animals/birds/hen.png", "chicken", 470, 450, 120),
+            ),
             ((0.0, 0),),
         ),
-        Scene(
+        ShowScene(
             "a train passes behind a foal",
             7.0,
             "scratch:Backgrounds/Outdoors/hay_field.jpg",
             (0.0, 0.0, 1.0),
             (
-                Thing("qabcs:toys/steam_locomotive.png", "train", -120, 330, 180, "simutrans:steam.wav", to_x=760),
-                Thing("qabcs:animals/foal.png", "horse", 500, 440, 140),
+                ShowObject("qabcs:toys/steam_locomotive.png", "train", -120, 330, 180, "simutrans:steam.wav", to_x=760),
+                ShowObject("qabcs:animals/foal.png", "horse", 500, 440, 140),
             ),
             ((0.0, 0),),
         ),
-        Scene(
+        ShowScene(
             "a vacuum cleaner runs in the next room",
             4.0,
             "rooms:pexels-2416933.jpg",
             (0.0, 0.0, 0.9167),
             (
-                Thing("qabcs:misc/schooler.png", "person", 110, 474, 390),
-                Thing("hobbies/music/string/guitar_classical.png", "guitar", 590, 470, 230),
+                ShowObject("qabcs:misc/schooler.png", "person", 110, 474, 390),
+                ShowObject("hobbies/music/string/guitar_classical.png", "guitar", 590, 470, 230),
             ),
-            ((0.0, Voice("vacuum cleaner", "household/vacuum_cleaner.ogg")),),
+            ((0.0, Recording("vacuum cleaner", "household/vacuum_cleaner.ogg")),),
         ),
-        Scene(
+        ShowScene(
             "a fire engine with its siren beside a bus",
             6.0,
             "scratch:Backgrounds/Outdoors/building-fireproof.jpg",
             (0.0, 0.0, 1.0),
             (
-                Thing("vehicles/masstransit/green_korean_bus.png", "bus", 478, 446, 112),
-                Thing("vehicles/emergency/firetruck.png", "fire engine", 175, 466, 128, "vehicles/emergency/firetruck.ogg"),
+                ShowObject("vehicles/masstransit/green_korean_bus.png", "bus", 478, 446, 112),
+                ShowObject("vehicles/emergency/firetruck.png", "fire engine", 175, 466, 128, "vehicles/emergency/firetruck.ogg"),
             ),
             ((0.0, 1),),
         ),
-        Scene(
+        ShowScene(
             "somebody speaks, then a piano plays",
             9.0,
             "scratch:Backgrounds/Indoors/chalkboard.jpg",
             (0.0, 0.0, 1.0),
             (
-                Thing("qabcs:instrument/piano.png", "piano", 465, 452, 205, "qabcs:piano.ogg"),
-                Thing(f"{PEOPLE}/mako-stop.gif", "person", 195, 458, 295, "pocketsphinx:numbers.raw"),
+                ShowObject("qabcs:instrument/piano.png", "piano", 465, 452, 205, "qabcs:piano.ogg"),
+                ShowObject(f"{PEOPLE}/mako-stop.gif", "person", 195, 458, 295, "pocketsphinx:numbers.raw"),
             ),
             ((0.0, 1), (4.5, 0)),
         ),
-        Scene(
+        ShowScene(
             "silence, then a rooster and rain out of view",
             10.0,
             "scratch:Backgrounds/Indoors/hall.jpg",
             (0.0, 0.0, 1.0),
             (
-                Thing(f"{PEOPLE}/jay.gif", "person", 210, 452, 290),
-                Thing("qabcs:instrument/bass_drum.png", "drums", 470, 448, 120),
+                ShowObject(f"{PEOPLE}/jay.gif", "person", 210, 452, 290),
+                ShowObject("qabcs:instrument/bass_drum.png", "drums", 470, 448, 120),
             ),
-            ((0.0, None), (3.0, Voice("chicken", "qabcs:rooster.ogg")), (6.5, Voice("rain", "qabcs:umbrella.ogg"))),
+            ((0.0, None), (3.0, Recording("chicken", "qabcs:rooster.ogg")), (6.5, Recording("rain", "qabcs:umbrella.ogg"))),
         ),
-        Scene(
+        ShowScene(
             "the camera pans: a cow moos, then a ram bleats",
             8.0,
             "scratch:Backgrounds/Outdoors/wooden-house.jpg",
             (0.0, 0.24, 1.0),
             (
-                Thing("animals/mammals/bovines/cow_white.png", "cow", 150, 420, 260, "animals/mammals/bovines/cow_white.ogg"),
-                Thing("qabcs:animals/goose.png", "goose", 430, 450, 110),
-                Thing("animals/mammals/bovines/ram.png", "sheep", 690, 440, 180, "animals/mammals/bovines/ram.ogg"),
+                ShowObject(
+                    "animals/mammals/bovines/cow_white.png", "cow", 150, 420, 260, "animals/mammals/bovines/cow_white.ogg"
+                ),
+                ShowObject("qabcs:animals/goose.png", "goose", 430, 450, 110),
+                ShowObject("animals/mammals/bovines/ram.png", "sheep", 690, 440, 180, "animals/mammals/bovines/ram.ogg"),
             ),
             ((0.0, 0), (4.0, 2)),
             (0, 240),
@@ -161,7 +167,7 @@ def scenes() -> tuple[Scene, ...]:
 
 
 @dataclass(frozen=True)
-class Moment:
+class FrameTruth:
     """The truth about one frame. masks: (H, W) bool of each thing, as visible; full_areas: px of each when wholly in view.
     sounding: index of the sounding thing, -1 silence, -2 out of view. heard: the word of what sounds, "" in silence.
 
@@ -179,12 +185,17 @@ class Moment:
     steady_s: float = math.inf
     heard: str = ""
 
-    def heard_late(self, lag_s: float) -> Moment:
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FrameTruth:
+        """Of the fields by name, lists in place of tuples."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+    def heard_late(self, lag_s: float) -> FrameTruth:
         """The truth about an answer whose sound ended this long before the image."""
         return replace(self, settled=self.settled and self.steady_s - lag_s >= 1.0)
 
 
-def voice(sources: StampSources, source: str, count: int) -> np.ndarray:
+def voice(sources: SceneSources, source: str, count: int) -> np.ndarray:
     """(count,) float32: the recording at the show's rate and level, faded into itself where it begins again."""
     samples, rate = sources.sound(source)
     one = resample(np.ascontiguousarray(samples, np.float32), rate, RATE)
@@ -202,12 +213,12 @@ def voice(sources: StampSources, source: str, count: int) -> np.ndarray:
     return out * min(gain, LOUDEST / max(float(np.abs(out).max()), 1e-9))
 
 
-def place_of(thing: Thing, share: float) -> float:
+def place_of(item: ShowObject, share: float) -> float:
     """Middle x of a thing at a share of the scene's time in [0, 1]."""
-    return thing.x if thing.to_x is None else thing.x + (thing.to_x - thing.x) * share
+    return item.x if item.to_x is None else item.x + (item.to_x - item.x) * share
 
 
-def backdrop(sources: StampSources, scene: Scene) -> np.ndarray:
+def backdrop(sources: SceneSources, scene: ShowScene) -> np.ndarray:
     """(H, W + pan, 3) float32: the part of the photograph that the scene plays in."""
     photo = sources.photo(scene.place)
     height, width = SIZE[0], SIZE[1] + max(scene.pan)
@@ -220,18 +231,18 @@ def backdrop(sources: StampSources, scene: Scene) -> np.ndarray:
     return cv2.resize(part, (width, height), interpolation=way).astype(np.float32).clip(0, 255)
 
 
-def cutout(sources: StampSources, thing: Thing) -> np.ndarray:
+def cutout(sources: SceneSources, item: ShowObject) -> np.ndarray:
     """(h, w, 4) float32: the thing's cut-out at its height with a soft edge, colours multiplied by the opacity (0 to 1)."""
-    rgba = sources.cutout(thing.picture).astype(np.float32)
+    rgba = sources.cutout(item.picture).astype(np.float32)
     rgba[..., 3] = np.minimum(1, rgba[..., 3] * (OPAQUE / 255))
     rgba[..., :3] *= rgba[..., 3:]
-    scale = thing.height / rgba.shape[0]
-    size = (max(1, round(rgba.shape[1] * scale)), thing.height)
+    scale = item.height / rgba.shape[0]
+    size = (max(1, round(rgba.shape[1] * scale)), item.height)
     small = cv2.resize(rgba, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     return cv2.GaussianBlur(small, (0, 0), 0.7 * max(1.0, scale))  # as soft as the photograph behind it
 
 
-def panorama(sources: StampSources, scene: Scene, seed: int, share: float = 0.0) -> tuple[np.ndarray, list[np.ndarray]]:
+def panorama(sources: SceneSources, scene: ShowScene, seed: int, share: float = 0.0) -> tuple[np.ndarray, list[np.ndarray]]:
     """The wide picture that the camera pans over at a share of the scene's time, and the mask of each thing in it.
 
     Later things stand in front. ValueError where a thing that does not move is not wholly inside.
@@ -239,21 +250,21 @@ def panorama(sources: StampSources, scene: Scene, seed: int, share: float = 0.0)
     picture = backdrop(sources, scene)
     height, width = picture.shape[:2]
     masks: list[np.ndarray] = []
-    for thing in scene.things:
-        stamp = cutout(sources, thing)
+    for item in scene.objects:
+        stamp = cutout(sources, item)
         h, w = stamp.shape[:2]
-        top, left = thing.feet - h, round(place_of(thing, share) - w / 2)
-        inside = top >= 0 and thing.feet <= height and left >= 0 and left + w <= width
-        if not inside and thing.to_x is None:
-            raise ValueError(f"{scene.name}: {thing.word} of {w} x {h} px does not fit at {thing.x}, {thing.feet}")
-        _shade(picture, thing.feet, left, w)
+        top, left = item.feet - h, round(place_of(item, share) - w / 2)
+        inside = top >= 0 and item.feet <= height and left >= 0 and left + w <= width
+        if not inside and item.to_x is None:
+            raise ValueError(f"{scene.name}: {item.word} of {w} x {h} px does not fit at {item.x}, {item.feet}")
+        _shade(picture, item.feet, left, w)
         x, end = max(left, 0), min(left + w, width)
         mask = np.zeros((height, width), bool)
         if x < end:
             part = stamp[:, x - left : end - left]
-            patch = picture[top : thing.feet, x:end]
+            patch = picture[top : item.feet, x:end]
             patch[:] = patch * (1 - part[..., 3:]) + part[..., :3]
-            mask[top : thing.feet, x:end] = part[..., 3] > 0.5
+            mask[top : item.feet, x:end] = part[..., 3] > 0.5
         masks = [other & ~mask for other in masks] + [mask]
     noise = np.random.default_rng(seed).normal(0, 2, picture.shape)
     return (picture + noise).clip(0, 255).astype(np.uint8), masks
@@ -268,17 +279,20 @@ def _shade(picture: np.ndarray, feet: int, left: int, width: int) -> None:
 
 
 def make(
-    sources: StampSources, video: Path, show: tuple[Scene, ...], progress: Callable[[int, int], None] = lambda done, total: None
-) -> list[Moment]:
+    sources: SceneSources,
+    video: Path,
+    show: tuple[ShowScene, ...],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[FrameTruth]:
     """Write the show as an MP4 with sound and return the truth of every frame, in order."""
-    moments: list[Moment] = []
+    moments: list[FrameTruth] = []
     total = sum(round(scene.seconds * FPS) for scene in show)
     start = 0.0
     with VideoWriter(video, fps=FPS, sample_rate=RATE) as writer:
         for index, scene in enumerate(show):
             count = round(scene.seconds * FPS)
-            moving = any(thing.to_x is not None for thing in scene.things)
-            areas = tuple(int((cutout(sources, thing)[..., 3] > 0.5).sum()) for thing in scene.things)
+            moving = any(item.to_x is not None for item in scene.objects)
+            areas = tuple(int((cutout(sources, item)[..., 3] > 0.5).sum()) for item in scene.objects)
             for i in range(count):
                 if moving or i == 0:
                     wide, masks = panorama(sources, scene, index, i / max(1, count - 1))
@@ -292,17 +306,17 @@ def make(
     return moments
 
 
-def truth(scene: Scene, index: int, seconds: float, start: float, masks: tuple, areas: tuple[int, ...]) -> Moment:
+def truth(scene: ShowScene, index: int, seconds: float, start: float, masks: tuple, areas: tuple[int, ...]) -> FrameTruth:
     """What is so at a time from the scene's beginning; start: of the scene in the show, s."""
     since, source = scene.source_at(seconds)
-    words = tuple(thing.word for thing in scene.things)
+    words = tuple(item.word for item in scene.objects)
     sounding = source if isinstance(source, int) else -1 if source is None else -2
     heard = words[source] if isinstance(source, int) else source.word if source else ""
     stamp = round((start + seconds) * NS)
-    return Moment(index, stamp, masks, areas, words, sounding, seconds - since >= 1.0, seconds - since, heard)
+    return FrameTruth(index, stamp, masks, areas, words, sounding, seconds - since >= 1.0, seconds - since, heard)
 
 
-def sound_of(sources: StampSources, scene: Scene, seed: int) -> np.ndarray:
+def sound_of(sources: SceneSources, scene: ShowScene, seed: int) -> np.ndarray:
     """(n,) float32: the scene's sound, over the noise of a quiet room. A passing thing is loudest in the picture's middle."""
     count = round(scene.seconds * RATE)
     sound = np.random.default_rng(1000 + seed).normal(0, 10 ** (FLOOR_DBFS / 20), count)
@@ -310,11 +324,11 @@ def sound_of(sources: StampSources, scene: Scene, seed: int) -> np.ndarray:
     for (since, source), until in zip(scene.sounds, ends):
         if source is None:
             continue
-        thing = scene.things[source] if isinstance(source, int) else None
+        item = scene.objects[source] if isinstance(source, int) else None
         first, last = round(since * RATE), round(until * RATE)
         fade = np.minimum(1.0, np.minimum(np.arange(last - first), np.arange(last - first)[::-1]) / (0.02 * RATE))
-        if thing and thing.to_x is not None:
-            away = (place_of(thing, np.arange(first, last) / count) - SIZE[1] / 2) / SIZE[1]
+        if item and item.to_x is not None:
+            away = (place_of(item, np.arange(first, last) / count) - SIZE[1] / 2) / SIZE[1]
             fade = fade / (1 + (2 * away) ** 2)  # the half of it at the edges: as if passing at half a picture's width
-        sound[first:last] += voice(sources, thing.voice if thing else source.source, last - first) * fade
+        sound[first:last] += voice(sources, item.voice if item else source.source, last - first) * fade
     return sound.clip(-1, 1).astype(np.float32)

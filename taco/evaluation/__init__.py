@@ -1,1 +1,1 @@
-
+"""Evaluation: data sets, methods, metrics, tables."""

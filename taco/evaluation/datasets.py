@@ -1,4 +1,4 @@
-"""Readers of the public data sets: the tree is checked whole before the first frame is read.
+"""Readers of the public data sets; the whole folder is checked before the first frame.
 
 A data set is a list of clips; a clip gives its frames in order, each with its sound and its truth.
 Clips hold paths only, so that they can be sent to another process.
@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -18,9 +19,9 @@ from taco.errors import ConfigError, MediaError
 from taco.io.files import read_audio, read_image
 from taco.types import AudioWindow, VideoFrame
 
-SCORED_SIZE = 224  # side of the square at which the public code compares maps and masks
+SCORED_SIZE = 224  # of the public runs: side of the square at which the public code compares maps and masks
 SECOND_NS = 1_000_000_000
-CLAP_S = 7.0  # the longest sound that one pass of CLAP's audio model takes
+CLAP_S = 7.0  # of msclap: the longest sound that one pass of CLAP's audio model takes
 
 # AVSBench's 23 categories, the word bank of Table 4 for MS3, whose own list names none.
 # fmt: off
@@ -34,12 +35,14 @@ AVSBENCH_WORDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ScoringRules:
     """How a data set is scored (METHOD's table).
 
-    metric: "threshold", "detection" or "semantic". readout: "minmax" or "argmax". temporal: over the clip, or "none".
-    bank: "general", "general-first" (the first word left out) or "specific". size: side at which
-    maps and truths are compared, 0 the truth's own.
+    metric: "threshold", "detection" or "semantic".
+    readout: "minmax" or "argmax".
+    temporal: "joint" or "causal" over the frames of a clip, or "none".
+    bank: "general", "general-first" (the first word left out) or "specific".
+    size: side at which maps and truths are compared, 0 for the truth's own size.
     """
 
     metric: str
@@ -50,12 +53,18 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One frame. truth: (size, size) bool mask or integer class map, None where it is not scored.
+class EvaluationFrame:
+    """One frame with its sound and its truth.
 
-    class_id: pooled by it in "detection", painted with it in "semantic". word: what sounds, "" where the list does not tell.
-    things: (word, (H, W) bool mask at image size) of each sounding thing, where they are known one by one; silent: the
-    union of the things in view that make no sound, where known; silent_words: what those are.
+    id: the clip's name and the frame's number.
+    frame: the image.
+    window: the sound.
+    truth: (size, size) bool mask or integer class map, None where the frame is not scored.
+    class_id: pooled by it in "detection", painted with it in "semantic".
+    word: what sounds, "" where the data set does not say.
+    sounding_objects: (word, (H, W) bool mask at image size) of each, where they are known one by one.
+    silent: (H, W) bool union of the objects in view that make no sound, where known.
+    silent_words: what those are.
     """
 
     id: str
@@ -64,22 +73,41 @@ class Sample:
     truth: np.ndarray | None
     class_id: int = 0
     word: str = ""
-    things: tuple[tuple[str, np.ndarray], ...] = ()
+    sounding_objects: tuple[tuple[str, np.ndarray], ...] = ()
     silent: np.ndarray | None = None
     silent_words: tuple[str, ...] = ()
 
     @property
     def words_in_view(self) -> set[str]:
         """Words of what is known to be in view, sounding or not."""
-        return {self.word, *(word for word, _ in self.things), *self.silent_words} - {""}
+        return {self.word, *(word for word, _ in self.sounding_objects), *self.silent_words} - {""}
+
+
+class Clip(Protocol):
+    """What a data set is made of: frames in order, which share a sound."""
+
+    @property
+    def id(self) -> str:
+        """For tables and files."""
+
+    @property
+    def group(self) -> str:
+        """Figures are also given for each group (category, subset, kind)."""
+
+    def load(self, window_s: float = 1.0) -> list[EvaluationFrame]:
+        """The frames; no window is longer than window_s, unless the data set's rules want it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
-    """Frames with one sound file. spans: for each frame the (start, end) of its second in the sound, in s.
+class LabelledClip:
+    """Frames of a public data set with one sound file.
 
-    kind: how its truths are written ("binary", "ade", "index"). truths may be shorter than images: the rest is not scored.
-    group: figures are also told by group (category, subset).
+    images, sound, truths: paths; truths may be fewer than images: the rest is not scored.
+    spans: for each frame the (start, end) of its second in the sound, in s.
+    kind: how its truths are written ("binary", "ade", "index").
+    class_id, word: of what sounds, 0 and "" where the list does not say.
+    painted: the class number of a semantic truth, 0 for none.
+    group: category or subset.
     """
 
     id: str
@@ -93,7 +121,7 @@ class Clip:
     painted: int = 0
     group: str = ""
 
-    def load(self, window_s: float = 1.0) -> list[Sample]:
+    def load(self, window_s: float = 1.0) -> list[EvaluationFrame]:
         """The frames; each window ends where its frame's second ends and is at most window_s long."""
         sound = read_audio(self.sound)
         mono = sound.samples.mean(1, dtype=np.float32) if len(sound.samples) else np.zeros(1, np.float32)
@@ -105,7 +133,7 @@ class Clip:
             else:
                 window = cut(mono, sound.sample_rate, max(0.0, end - max(window_s, end - start)), end)
             frame = VideoFrame(read_image(image), round(end * SECOND_NS))
-            out.append(Sample(f"{self.id}/{i}", frame, window, truth, self.painted or self.class_id, self.word))
+            out.append(EvaluationFrame(f"{self.id}/{i}", frame, window, truth, self.painted or self.class_id, self.word))
         return out
 
     def files(self) -> list[Path]:
@@ -130,8 +158,8 @@ class Dataset:
 
     name: str
     split: str
-    clips: tuple
-    rules: Rules
+    clips: tuple[Clip, ...]
+    rules: ScoringRules
     words: tuple[str, ...] = ()
 
     @property
@@ -165,7 +193,7 @@ def s4(root: Path, split: str = "test") -> Dataset:
         sound = data / "audio_wav" / split / category / f"{name}.wav"
         clips.append(_video(f"{category}/{name}", images, sound, masks, word=_plain(category), group=_plain(category)))
     words = tuple(sorted({clip.word for clip in clips}))
-    return _checked(Dataset("s4", split, tuple(clips), Rules("threshold", temporal="joint"), words), root)
+    return _checked(Dataset("s4", split, tuple(clips), ScoringRules("threshold", temporal="joint"), words), root)
 
 
 def ms3(root: Path, split: str = "test") -> Dataset:
@@ -177,7 +205,7 @@ def ms3(root: Path, split: str = "test") -> Dataset:
         images = [data / "visual_frames" / name / f"{name}.mp4_{i}.png" for i in range(1, 6)]
         masks = [data / "gt_masks" / split / name / f"{name}_{i}.png" for i in range(1, 6)]
         clips.append(_video(name, images, data / "audio_wav" / split / f"{name}.wav", masks))
-    rules = Rules("threshold", bank="general-first")
+    rules = ScoringRules("threshold", bank="general-first")
     return _checked(Dataset("ms3", split, tuple(clips), rules, AVSBENCH_WORDS), root)
 
 
@@ -199,7 +227,7 @@ def avss(root: Path, split: str = "test") -> Dataset:
         images = [folder / "frames" / f"{i}.jpg" for i in range(n)]
         truths = [folder / "labels_semantic" / f"{i}.png" for i in range(n)]
         clips.append(_video(f"{row['label']}/{row['uid']}", images, folder / "audio.wav", truths, "index", group=row["label"]))
-    rules = Rules("semantic", readout="argmax", bank="specific")
+    rules = ScoringRules("semantic", readout="argmax", bank="specific")
     return _checked(Dataset("avss", split, tuple(clips), rules, words), root)
 
 
@@ -217,8 +245,8 @@ def ade_sp(root: Path, split: str = "test", semantic: bool = False) -> Dataset:
         paint = words.index(word) + 1 if semantic else 0
         number = _number(row["ade_class_id"])
         image = root / "frames" / place
-        clips.append(Clip(f"{i:04d}", (image,), sound, ((0.0, CLAP_S),), (truth,), "ade", number, word, paint, word))
-    rules = Rules("semantic", bank="specific") if semantic else Rules("detection")
+        clips.append(LabelledClip(f"{i:04d}", (image,), sound, ((0.0, CLAP_S),), (truth,), "ade", number, word, paint, word))
+    rules = ScoringRules("semantic", bank="specific") if semantic else ScoringRules("detection")
     return _checked(Dataset("ade-sp-semantic" if semantic else "ade-sp", split, tuple(clips), rules, words), root)
 
 
@@ -291,12 +319,20 @@ def _resize_nearest(values: np.ndarray) -> np.ndarray:
     if values.shape == (SCORED_SIZE, SCORED_SIZE):
         return values
     rows, columns = (np.arange(SCORED_SIZE) * size // SCORED_SIZE for size in values.shape)
-    return values[rows[:, None], columns]
+    return np.asarray(values[rows[:, None], columns])
 
 
-def _video(name: str, images, sound: Path, truths, kind: str = "binary", word: str = "", group: str = "") -> Clip:
+def _video(
+    name: str,
+    images: Sequence[Path],
+    sound: Path,
+    truths: Sequence[Path],
+    kind: str = "binary",
+    word: str = "",
+    group: str = "",
+) -> LabelledClip:
     spans = tuple((float(i), i + 1.0) for i in range(len(images)))
-    return Clip(name, tuple(images), sound, spans, tuple(truths), kind, word=word, group=group)
+    return LabelledClip(name, tuple(images), sound, spans, tuple(truths), kind, word=word, group=group)
 
 
 def _plain(category: str) -> str:
@@ -338,7 +374,7 @@ def _table(path: Path, columns: Sequence[str], split: str = "", also: Sequence[P
 def _checked(dataset: Dataset, root: Path) -> Dataset:
     """The data set, or MediaError with every missing file, folder by folder."""
     missing: dict[Path, list[str]] = {}
-    for path in dict.fromkeys(path for clip in dataset.clips for path in clip.files()):
+    for path in dict.fromkeys(path for clip in dataset.clips if isinstance(clip, LabelledClip) for path in clip.files()):
         if not path.is_file():
             missing.setdefault(path.parent, []).append(path.name)
     if missing:

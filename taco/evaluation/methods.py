@@ -17,15 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from taco.concepts import image_evidence, listen, pooled_components, pooled_sound
+from taco.concepts import pooled_components, pooled_sound, sound_evidence
 from taco.config import TacoConfig
 from taco.errors import ConfigError
-from taco.evaluation.datasets import Sample
-from taco.factorization import factorize
-from taco.harmonic_percussive import structure
+from taco.evaluation.datasets import EvaluationFrame
+from taco.factorization import factorize, nearest_words
+from taco.factorization.anchors import image_evidence
 from taco.pipeline import TacoPipeline
 from taco.segmentation.base import Segmentation
-from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, SoundingScene, Tokens
+from taco.sound_separation import departure_from_noise
+from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, SoundingScene, Tokens, WordScore
 
 # Of the image's evidence against the sound's log-probability in late fusion, for unscaled tokens: the best of
 # .05, .1, .15, .2, .3, .5, .8 on the scenes of val, so that the rival is at its best.
@@ -47,7 +48,7 @@ class Method:
     settings: Mapping[str, object] = field(default_factory=dict)
     choose: Callable[[Tensor, Tensor], int] | None = None
     score: Callable[[Tensor, Tensor], Tensor] = lambda seen, heard: heard
-    told: bool = False
+    uses_true_word: bool = False
     clamp: bool = False
     segmenter: bool = True
 
@@ -75,7 +76,7 @@ METHODS: dict[str, Method] = {
     "a+-fcclip": Method("the same with the word's vector clamped at 0", choose=_best_heard, clamp=True),
     "late-fusion": Method("word by the sound's posterior times the image's evidence", choose=_fused, score=_fused_score),
     "no-sound": Method("word by the image alone", choose=_best_seen, score=lambda seen, heard: seen.sigmoid()),
-    "true-word": Method("the right word instead of the sound: the ceiling", told=True),
+    "true-word": Method("the right word instead of the sound: the ceiling", uses_true_word=True),
     "no-penalty": Method("without the semantic penalty", {"factorization.penalty": "none"}),
     "no-component": Method("factors instead of components as descriptors", {"factorization.descriptor": "factor"}),
     "no-min": Method("penalty averaged over the factors", {"factorization.penalty": "mean"}),
@@ -101,9 +102,9 @@ class Outcome:
     winner: np.ndarray
     label: str = ""
     score: float = 0.0
-    objects: tuple = ()
+    objects: tuple[SoundingObject, ...] = ()
     ms: dict[str, float] = field(default_factory=dict)
-    words: tuple = ()
+    words: tuple[WordScore, ...] = ()
     sound_map: np.ndarray | None = None
     factorization: Factorization | None = None
     factor: int = -1
@@ -121,7 +122,7 @@ class UMapSegmenter:
         return Segmentation(heat, (found,) if found else ())
 
 
-class Bench:
+class MethodRunner:
     """One set of frozen models and the methods over it. Encodes every frame of a clip once, whatever the methods.
 
     words: the word bank, () for the models' own. pipeline: an existing one instead of the configured models.
@@ -130,7 +131,7 @@ class Bench:
     def __init__(self, config: TacoConfig, words: Sequence[str] = (), *, pipeline: TacoPipeline | None = None):
         self.config = config
         self.base = pipeline or TacoPipeline(config)
-        self._variants: dict[tuple, TacoPipeline] = {}
+        self._variants: dict[tuple[object, ...], TacoPipeline] = {}
         self.forget()
         if words:
             self.set_words(words)
@@ -146,7 +147,13 @@ class Bench:
         return self.base.anchors
 
     def run(
-        self, name: str, samples: Sequence[Sample], *, seed: int = 0, temporal: str = "none", settings: Mapping | None = None
+        self,
+        name: str,
+        samples: Sequence[EvaluationFrame],
+        *,
+        seed: int = 0,
+        temporal: str = "none",
+        settings: Mapping[str, object] | None = None,
     ) -> list[Outcome]:
         """What method ``name`` says of the frames of one clip, in order.
 
@@ -156,7 +163,7 @@ class Bench:
         method = method_named(name)
         if hasattr(self.base.segmenter, "keep_proposals"):
             self.base.segmenter.keep_proposals(len(samples))
-        if method.choose or method.told:
+        if method.choose or method.uses_true_word:
             return [self._by_word(method, sample) for sample in samples]
         changes = dict(NEVER_REJECT) | dict(settings or {}) | dict(method.settings)
         changes.setdefault("factorization.temporal", temporal)
@@ -180,19 +187,19 @@ class Bench:
         if hasattr(self.base.segmenter, "keep_proposals"):
             self.base.segmenter.keep_proposals(0)
 
-    def encoded(self, sample: Sample) -> tuple[ImageFeatures, Tokens]:
+    def encoded(self, sample: EvaluationFrame) -> tuple[ImageFeatures, Tokens]:
         """What the models make of a frame's image and sound."""
         with torch.inference_mode():
             return self._encodings.image(sample.frame), self._encodings.sound(sample.window)
 
-    def evidence(self, sample: Sample) -> tuple[Tensor, Tensor]:
+    def evidence(self, sample: EvaluationFrame) -> tuple[Tensor, Tensor]:
         """(seen (M,), heard (M,)): what the image and the sound alone say of each word.
 
         heard: the sound's probabilities, as naming has them. seen: the greatest product of a token and the word, weighted; for
         encoders with a temperature of their own (CLIP) the log-probability of the greatest cosine.
         """
         features, audio = self.encoded(sample)
-        heard = listen(pooled_sound(audio), self.anchors).share
+        heard = sound_evidence(pooled_sound(audio), self.anchors).share
         scale = self.anchors.visual_logit_scale
         tokens, words = features.tokens.values, self.anchors.visual
         if scale is None:
@@ -202,28 +209,28 @@ class Bench:
 
     # --- the two middles
 
-    def _by_factors(self, pipeline: TacoPipeline, sample: Sample, scene: SoundingScene) -> Outcome:
+    def _by_factors(self, pipeline: TacoPipeline, sample: EvaluationFrame, scene: SoundingScene) -> Outcome:
         features, _ = self.encoded(sample)
         found = (self._score(sample, scene.sounding_score), scene.objects, scene.confidence, scene.sound_map)
         times = dict(scene.stage_ms) | self._encoding_ms(sample)
         return self._outcome(pipeline, features, scene.factorization, scene.concepts, *found, times)
 
-    def _encoding_ms(self, sample: Sample) -> dict[str, float]:
+    def _encoding_ms(self, sample: EvaluationFrame) -> dict[str, float]:
         return {"image": self._encodings.image_ms(sample.frame), "sound": self._encodings.sound_ms(sample.window)}
 
     @torch.inference_mode()
-    def _by_word(self, method: Method, sample: Sample) -> Outcome:
+    def _by_word(self, method: Method, sample: EvaluationFrame) -> Outcome:
         start = time.perf_counter()
         seen, heard = self.evidence(sample)
         features, audio = self.encoded(sample)
-        if method.told:
-            anchors, indices = self._with_words(tuple(word for word, _ in sample.things) or (sample.word,))
+        if method.uses_true_word:
+            anchors, indices = self._with_words(tuple(word for word, _ in sample.sounding_objects) or (sample.word,))
             seen, heard = (F.pad(part, (0, len(anchors.words) - len(part))) for part in (seen, heard))
         else:
             anchors, indices = self.anchors, [method.choose(seen, heard)]
         index = indices[0]
-        score = 1.0 if method.told else float(method.score(seen[index], heard[index]).clamp(0, 1))
-        if method.told and anchors.visual_logit_scale is None:  # segmenters without factors take the word itself
+        score = 1.0 if method.uses_true_word else float(method.score(seen[index], heard[index]).clamp(0, 1))
+        if method.uses_true_word and anchors.visual_logit_scale is None:  # segmenters without factors take the word itself
             factors = self._solved(features, audio, anchors)
             seen = image_evidence(pooled_components(factors, features.tokens), anchors)
             pairs = [(int(seen[:, i].argmax()), i, anchors.visual[i]) for i in indices]
@@ -246,10 +253,10 @@ class Bench:
         values = features.tokens.values, audio.values, anchors, self.config.factorization
         return factorize(*values, visual_grid=features.tokens.grid, audio_grid=audio.grid, audio_times=audio.times)
 
-    def _score(self, sample: Sample, score: float) -> float:
+    def _score(self, sample: EvaluationFrame, score: float) -> float:
         """As the live line judges it: sound that is but noise scores 0."""
         least = self.config.concepts.min_structure
-        return score if not least or structure(sample.window) >= least else 0.0
+        return score if not least or departure_from_noise(sample.window) >= least else 0.0
 
     def _variant(self, changes: Mapping[str, object], segmenter: bool) -> TacoPipeline:
         key = (tuple(sorted(changes.items())), segmenter)
@@ -289,7 +296,7 @@ class Bench:
         else:
             heat = confidence if confidence is not None else np.zeros(size, np.float32)
             winner = heat >= pipeline.config.segmentation.threshold
-        words = nearest_words(factors.visual_factors[chosen[0]], pipeline.anchors)
+        words, _ = nearest_words(factors, pipeline.anchors, chosen[0])
         label = concepts[0].label if concepts else words[0][0]
         return Outcome(heat, winner, label, score, tuple(objects), times, words, sound_map, factors, chosen[0])
 
@@ -325,13 +332,6 @@ def as_factors(anchors: Anchors, chosen: Sequence[int], visual: Tokens, audio: T
     sounds = torch.zeros(count, audio.values.shape[1]).to(audio.values)
     sounds[index] = audio.values.mean(0)
     return Factorization(activations, rows, heard, sounds, index)
-
-
-def nearest_words(factor: Tensor, anchors: Anchors, count: int = 5) -> tuple[tuple[str, float], ...]:
-    """Words by cosine with a visual factor, best first (the paper's label, section 5.2)."""
-    cosines = F.normalize(anchors.visual, dim=-1) @ F.normalize(factor.to(anchors.visual), dim=-1)
-    best = cosines.topk(min(count, len(anchors.words)))
-    return tuple((anchors.words[int(i)], float(v)) for v, i in zip(*best))
 
 
 def among(winners: Tensor, chosen: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The metrics of the paper's tables, with the rules of the public evaluation code kept to the letter.
+"""The metrics of the paper's tables, by the rules of the public evaluation code.
 
 Maps are (H, W) arrays of confidence, truths (H, W) arrays in which a pixel is set where the value is
 over 0.5; numpy arrays and torch tensors are both taken. Counts and sums are float64 throughout: the
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ BETA2 = 0.3  # weight of recall in F, as in salient object detection
 POOLED_THRESHOLDS = 20  # of the data set's own range, for ADE Sound Prompted
 
 
-def best_threshold_scores(maps: Sequence, truths: Sequence) -> tuple[float, float]:
+def best_threshold_scores(maps: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> tuple[float, float]:
     """(mask IoU %, F %) at the best threshold for the whole set, as S4 and MS3 are scored.
 
     maps: N maps scaled to [0, 1]. truths: N masks.
@@ -36,7 +37,9 @@ def best_threshold_scores(maps: Sequence, truths: Sequence) -> tuple[float, floa
     return combine_thresholds([threshold_statistics(m, t) for m, t in paired(maps, truths)])[:2]
 
 
-def fixed_threshold_scores(maps: Sequence, truths: Sequence, threshold: float = 0.5) -> tuple[float, float]:
+def fixed_threshold_scores(
+    maps: Sequence[np.ndarray], truths: Sequence[np.ndarray], threshold: float = 0.5
+) -> tuple[float, float]:
     """(mask IoU %, F %) with one threshold for all (``>``), the rules for empty truths as above."""
     pairs = list(paired(maps, truths))
     ious = [mask_iou(m > threshold, t) for m, t in pairs]
@@ -44,7 +47,7 @@ def fixed_threshold_scores(maps: Sequence, truths: Sequence, threshold: float = 
     return 100.0 * float(np.mean(ious)), 100.0 * float(np.mean(fs)) if fs else float("nan")
 
 
-def detection_scores(maps: Sequence, truths: Sequence, class_ids: Sequence) -> tuple[float, float]:
+def detection_scores(maps: Sequence[np.ndarray], truths: Sequence[np.ndarray], class_ids: Sequence[int]) -> tuple[float, float]:
     """(IoU %, average precision %), means over classes, as ADE Sound Prompted is scored.
 
     class_ids: the class of each frame. The pixels of all frames of a class are pooled. IoU: the best of 20
@@ -52,10 +55,13 @@ def detection_scores(maps: Sequence, truths: Sequence, class_ids: Sequence) -> t
     precision: exact, of the pooled pixels, equal values taken together; 0 where no pixel is set.
     """
     scores = detection_by_class(maps, truths, class_ids)
-    return tuple(100.0 * float(np.mean([pair[i] for pair in scores.values()])) for i in (0, 1))
+    iou, precision = (100.0 * float(np.mean([pair[i] for pair in scores.values()])) for i in (0, 1))
+    return iou, precision
 
 
-def detection_by_class(maps: Sequence, truths: Sequence, class_ids: Sequence) -> dict:
+def detection_by_class(
+    maps: Sequence[np.ndarray], truths: Sequence[np.ndarray], class_ids: Sequence[int]
+) -> dict[int, tuple[float, float]]:
     """{class: (IoU, average precision)} in [0, 1], the rules of ``detection_scores``."""
     pairs = list(paired(maps, truths))
     ids = [i.item() if hasattr(i, "item") else i for i in class_ids]
@@ -74,7 +80,7 @@ def detection_by_class(maps: Sequence, truths: Sequence, class_ids: Sequence) ->
     return out
 
 
-def semantic_scores(labels: Sequence, truths: Sequence, n_classes: int) -> tuple[float, float]:
+def semantic_scores(labels: Sequence[np.ndarray], truths: Sequence[np.ndarray], n_classes: int) -> tuple[float, float]:
     """(mean IoU %, F %) over classes, as AVSS and ADE Sound Prompted Semantic are scored.
 
     labels: N maps of integers 0 ... n_classes - 1, 0 the background. truths: the same, a negative value is not
@@ -96,7 +102,7 @@ class ThresholdStatistics:
     f: np.ndarray | None
 
 
-def threshold_statistics(map_, truth) -> ThresholdStatistics:
+def threshold_statistics(map_: Any, truth: Any) -> ThresholdStatistics:
     """What one frame adds to ``best_threshold_scores``."""
     (m, t), *_ = paired([map_], [truth])
     values, truth, positives = m.ravel(), t.ravel(), int(t.sum())
@@ -118,7 +124,7 @@ def combine_thresholds(frames: Sequence[ThresholdStatistics]) -> tuple[float, fl
     return 100.0 * float(mean.max()), 100.0 * f, float(IOU_THRESHOLDS[mean.argmax()])
 
 
-def semantic_statistics(labels, truth, n_classes: int) -> np.ndarray:
+def semantic_statistics(labels: Any, truth: Any, n_classes: int) -> np.ndarray:
     """What one image adds to ``semantic_scores``: (n_classes, 3) pixels of intersection, prediction, truth."""
     a, b = _labels("labels", labels, 0, n_classes), _labels("truths", truth, None, n_classes)
     if a.shape != b.shape:
@@ -145,7 +151,7 @@ def combine_semantic(images: Sequence[np.ndarray]) -> tuple[float, float, dict[i
     return 100.0 * float(means[0]), 100.0 * float(means[1]), by_class
 
 
-def mask_iou(mask, truth) -> float:
+def mask_iou(mask: Any, truth: Any) -> float:
     """IoU of the set pixels in [0, 1]; true negatives / pixels where the truth is empty."""
     mask, truth = np.asarray(mask, bool), np.asarray(truth, bool)
     if not truth.any():
@@ -153,20 +159,20 @@ def mask_iou(mask, truth) -> float:
     return float((mask & truth).sum() / (mask | truth).sum())
 
 
-def mean_iou(mask, truth) -> float:
+def mean_iou(mask: Any, truth: Any) -> float:
     """Mean of the IoU of the set and of the unset pixels, in [0, 1]; a class that occurs in neither is left out."""
     mask, truth = np.asarray(mask, bool), np.asarray(truth, bool)
     parts = [((a & b).sum(), (a | b).sum()) for a, b in ((mask, truth), (~mask, ~truth))]
     return float(np.mean([inter / union for inter, union in parts if union]))
 
 
-def f_score(mask, truth) -> float:
+def f_score(mask: Any, truth: Any) -> float:
     """F with beta^2 = 0.3 in [0, 1]; 0 where nothing is hit."""
     mask, truth = np.asarray(mask, bool), np.asarray(truth, bool)
     return float(_f((mask & truth).sum(), mask.sum(), truth.sum()))
 
 
-def average_precision(values, truth) -> float:
+def average_precision(values: Any, truth: Any) -> float:
     """Area under the precision-recall steps, sum of (R_i - R_{i-1}) P_i, in [0, 1]; 0 where no truth is set."""
     values, truth = np.asarray(values, np.float64).ravel(), np.asarray(truth, bool).ravel()
     if not truth.any():
@@ -180,7 +186,7 @@ def average_precision(values, truth) -> float:
 # --- helpers
 
 
-def paired(maps: Iterable, truths: Iterable) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+def paired(maps: Iterable[Any], truths: Iterable[Any]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
     """Checked pairs: map as float64, truth as bool, of one 2-d shape, at least one pair."""
     for i, (m, t) in enumerate(zip(*_same_length(maps, truths))):
         m, t = _numpy(m), _numpy(t)
@@ -192,7 +198,7 @@ def paired(maps: Iterable, truths: Iterable) -> Iterable[tuple[np.ndarray, np.nd
         yield m, t > 0.5
 
 
-def _same_length(first: Iterable, second: Iterable) -> tuple[list, list]:
+def _same_length(first: Iterable[Any], second: Iterable[Any]) -> tuple[list[Any], list[Any]]:
     first, second = list(first), list(second)
     if len(first) != len(second):
         raise ShapeError(f"metrics: wanted as many truths as maps, got {len(second)} and {len(first)}")
@@ -201,11 +207,11 @@ def _same_length(first: Iterable, second: Iterable) -> tuple[list, list]:
     return first, second
 
 
-def _numpy(value) -> np.ndarray:
+def _numpy(value: Any) -> np.ndarray:
     return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
 
 
-def _labels(name: str, value, low: int | None, n_classes: int) -> np.ndarray:
+def _labels(name: str, value: Any, low: int | None, n_classes: int) -> np.ndarray:
     value = _numpy(value)
     whole = value.astype(np.int64)
     if value.ndim != 2 or (whole != value).any():
@@ -215,7 +221,7 @@ def _labels(name: str, value, low: int | None, n_classes: int) -> np.ndarray:
     return whole
 
 
-def _counts_above(values, truth, thresholds, side: str) -> tuple[np.ndarray, np.ndarray]:
+def _counts_above(values: Any, truth: Any, thresholds: Any, side: str) -> tuple[np.ndarray, np.ndarray]:
     """For each rising threshold how many values, and how many with truth set, lie above it.
 
     side "left" counts values > threshold, "right" values >= threshold.
@@ -227,7 +233,7 @@ def _counts_above(values, truth, thresholds, side: str) -> tuple[np.ndarray, np.
     return tuple(np.cumsum(count[::-1])[::-1][1:] for count in (chosen, hits))
 
 
-def _f(hits, chosen, positives):
+def _f(hits: Any, chosen: Any, positives: Any) -> Any:
     """F = (1 + b) P R / (b P + R) = (1 + b) hits / (b positives + chosen), 0 without hits."""
     hits, below = np.asarray(hits, np.float64), BETA2 * np.asarray(positives) + np.asarray(chosen)
     return np.divide((1.0 + BETA2) * hits, below, out=np.zeros(np.broadcast(hits, below).shape), where=below > 0)

@@ -1,4 +1,4 @@
-"""Whole natural photographs with outlines and real sounds: one photograph, two side by side, or a crop that moves over one.
+"""Natural photographs with outlines and real sounds: alone, in pairs, or under a moving crop.
 
 ``natural_outlines.json`` holds outlines drawn by hand (fractions of width and height) and names photographs inside published
 packages; a few packages bring outlines of their own. Every photograph and every recording belongs to one split.
@@ -18,8 +18,8 @@ import numpy as np
 
 from taco.errors import MediaError, ValueRangeError
 from taco.evaluation.composed.scenes import FRAME_RATE, LEVEL, NOISE_FLOOR, SOUND_RATE, coloured_noise, excerpt
-from taco.evaluation.composed.sources import ROOMS, SPLITS, StampSources, catalogue
-from taco.evaluation.datasets import Dataset, Rules, Sample
+from taco.evaluation.composed.sources import ROOMS, SPLITS, SceneSources, catalogue
+from taco.evaluation.datasets import Dataset, EvaluationFrame, ScoringRules
 from taco.package_files import Wheel, fetch_debian, fetch_wheel, say
 from taco.types import AudioWindow, VideoFrame
 
@@ -35,7 +35,8 @@ CLIP_S, CLIP_SIZE = 30.0, (360, 480)
 CROPS = (0.62, 0.85)  # share of the photograph's sides that the moving crop sees, least and most
 PERIODS = (11.0, 7.3, 17.0)  # s of its way left and right, up and down, nearer and farther
 LABELME_WORDS = {"track": "truck"}  # what one of its pictures calls a truck
-SMALLEST = 0.01  # share of the photograph from which a thing is asked for
+Polygon = tuple[tuple[float, float], ...]
+SMALLEST = 0.01  # ours: share of the photograph from which a thing is asked for
 VOC_WORDS = {15: "person", 5: "bottle"}
 
 
@@ -47,7 +48,7 @@ class Photograph:
     file: str
     split: str
     outlines: str = ""
-    things: tuple[tuple[str, tuple], ...] = ()
+    objects: tuple[tuple[str, tuple[Polygon, ...]], ...] = ()
 
     @property
     def name(self) -> str:
@@ -65,12 +66,12 @@ def photographs() -> tuple[Photograph, ...]:
     table = json.loads((Path(__file__).parent / "natural_outlines.json").read_text())
     out = []
     for row in table["photographs"]:
-        things = tuple((thing["word"], tuple(map(_frozen, thing["polygons"]))) for thing in row.pop("things", ()))
-        out.append(Photograph(**row, things=things))
+        objects = tuple((item["word"], tuple(map(_frozen, item["polygons"]))) for item in row.pop("objects", ()))
+        out.append(Photograph(**row, objects=objects))
     return tuple(out)
 
 
-def _frozen(polygon) -> tuple[tuple[float, float], ...]:
+def _frozen(polygon: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
     return tuple((float(x), float(y)) for x, y in polygon)
 
 
@@ -97,7 +98,7 @@ def _load(photograph: Photograph) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 def _outlined(photograph: Photograph, path: Path | None, size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
     """(word, mask) of every outline."""
-    for word, polygons in photograph.things:
+    for word, polygons in photograph.objects:
         yield word, filled(polygons, size)
     if photograph.outlines == "labelme":
         table = json.loads(path.with_suffix(".json").read_text())
@@ -114,7 +115,7 @@ def _outlined(photograph: Photograph, path: Path | None, size: tuple[int, int]) 
                     yield VOC_WORDS[int(label)], near > 0
 
 
-def filled(polygons: Sequence, size: tuple[int, int]) -> np.ndarray:
+def filled(polygons: Sequence[Polygon | np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """(H, W) bool: inside any of the polygons, given as fractions (x, y) of width and height."""
     mask = np.zeros(size, np.uint8)
     for polygon in polygons:
@@ -137,8 +138,8 @@ def _frame_of(path: Path, number: int) -> np.ndarray | None:
 
 
 @functools.lru_cache(1)
-def _sources() -> StampSources:
-    return StampSources()
+def _sources() -> SceneSources:
+    return SceneSources()
 
 
 @functools.cache
@@ -160,7 +161,7 @@ def sound_of(word: str, split: str, seconds: float, rng: np.random.Generator, nu
 
 
 @dataclass(frozen=True, slots=True)
-class NaturalClip:
+class PhotographClip:
     """A photograph, or two side by side, and a sound of one thing. kind: "photo", "pair" or "clip" (30 s under a moving crop).
 
     other: the second photograph of a pair. given: the word is told, so that it need not have a recording.
@@ -184,7 +185,7 @@ class NaturalClip:
         """The kind: figures are told by it."""
         return self.kind
 
-    def load(self, window_s: float = 1.0) -> list[Sample]:
+    def load(self, window_s: float = 1.0) -> list[EvaluationFrame]:
         """The frame, or 300 of them, each with its window."""
         import zlib
 
@@ -206,7 +207,7 @@ class NaturalClip:
         if rng.random() < 0.5:
             parts.reverse()
         image = np.hstack([part[0] for part in parts])
-        joined = {}
+        joined: dict[str, np.ndarray] = {}
         for number, (_, found) in enumerate(parts):
             empty = [np.zeros(part[0].shape[:2], bool) for part in parts]
             for word, mask in found.items():
@@ -216,15 +217,23 @@ class NaturalClip:
         return image, joined
 
     @staticmethod
-    def _beside(image: np.ndarray, masks: dict[str, np.ndarray]):
+    def _beside(image: np.ndarray, masks: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         size = (round(image.shape[1] * PAIR_HEIGHT / image.shape[0]), PAIR_HEIGHT)
         small = {w: cv2.resize(m.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0 for w, m in masks.items()}
         return cv2.resize(image, size, interpolation=cv2.INTER_AREA), small
 
-    def _sample(self, image, masks, track: np.ndarray, window_s: float, number: int, rng: np.random.Generator) -> Sample:
+    def _sample(
+        self,
+        image: np.ndarray,
+        masks: dict[str, np.ndarray],
+        track: np.ndarray,
+        window_s: float,
+        number: int,
+        rng: np.random.Generator,
+    ) -> EvaluationFrame:
         start = round(number * SOUND_RATE / FRAME_RATE)
-        window = track[start : start + round(window_s * SOUND_RATE)]
-        window = AudioWindow(np.ascontiguousarray(window), SOUND_RATE, round(start * 1e9 / SOUND_RATE))
+        samples = np.ascontiguousarray(track[start : start + round(window_s * SOUND_RATE)])
+        window = AudioWindow(samples, SOUND_RATE, round(start * 1e9 / SOUND_RATE))
         if self.kind == "clip":
             image, masks = moved(image, masks, number / FRAME_RATE)
             image = np.clip(image + rng.normal(0, 1.5, image.shape), 0, 255).astype(np.uint8)
@@ -232,7 +241,9 @@ class NaturalClip:
         quiet = {word: mask for word, mask in masks.items() if word != self.word and mask.any()}
         silent = np.any(list(quiet.values()), 0) & ~truth if quiet else None
         frame = VideoFrame(np.ascontiguousarray(image), window.end_ns)
-        return Sample(f"{self.id}/{number}", frame, window, truth, 0, self.word, ((self.word, truth),), silent, tuple(quiet))
+        return EvaluationFrame(
+            f"{self.id}/{number}", frame, window, truth, 0, self.word, ((self.word, truth),), silent, tuple(quiet)
+        )
 
 
 def moved(image: np.ndarray, masks: dict[str, np.ndarray], time_s: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -249,7 +260,7 @@ def moved(image: np.ndarray, masks: dict[str, np.ndarray], time_s: float) -> tup
     return seen, cut
 
 
-def natural_set(words: Sequence[str], split: str = "test", kinds: Sequence[str] = KINDS, given: bool = False) -> Dataset:
+def photograph_set(words: Sequence[str], split: str = "test", kinds: Sequence[str] = KINDS, given: bool = False) -> Dataset:
     """Every thing of every photograph with SOUNDS sounds of its word, and as many pairs, where the models know the word.
 
     words: the models' bank. kinds: "photo", "pair" (two photographs side by side without a word in common), "clip".
@@ -270,7 +281,7 @@ def natural_set(words: Sequence[str], split: str = "test", kinds: Sequence[str] 
             for word in sorted(own & able):
                 for number in range(1 if given or kind == "clip" else SOUNDS):
                     other = apart[number * 3 % len(apart)] if kind == "pair" else None
-                    clips.append(NaturalClip(kind, photograph, word, number, other, given))
+                    clips.append(PhotographClip(kind, photograph, word, number, other, given))
     if not clips:
-        raise ValueRangeError(f"natural: wanted a word bank with a thing of the photographs, got {list(words)[:8]}")
-    return Dataset("natural", split, tuple(clips), Rules("threshold", temporal="causal", size=0), tuple(words))
+        raise ValueRangeError(f"natural: wanted a word bank with an object of the photographs, got {list(words)[:8]}")
+    return Dataset("natural", split, tuple(clips), ScoringRules("threshold", temporal="causal", size=0), tuple(words))

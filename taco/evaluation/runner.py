@@ -1,4 +1,4 @@
-"""Runs methods over a data set, clip by clip; keeps every clip's records, so that a run can be stopped and resumed."""
+"""Runs methods over a data set clip by clip; a stopped run is resumed."""
 
 from __future__ import annotations
 
@@ -8,32 +8,40 @@ import io
 import json
 import os
 import sys
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from taco import parallel
 from taco.config import TacoConfig
 from taco.errors import ConfigError
-from taco.evaluation.datasets import Dataset, Sample
-from taco.evaluation.methods import METHODS, Bench, Outcome, method_named
+from taco.evaluation.datasets import Clip, Dataset, EvaluationFrame
+from taco.evaluation.methods import METHODS, MethodRunner, Outcome, method_named
 from taco.evaluation.scores import Record, record
 from taco.evaluation.wrong_sounds import replaced
 from taco.package_files import cache_dir
+from taco.parallel import ClipExecutor
 
 TEMPORAL = ("auto", "none", "causal", "joint")
+REDRAWN_S = 10.0  # ours: the progress of a run of hours fills no log file
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What to run. bank: the words listened for, () the models' own. temporal: see ``Bench.run``; "auto" as the data set is
-    scored. audio: "" or a kind of ``robustness.AUDIO``. variants: {name: settings}, each run for every method."""
+    """What to run.
+
+    dataset, methods, seeds, config: every method on every clip with every seed.
+    bank: the words listened for, () the models' own.
+    temporal: see ``MethodRunner.run``; "auto" as the data set is scored.
+    audio: "" or a kind of ``wrong_sounds.AUDIO``.
+    variants: {name: settings}, each run for every method.
+    """
 
     dataset: Dataset
     methods: tuple[str, ...] = ("taco",)
@@ -44,7 +52,7 @@ class Run:
     audio: str = ""
     variants: Mapping[str, Mapping[str, object]] = field(default_factory=lambda: {"": {}})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in self.methods:
             method_named(name)
         if self.temporal not in TEMPORAL:
@@ -60,7 +68,7 @@ class Run:
         config = self.config.to_dict()
         config.pop("node", None)
         rules = dataclasses.asdict(self.dataset.rules)
-        where = [str(clip) for clip in self.dataset.clips[:1]]  # paths tell which copy of the data
+        where = [str(clip) for clip in self.dataset.clips[:1]]  # paths say which copy of the data
         data = [self.dataset.name, self.dataset.split, rules, self.dataset.words, where]
         if self.audio == "other":  # the sounds come from the other clips, so it matters which there are
             data.append([clip.id for clip in self.dataset.clips])
@@ -80,41 +88,45 @@ def source_hash() -> str:
 class ClipWorker:
     """Scores whole clips; built once in each process. Called with (number, clip, wanted), wanted: [(row, seed)]."""
 
-    def __init__(self, run: Run, bench: Bench | None = None):
+    def __init__(self, run: Run, method_runner: MethodRunner | None = None):
         self.run = run
-        self.bench = bench or Bench(run.config, run.bank)
+        self.method_runner = method_runner or MethodRunner(run.config, run.bank)
 
-    def __call__(self, item) -> dict[str, list[Record]]:
+    def __call__(self, item: tuple[int, Clip, list[tuple[str, int]]]) -> dict[str, list[Record]]:
         """{"row@seed": the clip's records}."""
         number, clip, wanted = item
         samples, out = loaded(self.run, number), {}
         for row, seed in wanted:
-            outcomes = outcomes_of(self.run, self.bench, clip.id, samples, row, seed)
+            outcomes = outcomes_of(self.run, self.method_runner, clip.id, samples, row, seed)
             records = [record(self.run.dataset, sample, outcome, self.run.config) for sample, outcome in zip(samples, outcomes)]
             out[f"{row}@{seed}"] = [{**r, "group": clip.group} for r in records]
-        self.bench.forget()
+        self.method_runner.forget()
         return out
 
 
-def loaded(run: Run, number: int) -> list[Sample]:
+def loaded(run: Run, number: int) -> list[EvaluationFrame]:
     """The frames of a clip with the sound of the run."""
     window_s = run.config.audio.window_s
     samples = run.dataset.clips[number].load(window_s)
     return [replaced(sample, run.audio, run.dataset, number, window_s) for sample in samples] if run.audio else samples
 
 
-def outcomes_of(run: Run, bench: Bench, clip_id: str, samples: list[Sample], row: str, seed: int) -> list[Outcome]:
+def outcomes_of(
+    run: Run, method_runner: MethodRunner, clip_id: str, samples: list[EvaluationFrame], row: str, seed: int
+) -> list[Outcome]:
     """What a row of the table says of a clip's frames."""
     temporal = run.dataset.rules.temporal if run.temporal == "auto" else run.temporal
     method, _, variant = row.partition(" ")
     own = zlib.crc32(f"{seed}/{clip_id}".encode())  # seeds of different clips have nothing to do with each other
-    return bench.run(method, samples, seed=own, temporal=temporal, settings=run.variants[variant])
+    return method_runner.run(method, samples, seed=own, temporal=temporal, settings=run.variants[variant])
 
 
-def clip_outcomes(run: Run, bench: Bench, number: int, row: str, seed: int) -> tuple[list[Sample], list[Outcome]]:
+def clip_outcomes(
+    run: Run, method_runner: MethodRunner, number: int, row: str, seed: int
+) -> tuple[list[EvaluationFrame], list[Outcome]]:
     """A clip's frames and what a row of the table says of them, as they were when it was scored."""
     samples = loaded(run, number)
-    return samples, outcomes_of(run, bench, run.dataset.clips[number].id, samples, row, seed)
+    return samples, outcomes_of(run, method_runner, run.dataset.clips[number].id, samples, row, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +147,9 @@ def evaluate(
     run: Run,
     folder: Path | None = None,
     *,
-    bench: Bench | None = None,
+    method_runner: MethodRunner | None = None,
     progress: Callable[[int, int], None] | None = None,
-    spread: parallel.Engine | None = None,
+    executor: ClipExecutor | None = None,
 ) -> dict[str, dict[int, list[Record]]]:
     """{row: {seed: records in the order of the data set}}.
 
@@ -160,10 +172,10 @@ def evaluate(
     if todo:
         import torch
 
-        make = (lambda: ClipWorker(run, bench)) if bench else _Make(run, torch.get_num_threads())
+        make = (lambda: ClipWorker(run, method_runner)) if method_runner else _Make(run, torch.get_num_threads())
         done = total - len(todo)
         try:
-            for item, found in (spread or parallel.Engine()).map(make, todo):
+            for item, found in (executor or ClipExecutor()).map(make, todo):
                 number, clip, _ = item
                 kept[number] |= found
                 save_records(folder / _file_name(number, clip.id), kept[number])
@@ -171,7 +183,9 @@ def evaluate(
                 if progress:
                     progress(done, total)
         except KeyboardInterrupt:
-            print(f"\nstopped after {done} of {total} clips; the same command goes on from there", file=sys.stderr)
+            if isinstance(progress, ProgressBar):
+                progress.close()
+            print(f"stopped after {done} of {total} clips; the same command goes on from there", file=sys.stderr)
             raise
     return {
         row: {seed: [r for number in range(total) for r in kept[number][f"{row}@{seed}"]] for seed in run.seeds}
@@ -186,9 +200,9 @@ def _file_name(number: int, name: str) -> str:
 
 def save_records(path: Path, records: Mapping[str, Sequence[Record]]) -> None:
     """Write one clip's records, all or nothing: numbers as JSON, arrays beside them."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
 
-    def plain(value):
+    def plain(value: Any) -> Any:
         if isinstance(value, np.ndarray):
             arrays[f"a{len(arrays)}"] = value
             return {"array": f"a{len(arrays) - 1}"}
@@ -217,42 +231,32 @@ def load_records(path: Path) -> dict[str, list[Record]]:
         return {}
 
 
-class Progress:
-    """A bar with the time left on a terminal, a line for every tenth elsewhere; on standard error."""
+class ProgressBar:
+    """A bar on standard error, called with (done, total): redrawn at once on a terminal, every REDRAWN_S seconds elsewhere."""
 
-    def __init__(self, what: str, stream=None):
-        self.what, self.stream = what, stream or sys.stderr
-        self.start, self.first, self.told = time.monotonic(), None, -1
+    def __init__(self, what: str, unit: str = "clip"):
+        self.what, self.unit = what, unit
+        self._bar: tqdm[Any] | None = None
 
     def __call__(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` clips are there."""
-        if self.first is None:
-            self.first = done
-            if done and done < total:
-                print(f"{self.what}: {done} of {total} clips are there already", file=self.stream, flush=True)
-        spent, new = time.monotonic() - self.start, done - self.first
-        left = f"{clock(spent / new * (total - done))} left" if new and done < total else ("done" if done == total else "")
-        if self.stream.isatty():
-            width = 30
-            filled = width * done // max(total, 1)
-            bar = "#" * filled + "." * (width - filled)
-            print(
-                f"\r{self.what} [{bar}] {done}/{total} {left:<14}",
-                end="\n" if done == total else "",
-                file=self.stream,
-                flush=True,
+        """Show that ``done`` of ``total`` are there; nothing is shown where all were there from the start."""
+        if self._bar is None:
+            if done == total:
+                return
+            if done:
+                print(f"{self.what}: {done} of {total} {self.unit}s are there already", file=sys.stderr, flush=True)
+            every = 0.1 if sys.stderr.isatty() else REDRAWN_S
+            self._bar = tqdm(
+                desc=self.what, total=total, initial=done, unit=self.unit, mininterval=every, miniters=1, file=sys.stderr
             )
-        elif new and 10 * done // total > self.told:
-            self.told = 10 * done // total
-            print(f"{self.what}: {done}/{total} clips, {left}", file=self.stream, flush=True)
+        self._bar.update(done - self._bar.n)
+        if done == total:
+            self.close()
 
-
-def clock(seconds: float) -> str:
-    """3 h 05 min, 2 min 10 s, 8 s."""
-    seconds = round(seconds)
-    if seconds >= 3600:
-        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 def known_methods(names: Iterable[str]) -> tuple[str, ...]:

@@ -1,33 +1,32 @@
-"""From one frame's outcome to a record that can be kept, and from the records of a set to its figures."""
+"""From a frame's outcome to a record, and from records to figures."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from taco.config import TacoConfig
 from taco.evaluation import metrics
-from taco.evaluation.datasets import Dataset, Sample
+from taco.evaluation.datasets import Dataset, EvaluationFrame
 from taco.evaluation.methods import Outcome, resized
 
 FIXED = 0.5  # the threshold beside the oracle one
 FOUND_IOU = 0.25  # from which a mask counts as having found a thing
 
-Record = dict[str, object]
+Record = dict[str, Any]
 
 
-def record(dataset: Dataset, sample: Sample, outcome: Outcome, config: TacoConfig) -> Record:
+def record(dataset: Dataset, sample: EvaluationFrame, outcome: Outcome, config: TacoConfig) -> Record:
     """What is kept of one frame: plain numbers, words and arrays.
 
     accepted: would the live pipeline report it (level gate, ``concepts.min_score``, a mask). area: share of pixels in the
     objects' masks, acceptance apart. live_iou: of the live masks, 0 area where not accepted. hit: does the map's
     maximum lie on the truth.
     """
-    union = np.zeros(sample.frame.size, bool)
-    for thing in outcome.objects:
-        union |= thing.mask
+    union = union_of_masks(sample, outcome)
     level = sample.window.level_dbfs
     heard = level >= config.concepts.silence_dbfs and outcome.score >= config.concepts.min_score
     accepted = bool(heard and union.any())
@@ -43,8 +42,12 @@ def record(dataset: Dataset, sample: Sample, outcome: Outcome, config: TacoConfi
         "words": [list(pair) for pair in outcome.words],
         "ms": {stage: float(value) for stage, value in outcome.ms.items()},
     }
-    if sample.things:
-        out["found"] = [_found(outcome, word, mask) for word, mask in sample.things] if accepted else [False] * len(sample.things)
+    if sample.sounding_objects:
+        out["found"] = (
+            [_found(outcome, word, mask) for word, mask in sample.sounding_objects]
+            if accepted
+            else [False] * len(sample.sounding_objects)
+        )
     if sample.truth is None:
         return out
     if dataset.rules.metric == "semantic":
@@ -158,6 +161,11 @@ def best_threshold(records: Sequence[Record]) -> float:
     return metrics.combine_thresholds(frames)[2]
 
 
+def union_of_masks(sample: EvaluationFrame, outcome: Outcome) -> np.ndarray:
+    """(H, W) bool: union of the objects' masks."""
+    return np.any([item.mask for item in outcome.objects], 0) if outcome.objects else np.zeros(sample.frame.size, bool)
+
+
 def points_at(map_: np.ndarray, mask: np.ndarray) -> bool:
     """Does the map's maximum lie on the mask? Of several equal ones more than half must; a flat map points nowhere."""
     return bool(map_.max() > map_.min() and mask[map_ == map_.max()].mean() > 0.5)
@@ -168,10 +176,10 @@ def _nearest(threshold: float) -> int:
 
 
 def _found(outcome: Outcome, word: str, mask: np.ndarray) -> bool:
-    return any(thing.label == word and metrics.mask_iou(thing.mask, mask) >= FOUND_IOU for thing in outcome.objects)
+    return any(item.label == word and metrics.mask_iou(item.mask, mask) >= FOUND_IOU for item in outcome.objects)
 
 
-def _semantic(dataset: Dataset, sample: Sample, outcome: Outcome) -> Record:
+def _semantic(dataset: Dataset, sample: EvaluationFrame, outcome: Outcome) -> Record:
     region = outcome.winner if dataset.rules.readout == "argmax" else outcome.map > FIXED
     rows, columns = (np.arange(new) * old // new for new, old in zip(sample.truth.shape, region.shape))
     painted = region[rows[:, None], columns].astype(np.int64) * dataset.class_of(outcome.label)

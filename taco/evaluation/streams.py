@@ -1,36 +1,37 @@
-"""How the live line behaves over time: steadiness of masks and words, and how soon a mask follows a change of sound."""
+"""Behaviour over time: steadiness of masks and words, delay after a change of sound."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from taco.evaluation import metrics
-from taco.evaluation.composed.dataset import StampClip, stamps_of
-from taco.evaluation.composed.scenes import FRAME_RATE, SOUND_RATE
-from taco.evaluation.datasets import Sample
-from taco.evaluation.methods import Bench, Outcome, resized, u_map
+from taco.evaluation import metrics, report
+from taco.evaluation.composed.scenes import FRAME_RATE, INSTRUMENTS, SOUND_RATE, ComposedClip, composer_for
+from taco.evaluation.datasets import EvaluationFrame
+from taco.evaluation.methods import MethodRunner, Outcome, resized, u_map
+from taco.evaluation.runner import ProgressBar
 from taco.types import AudioWindow, VideoFrame
 
-NO_MEMORY = {"concepts.memory_s": 0.0, "concepts.switch_margin": 0.0}
+NO_MEMORY: dict[str, object] = {"concepts.memory_s": 0.0, "concepts.switch_margin": 0.0}
 # name -> (how the clip is solved, settings, what it stands for)
-MODES = {
-    "warm": ("causal", {}, "each frame starts from the last, with the causal term, words averaged over time: the live line"),
+MODES: dict[str, tuple[str, dict[str, object], str]] = {
+    "warm": ("causal", {}, "each frame starts from the last, with the causal term, words averaged over time: the live pipeline"),
     "warm, no term": ("causal", {"factorization.temporal_weight": 0.0}, "the same without the temporal term"),
     "warm, no memory": ("causal", NO_MEMORY, "the same with every frame heard by itself"),
     "cold": ("none", {}, "every frame by itself"),
     "joint": ("joint", {}, "the clip solved as one problem: the paper's, sees the future"),
 }
-BEFORE_S, AFTER_S = 2.0, 3.0  # sound of the first thing, then of the second
-BACKGROUND = 10 ** (-50 / 20)  # RMS of the noise below the sounds
+BEFORE_S, AFTER_S = 2.0, 3.0  # ours: sound of the first object, then of the second
+BACKGROUND = 10 ** (-50 / 20)  # ours: RMS of the noise below the sounds
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchClip:
-    """Two things in view; the first sounds for BEFORE_S, then the other for AFTER_S, seen by a still camera at 10 Hz."""
+    """Two objects in view; the first sounds for BEFORE_S, then the other for AFTER_S, seen by a still camera at 10 Hz."""
 
     split: str
     seed: int
@@ -45,18 +46,18 @@ class SwitchClip:
 
     @property
     def change(self) -> int:
-        """The first frame after the change."""
+        """The first frame after the change of sound."""
         return round(BEFORE_S * FRAME_RATE)
 
-    def load(self, window_s: float = 1.0) -> list[Sample]:
-        """The frames; the truth is the thing that sounds at the frame's own time."""
-        stamps = stamps_of(self.words, window_s, self.bank, self.background)
-        scene = stamps.compose("two", self.split, self.seed)
+    def load(self, window_s: float = 1.0) -> list[EvaluationFrame]:
+        """The frames; the truth is the object that sounds at the frame's own time."""
+        composer = composer_for(self.words, window_s, self.bank, self.background)
+        scene = composer.compose("two", self.split, self.seed)
         shown, rng = scene.frames[0], np.random.default_rng([7, self.seed])
-        first = next(thing for thing in shown.things if thing.sounding)
-        second = next(thing for thing in shown.things if not thing.sounding)
-        parts = [stamps.recording(first.word, self.split, window_s + BEFORE_S, rng)]
-        parts.append(stamps.recording(second.word, self.split, AFTER_S, rng))
+        first = next(item for item in shown.objects if item.sounding)
+        second = next(item for item in shown.objects if not item.sounding)
+        parts = [composer.recording(first.word, self.split, window_s + BEFORE_S, rng)]
+        parts.append(composer.recording(second.word, self.split, AFTER_S, rng))
         track = np.concatenate(parts)
         track = np.clip(track + rng.normal(0, BACKGROUND, len(track)), -1, 1).astype(np.float32)
         out = []
@@ -67,50 +68,59 @@ class SwitchClip:
             rgb = np.clip(shown.frame.rgb + rng.normal(0, 2.0, shown.frame.rgb.shape), 0, 255).astype(np.uint8)
             now, other = (first, second) if number < self.change else (second, first)
             frame = VideoFrame(rgb, window.end_ns)
-            out.append(Sample(f"{self.id}/{number}", frame, window, now.mask, 0, now.word, ((now.word, now.mask),), other.mask))
+            out.append(
+                EvaluationFrame(f"{self.id}/{number}", frame, window, now.mask, 0, now.word, ((now.word, now.mask),), other.mask)
+            )
         return out
 
 
 def stream_figures(
-    bench: Bench,
+    method_runner: MethodRunner,
     words: Sequence[str],
     split: str = "test",
     count: int = 6,
     modes: Sequence[str] = tuple(MODES),
-    progress=None,
+    progress: Callable[[int, int], None] | None = None,
     *,
     bank: str = "all",
     background: str = "natural",
 ) -> dict[str, dict[str, float]]:
     """{mode: figures} over ``count`` clips with a moving camera and ``count`` with a change of sound.
 
-    iou: mask IoU at threshold 0.5, %. stability: IoU of consecutive masks, % (moving camera). flips: changes of the word in 100
-    frames while one thing sounds. delay_s: from the change until the mask covers the new thing more than the old, clips that
-    never follow counted with all their time. followed: share that do, %. ms: model time a frame. u_iou, u_stability: of the
-    activations at half their range instead of the masks, for models that segment by the word alone.
+    iou: mask IoU at threshold 0.5, %.
+    stability: IoU of consecutive masks, % (moving camera).
+    flips: changes of the word in 100 frames while one object sounds.
+    delay_s: from the change until the mask covers the new object more than the old; all the time where it never does.
+    followed: share of the changes that the mask follows, %.
+    ms: model time a frame.
+    u_iou, u_stability: of the activations at half their range instead of the masks, for models that segment by the word alone.
     """
     words = tuple(words)
-    clips = [StampClip("motion", split, seed, words, bank, background) for seed in range(count)]
+    clips: list[ComposedClip | SwitchClip] = [
+        ComposedClip("motion", split, seed, words, bank, background) for seed in range(count)
+    ]
     clips += [SwitchClip(split, seed, words, bank, background) for seed in range(count)]
-    window_s = bench.config.audio.window_s
-    kept: dict[str, list] = {mode: [] for mode in modes}
+    window_s = method_runner.config.audio.window_s
+    kept: dict[str, list[dict[str, float]]] = {mode: [] for mode in modes}
     for done, clip in enumerate(clips):
         if progress:
             progress(done, len(clips))
         samples = clip.load(window_s)
         for mode in modes:
-            outcomes = run_mode(bench, mode, samples, zlib.crc32(clip.id.encode()))
-            kept[mode].append(_measured(clip, samples, outcomes, [_u_mask(bench, *pair) for pair in zip(samples, outcomes)]))
-        bench.forget()
+            outcomes = run_mode(method_runner, mode, samples, zlib.crc32(clip.id.encode()))
+            kept[mode].append(
+                _measured(clip, samples, outcomes, [_u_mask(method_runner, *pair) for pair in zip(samples, outcomes)])
+            )
+        method_runner.forget()
     if progress:
         progress(len(clips), len(clips))
     return {mode: _means(items) for mode, items in kept.items()}
 
 
-def run_mode(bench: Bench, mode: str, samples: Sequence[Sample], seed: int = 0) -> list[Outcome]:
+def run_mode(method_runner: MethodRunner, mode: str, samples: Sequence[EvaluationFrame], seed: int = 0) -> list[Outcome]:
     """The outcomes of one mode."""
     how, settings, _ = MODES[mode]
-    return bench.run("taco", samples, seed=seed, temporal=how, settings=settings)
+    return method_runner.run("taco", samples, seed=seed, temporal=how, settings=settings)
 
 
 def steadiness(masks: Sequence[np.ndarray], labels: Sequence[str]) -> tuple[float, float]:
@@ -128,15 +138,20 @@ def delay(masks: Sequence[np.ndarray], new: np.ndarray, old: np.ndarray, change:
     return None
 
 
-def _u_mask(bench: Bench, sample: Sample, outcome: Outcome) -> np.ndarray:
+def _u_mask(method_runner: MethodRunner, sample: EvaluationFrame, outcome: Outcome) -> np.ndarray:
     """(H, W) bool: where the outcome's factor is active."""
     if outcome.factorization is None or outcome.factor < 0:
         return np.zeros(sample.frame.size, bool)
-    features, _ = bench.encoded(sample)
+    features, _ = method_runner.encoded(sample)
     return resized(u_map(features, outcome.factorization, outcome.factor), sample.frame.size, "bilinear") > 0.5
 
 
-def _measured(clip, samples: Sequence[Sample], outcomes: Sequence[Outcome], u_masks: Sequence[np.ndarray]) -> dict[str, float]:
+def _measured(
+    clip: ComposedClip | SwitchClip,
+    samples: Sequence[EvaluationFrame],
+    outcomes: Sequence[Outcome],
+    u_masks: Sequence[np.ndarray],
+) -> dict[str, float]:
     masks = [resized(o.map, s.frame.size, "bilinear") > 0.5 for o, s in zip(outcomes, samples)]
     labels = [o.label for o in outcomes]
     out = {}
@@ -144,18 +159,57 @@ def _measured(clip, samples: Sequence[Sample], outcomes: Sequence[Outcome], u_ma
         scored = [metrics.mask_iou(m, s.truth) for m, s in zip(shown, samples) if s.truth is not None]
         out[name] = 100 * float(np.mean(scored))
     out["ms"] = float(np.mean([sum(o.ms.values()) for o in outcomes]))
-    if not _is_switch(clip):
+    change: int | None = getattr(clip, "change", None)
+    if change is None:
         stability, out["flips"] = steadiness(masks, labels)
         return out | {"stability": 100 * stability, "u_stability": 100 * steadiness(u_masks, labels)[0]}
-    frames = delay(masks, samples[-1].truth, samples[-1].silent, clip.change)
+    frames = delay(masks, samples[-1].truth, samples[-1].silent, change)
     out["followed"] = 100.0 * (frames is not None)
     return out | {"delay_s": (AFTER_S * FRAME_RATE if frames is None else frames) / FRAME_RATE}
-
-
-def _is_switch(clip) -> bool:
-    return isinstance(clip, SwitchClip)
 
 
 def _means(items: Sequence[dict[str, float]]) -> dict[str, float]:
     names = ("iou", "stability", "flips", "delay_s", "followed", "u_iou", "u_stability", "ms")
     return {name: float(np.mean([item[name] for item in items if name in item])) for name in names}
+
+
+class StreamEvaluation:
+    """Warm against cold, joint against causal, on composed clips: ``result()`` measures, ``text()`` and ``page()`` show.
+
+    count: clips of each sort. bank, background: as of composed scenes.
+    """
+
+    def __init__(
+        self, method_runner: MethodRunner, split: str = "test", count: int = 6, bank: str = "auto", background: str = "natural"
+    ):
+        self.method_runner, self.split, self.count = method_runner, split, count
+        self.material = {"bank": "instruments" if bank == "instruments" else "all", "background": background}
+        if bank == "instruments":
+            method_runner.set_words(INSTRUMENTS)
+
+    def result(self) -> dict[str, Any]:
+        """Everything that was measured."""
+        words = self.method_runner.anchors.words
+        progress = ProgressBar("streams")
+        found = stream_figures(self.method_runner, words, self.split, self.count, progress=progress, **self.material)
+        return {
+            "dataset": "streams",
+            "split": self.split,
+            "clips": 2 * self.count,
+            "rows": {mode: {key: (value, 0.0) for key, value in figures.items()} for mode, figures in found.items()},
+            "modes": {mode: MODES[mode][-1] for mode in found},
+        }
+
+    def notes(self, result: dict[str, Any]) -> list[str]:
+        """What was run."""
+        half = result["clips"] // 2
+        out = [f"streams {result['split']}: {half} clips with a moving camera, {half} with a change of sound, 10 frames a second"]
+        return out + [f"{mode}: {meaning}" for mode, meaning in result["modes"].items()]
+
+    def text(self, result: dict[str, Any]) -> str:
+        """The result as text."""
+        return "\n".join([*self.notes(result), "", report.text_table("streams", result["rows"])])
+
+    def page(self, result: dict[str, Any]) -> str:
+        """The result as one HTML file."""
+        return report.html_page("TACO on streams", self.notes(result), "streams", result["rows"])

@@ -1,29 +1,37 @@
-"""Does it keep quiet when nothing in view is heard? The sound is replaced, and what is still reported is a false positive."""
+"""False positives when the sound is replaced by silence, noise or another's."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from taco.errors import ConfigError, MediaError
-from taco.evaluation.datasets import Dataset, Sample
+from taco.evaluation.datasets import Dataset, EvaluationFrame
 from taco.evaluation.scores import Record
 from taco.types import AudioWindow
 
+if TYPE_CHECKING:
+    from taco.evaluation.composed.sources import SceneSources
+
 AUDIO = ("silence", "noise", "other", "offscreen", "speech", "weather", "music")
-ACCEPTED = 0.95  # share of truly sounding frames that the chosen threshold accepts
-LEVEL = 0.1  # RMS of made noise where the true sound is silent
+ACCEPTED = 0.95  # ours: share of truly sounding frames that the chosen threshold accepts
+LEVEL = 0.1  # ours: RMS of made noise where the true sound is silent
 
 
-def replaced(sample: Sample, audio: str, dataset: Dataset, number: int, window_s: float) -> Sample:
+def replaced(sample: EvaluationFrame, audio: str, dataset: Dataset, number: int, window_s: float) -> EvaluationFrame:
     """The frame with a wrong sound, always the same one for the same frame.
 
-    silence: zeros. noise: white noise at the level of the true sound. other: the sound of another clip of the data set, of
-    something that is not in view. offscreen: a recording of such a thing from outside the data set (the stamps' sounds of the
-    same split, val or test). speech, weather, music: a recording of those; MediaError for speech where a person is in view.
+    silence: zeros.
+    noise: white noise at the level of the true sound.
+    other: the sound of another clip of the data set, of something that is not in view.
+    offscreen: a recording of something like that from outside the data set, of the same split (val or test).
+    speech, weather, music: a recording of those; MediaError for speech where a person is in view.
+
     number: the clip's place in the data set. The truth becomes empty: nothing in view sounds.
     """
     rng = np.random.default_rng(zlib.crc32(f"{audio}/{sample.id}".encode()))
@@ -45,17 +53,19 @@ def replaced(sample: Sample, audio: str, dataset: Dataset, number: int, window_s
         raise ConfigError(f"--audio: wanted one of {', '.join(AUDIO)}, got {audio!r}")
     wrong = AudioWindow(np.clip(samples, -1, 1).astype(np.float32), rate, window.start_ns)
     truth = None if sample.truth is None else np.zeros_like(sample.truth)
-    return dataclasses.replace(sample, window=wrong, truth=truth, word="", things=())
+    return dataclasses.replace(sample, window=wrong, truth=truth, word="", sounding_objects=())
 
 
-def _of_another(sample: Sample, dataset: Dataset, number: int, window_s: float, rng) -> tuple[np.ndarray, int]:
-    """The window of a frame of another clip, of something not in view (of any other clip where words are not told)."""
+def _of_another(
+    sample: EvaluationFrame, dataset: Dataset, number: int, window_s: float, rng: np.random.Generator
+) -> tuple[np.ndarray, int]:
+    """The window of a frame of another clip, of something not in view (of any other clip where the words are not known)."""
     others = [clip for i, clip in enumerate(dataset.clips) if i != number]
     for index in rng.permutation(len(others))[:50]:
         frames = others[index].load(window_s)
         frame = frames[int(rng.integers(len(frames)))]
-        told = {frame.word, *(word for word, _ in frame.things)}
-        if not sample.words_in_view & told and np.any(frame.window.samples):
+        sounding = {frame.word, *(word for word, _ in frame.sounding_objects)}
+        if not sample.words_in_view & sounding and np.any(frame.window.samples):
             return frame.window.samples, frame.window.sample_rate
     seen = ", ".join(sorted(sample.words_in_view)) or "nothing known"
     raise MediaError(
@@ -63,7 +73,9 @@ def _of_another(sample: Sample, dataset: Dataset, number: int, window_s: float, 
     )
 
 
-def _offscreen(sample: Sample, role: str, split: str, seconds: float, rng) -> tuple[np.ndarray, int]:
+def _offscreen(
+    sample: EvaluationFrame, role: str, split: str, seconds: float, rng: np.random.Generator
+) -> tuple[np.ndarray, int]:
     from taco.evaluation.composed.scenes import SOUND_RATE, excerpt
     from taco.evaluation.composed.sources import SPLITS, catalogue
 
@@ -80,19 +92,22 @@ def _alike(word: str, in_view: set[str]) -> bool:
     return any(word in seen for seen in in_view)
 
 
-def _sources(kept: list = []):  # noqa: B006 - one reader of the packages a process
-    from taco.evaluation.composed.sources import StampSources
+@functools.cache
+def _sources() -> SceneSources:
+    """One reader of the packages a process."""
+    from taco.evaluation.composed.sources import SceneSources
 
-    if not kept:
-        kept.append(StampSources())
-    return kept[0]
+    return SceneSources()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A threshold of the sounding score and what it does. rates in percent.
+    """A threshold of the sounding score and what it does; rates in percent.
 
-    accepted: of truly sounding frames. frames, pixels: of wrong-sound frames that report anything, and of their pixels.
+    threshold: in [0, 1].
+    accepted: share of the truly sounding frames.
+    frames: share of the wrong-sound frames that report anything.
+    pixels: share of their pixels.
     """
 
     threshold: float
@@ -103,11 +118,12 @@ class OperatingPoint:
 
 def roc(right: Sequence[float], wrong: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(thresholds, true positive rate, false positive rate): shares of right and of wrong scores >= falling thresholds."""
-    right, wrong = np.asarray(right, float), np.asarray(wrong, float)
+    groups = np.asarray(right, float), np.asarray(wrong, float)
     if not len(right) or not len(wrong):
         raise MediaError(f"roc: wanted scores of both kinds, got {len(right)} right and {len(wrong)} wrong")
-    thresholds = np.r_[np.inf, np.unique(np.r_[right, wrong])[::-1]]
-    return thresholds, *(np.array([(scores >= t).mean() for t in thresholds]) for scores in (right, wrong))
+    thresholds = np.r_[np.inf, np.unique(np.r_[groups])[::-1]]
+    true_rate, false_rate = (np.array([(scores >= t).mean() for t in thresholds]) for scores in groups)
+    return thresholds, true_rate, false_rate
 
 
 def auc(right: Sequence[float], wrong: Sequence[float]) -> float:

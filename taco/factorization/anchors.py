@@ -1,4 +1,4 @@
-"""The word bank made ready for the solvers: unit rows, one cached copy per bank, dtype and device.
+"""The word bank prepared for the solvers, cached per bank, dtype and device.
 
 Gradients here are closed form (paper Eq. 5 differentiated); only an opaque ``audio_projection``
 is differentiated by torch, and only on the few pooled components.
@@ -15,16 +15,22 @@ from torch import Tensor
 from taco.errors import ShapeError, ValueRangeError
 from taco.types import Anchors
 
-TINY = 1e-12
-OTHERS = -3.0  # log-odds of things outside the word bank against those in it, before looking
+TINY = 1e-12  # least norm that is divided by
+# The three below are ours.
+OTHERS = -3.0  # log-odds of objects outside the word bank against those in it, before looking
 SURENESS = 0.7  # of closed-vocabulary image models: what their logits are multiplied by, for they are surer than they are right
 CROWD = 0.5  # a word that the image model knows many kinds of is that much less likely by each, as a power of their number
-_CACHE: OrderedDict[tuple, WordBank] = OrderedDict()
+PullBack = Callable[[Tensor], Tensor]
+_CACHE: OrderedDict[tuple[object, ...], PreparedAnchors] = OrderedDict()
 _CACHE_SIZE = 8
 
 
-class WordBank:
-    """Normalised anchors. visual: (M, C_v), audio: (M, D_a), unit rows; scale: on the audio cosines.
+class PreparedAnchors:
+    """Normalised anchors: what components are compared with.
+
+    visual: (M, C_v) unit rows.
+    audio: (M, D_a) unit rows.
+    scale: factor on the audio cosines.
 
     A linear projection without bias (``torch.nn.Linear``, a callable with a ``linear_weight``
     tensor (D_a, C_a), or None) is folded into the anchors: d_a = s c (W^T A_a^T) / |W c|, so that
@@ -37,25 +43,23 @@ class WordBank:
         self.visual = _unit_rows("anchors.visual", anchors.visual, dtype, device)
         self.audio = _unit_rows("anchors.audio", anchors.audio, dtype, device)
         self.visual_mean = self.visual.mean(0)
-        self.project: Callable[[Tensor], Tensor] | None = None
+        self.project: Callable[[Tensor], Tensor] | None = None  # None where it is folded into the two below
         weight = linear_weight(anchors.audio_projection)
+        self.folded = self.audio  # (M, C_a): A_a W
         self.gram: Tensor | None = None  # W^T W (C_a, C_a); None: the identity
-        if anchors.audio_projection is None:
-            self.map = self.audio
-        elif weight is not None and tuple(weight.shape) == (self.audio.shape[1], audio_dim):
+        if weight is not None and tuple(weight.shape) == (self.audio.shape[1], audio_dim):
             weight = weight.detach().to(device=device, dtype=dtype)
-            self.map = self.audio @ weight
+            self.folded = self.audio @ weight
             self.gram = weight.T @ weight
         else:
             self.project = anchors.audio_projection
-            self.map = None
         self._check(audio_dim, dtype, device)
 
     def _check(self, audio_dim: int, dtype: torch.dtype, device: torch.device) -> None:
         wanted = self.audio.shape[1]
-        if self.map is not None:
-            if self.map.shape[1] != audio_dim:
-                raise ShapeError(f"audio: wanted tokens of dimension {self.map.shape[1]} as anchors.audio has, got {audio_dim}")
+        if self.project is None:
+            if self.folded.shape[1] != audio_dim:
+                raise ShapeError(f"audio: wanted tokens of dimension {wanted} as anchors.audio has, got {audio_dim}")
             return
         try:
             got = tuple(self.project(torch.ones(1, audio_dim, dtype=dtype, device=device)).shape)
@@ -71,14 +75,14 @@ class WordBank:
     def __len__(self) -> int:
         return self.visual.shape[0]
 
-    def visual_logits(self, components: Tensor, known: Tensor | None = None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def visual_logits(self, components: Tensor, known: Tensor | None = None) -> tuple[Tensor, PullBack]:
         """cos(components (..., C_v), A_v) (..., M) and the pull-back of a gradient on it; known: the cosines, where at hand."""
         return _cosine(components, self.visual, None, 1.0, known)
 
-    def audio_logits(self, components: Tensor, grad: bool = True) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def audio_logits(self, components: Tensor, grad: bool = True) -> tuple[Tensor, PullBack]:
         """s cos(P(components (..., C_a)), A_a) (..., M) and the pull-back of a gradient on it."""
-        if self.map is not None:
-            return _cosine(components, self.map, self.gram, self.scale)
+        if self.project is None:
+            return _cosine(components, self.folded, self.gram, self.scale)
         if not grad:
             return _cosine(self.project(components), self.audio, None, self.scale)[0], _no_pull
         with torch.inference_mode(False), torch.enable_grad():
@@ -99,12 +103,13 @@ class WordBank:
                     "anchors.audio_projection: wanted a differentiable function, got one without gradient (torch.no_grad inside?)"
                 )
             with torch.enable_grad():
-                return torch.autograd.grad(projected, leaf, pull_back(gradient))[0]
+                slopes: tuple[Tensor, ...] = torch.autograd.grad(projected, leaf, pull_back(gradient))
+            return slopes[0]
 
         return logits, pull
 
 
-def word_bank(anchors: Anchors, audio_dim: int, dtype: torch.dtype, device: torch.device) -> WordBank:
+def prepared_anchors(anchors: Anchors, audio_dim: int, dtype: torch.dtype, device: torch.device) -> PreparedAnchors:
     """The prepared bank of ``anchors``, from a small cache that notices tensors changed in place."""
     projection = anchors.audio_projection
     weight = linear_weight(projection)
@@ -113,7 +118,7 @@ def word_bank(anchors: Anchors, audio_dim: int, dtype: torch.dtype, device: torc
     key = (*((id(t), _version(t)) for t in tensors), id(projection), anchors.audio_logit_scale, audio_dim, dtype, device)
     bank = _CACHE.get(key)
     if bank is None:
-        bank = _CACHE[key] = WordBank(anchors, audio_dim, dtype, device)
+        bank = _CACHE[key] = PreparedAnchors(anchors, audio_dim, dtype, device)
         while len(_CACHE) > _CACHE_SIZE:
             _CACHE.popitem(last=False)
     else:
@@ -121,7 +126,7 @@ def word_bank(anchors: Anchors, audio_dim: int, dtype: torch.dtype, device: torc
     return bank
 
 
-def linear_weight(projection) -> Tensor | None:
+def linear_weight(projection: Callable[[Tensor], Tensor] | None) -> Tensor | None:
     """The matrix (D_a, C_a) of a projection known to be linear without bias, else None."""
     if isinstance(projection, torch.nn.Linear):
         return projection.weight if projection.bias is None else None
@@ -161,7 +166,8 @@ def image_evidence(components: Tensor, anchors: Anchors) -> Tensor:
 
 def unit(vectors: Tensor) -> Tensor:
     """Rows (..., C) scaled to length 1; zero rows stay zero."""
-    return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(1e-12)
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / norms.clamp_min(TINY)
 
 
 def _version(tensor: Tensor) -> int:
@@ -172,10 +178,12 @@ def _unit_rows(name: str, value: Tensor, dtype: torch.dtype, device: torch.devic
     value = value.detach().to(device=device, dtype=dtype)
     if not torch.isfinite(value).all():
         raise ValueRangeError(f"{name}: wanted finite values, got NaN or infinity")
-    return value / torch.linalg.vector_norm(value, dim=-1, keepdim=True).clamp_min(TINY)
+    return unit(value)
 
 
-def _cosine(rows: Tensor, words: Tensor, gram: Tensor | None, scale: float, known: Tensor | None = None):
+def _cosine(
+    rows: Tensor, words: Tensor, gram: Tensor | None, scale: float, known: Tensor | None = None
+) -> tuple[Tensor, PullBack]:
     """scale (rows words^T) / |rows|_gram and its pull-back; rows (..., C), words (M, C), gram (C, C) or None."""
     metric = rows if gram is None else rows @ gram
     norm = (rows * metric).sum(-1, keepdim=True).clamp_min(TINY * TINY).sqrt()

@@ -1,4 +1,4 @@
-"""``factorize``: checks, the choice between warm and cold start, the solver, the result.
+"""``factorize``: checks, warm or cold start, solver, result.
 
 Which frames start warm and which cold, and one solve for each of the two groups.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,15 +15,15 @@ from torch import Tensor
 from taco.config import FactorizationConfig
 from taco.errors import ShapeError, ValueRangeError
 from taco.factorization import cuda_graphs, gradient
-from taco.factorization.anchors import unit, word_bank
+from taco.factorization.anchors import prepared_anchors, unit
 from taco.factorization.block import COLD_SWEEPS, WARM_SWEEPS, solve_block
 from taco.factorization.cold_start import guided_draws, guided_start
-from taco.factorization.grouping import merged, merges, paired, pairs
-from taco.factorization.objective import Known, Problem, State, terms
+from taco.factorization.grouping import merge_factors, merges_factors, pair_sources, pairs_sources
+from taco.factorization.objective import Problem, SolverProducts, State, loss_terms
 from taco.factorization.temporal import (
     CUT,
     SOUND_CHANGE,
-    Memory,
+    StreamMemory,
     block_means,
     cut_score,
     guess_grid,
@@ -32,7 +33,10 @@ from taco.factorization.temporal import (
 from taco.types import Anchors, Factorization
 
 Grid = tuple[int, int] | None
-LARGEST = {torch.float32: 1e15, torch.float64: 1e150}  # of a token's values; below its inverse all counts as zero
+Starts = Sequence[Factorization | None]
+Tensors = tuple[Tensor | None, ...]
+# Ours: of a token's values, so that sums of squares stay finite in the dtype; below its inverse all counts as zero.
+LARGEST = {torch.float32: 1e15, torch.float64: 1e150}
 
 
 @torch.no_grad()
@@ -77,12 +81,12 @@ def factorize(
     audio, silent, clamped_a = _cleaned("audio", audio, dtype)
     frames = visual.shape[0]
     inits, pasts = _listed("init", init, frames, single), _listed("previous", previous, frames, single)
-    bank = word_bank(anchors, audio.shape[2], dtype, visual.device)
+    bank = prepared_anchors(anchors, audio.shape[2], dtype, visual.device)
     recent = torch.einsum("t,btc->bc", recency_weights(audio.shape[1], audio_grid, dtype, visual.device, audio_times), audio)
-    heard = bank.audio_logits(recent[:, None], grad=False)[0]
-    squares = [torch.linalg.vector_norm(x.flatten(1), dim=1).square() for x in (visual, audio)]
-    problem = Problem(visual, audio, *squares, bank, config, recent, heard, visual_grid)
-    blocks, words = block_means(visual, visual_grid), heard.squeeze(1).softmax(-1)
+    recent_logits = bank.audio_logits(recent[:, None], grad=False)[0]
+    square_v, square_a = (torch.linalg.vector_norm(x.flatten(1), dim=1).square() for x in (visual, audio))
+    problem = Problem(visual, audio, square_v, square_a, bank, config, recent, recent_logits, visual_grid)
+    blocks, words = block_means(visual, visual_grid), recent_logits.squeeze(1).softmax(-1)
     empty = [s or b for s, b in zip(silent, blank)]
     reasons = []
     for frame in range(frames):
@@ -91,35 +95,38 @@ def factorize(
         reasons.append("silence" if silent[frame] else "blank" if blank[frame] else reason)
     _add_temporal(problem, pasts, reasons, empty)
     state, iterations = solve(problem, inits, reasons, empty, generator)
-    if merges(config):
-        state = merged(problem, state)
-    if pairs(config):
-        state = paired(problem, state)
-    values = {name: value.tolist() for name, value in terms(problem, state).items()}
+    if merges_factors(config):
+        state = merge_factors(problem, state)
+    if pairs_sources(config):
+        state = pair_sources(problem, state)
+    values = {name: value.tolist() for name, value in loss_terms(problem, state).items()}
+    assert state.sounding is not None, "a solved state"
     sounding = state.sounding.tolist()
     out = []
     for frame in range(frames):
-        memory = Memory(blocks[frame], words[frame], recent[frame])
-        losses = {name: value[frame] for name, value in values.items()}
-        parts = [state.visual_u[frame].mT, state.visual_v[frame], state.audio_u[frame].mT, state.audio_v[frame]]
-        if empty[frame]:
-            parts, memory = [torch.zeros_like(part) for part in parts], None
-            losses = _empty_losses(problem, frame)
+        nothing = empty[frame]
+        parts = state.visual_u[frame].mT, state.visual_v[frame], state.audio_u[frame].mT, state.audio_v[frame]
+        u_v, v_v, u_a, v_a = ((torch.zeros_like(part) if nothing else part).contiguous() for part in parts)
         out.append(
             Factorization(
-                *(part.contiguous() for part in parts),
-                sounding=-1 if empty[frame] else sounding[frame],
-                losses=losses,
-                iterations=0 if empty[frame] else iterations[frame],
+                u_v,
+                v_v,
+                u_a,
+                v_a,
+                sounding=-1 if nothing else sounding[frame],
+                losses=_empty_losses(problem, frame) if nothing else {name: value[frame] for name, value in values.items()},
+                iterations=0 if nothing else iterations[frame],
                 restart=reasons[frame],
                 clamped=clamped_v[frame] + clamped_a[frame],
-                memory=memory,
+                memory=None if nothing else StreamMemory(blocks[frame], words[frame], recent[frame]),
             )
         )
     return out[0] if single else out
 
 
-def _restart_reason(problem: Problem, frame: int, init, past, blocks: Tensor, words: Tensor) -> str:
+def _restart_reason(
+    problem: Problem, frame: int, init: Factorization | None, past: Factorization | None, blocks: Tensor, words: Tensor
+) -> str:
     """Why this frame cannot start from ``init``; "" where it can."""
     if past is None:
         return "cold"
@@ -134,16 +141,13 @@ def _restart_reason(problem: Problem, frame: int, init, past, blocks: Tensor, wo
     if past.sounding < 0 and not bool(past.visual_factors.any()):
         return "silence"
     memory = past.memory
-    # The paper's solver starts where it is told to, and is pulled by the past that it is given.
-    if problem.config.solver == "gradient" or not isinstance(memory, Memory):
+    # The paper's solver starts from any ``init``, and any past pulls it.
+    if problem.config.solver == "gradient" or not isinstance(memory, StreamMemory):
         return "" if init is not None else "cold"
-    if memory.blocks.shape == blocks.shape and memory.heard.shape == words.shape:
-        scores = torch.stack(
-            [
-                cut_score(blocks, memory.blocks.to(blocks)),
-                sound_change(words, problem.recent[frame], Memory(memory.blocks, memory.heard.to(words), memory.sound.to(words))),
-            ]
-        ).tolist()
+    if memory.blocks.shape == blocks.shape and memory.word_probabilities.shape == words.shape:
+        before = StreamMemory(memory.blocks.to(blocks), memory.word_probabilities.to(words), memory.sound.to(words))
+        change = sound_change(words, problem.recent[frame], before)
+        scores = torch.stack([cut_score(blocks, before.blocks), change]).tolist()
         if scores[0] > CUT:
             return "cut"
         if scores[1] > SOUND_CHANGE:
@@ -151,12 +155,12 @@ def _restart_reason(problem: Problem, frame: int, init, past, blocks: Tensor, wo
     return "" if init is not None else "cold"
 
 
-def _add_temporal(problem: Problem, pasts, reasons, empty) -> None:
+def _add_temporal(problem: Problem, pasts: Starts, reasons: list[str], empty: list[bool]) -> None:
     """The temporal term: pairs of a clip, or the constants that the past gives. A past that was dropped pulls nothing."""
     config = problem.config
     if config.temporal == "joint" and problem.frames > 1:
-        pairs = [float(not (a or b)) for a, b in zip(empty[:-1], empty[1:])]
-        problem.linked = problem.visual.new_tensor(pairs)
+        links = [float(not (a or b)) for a, b in zip(empty[:-1], empty[1:])]
+        problem.linked = problem.visual.new_tensor(links)
     if config.temporal != "causal" or config.temporal_weight == 0:
         return
     rows_v, rows_a = problem.visual.new_zeros(problem.frames, problem.visual.shape[2]), torch.zeros_like(problem.recent)
@@ -172,7 +176,7 @@ def _add_temporal(problem: Problem, pasts, reasons, empty) -> None:
         problem.previous_visual, problem.previous_audio = rows_v, rows_a
 
 
-def _batched(name: str, value, single: bool) -> Tensor:
+def _batched(name: str, value: object, single: bool) -> Tensor:
     rank = 2 if single else 3
     if not (isinstance(value, Tensor) and value.ndim == rank and value.is_floating_point()):
         got = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
@@ -205,7 +209,7 @@ def check_factor_count(config: FactorizationConfig, visual: int, audio: int) -> 
         raise ValueRangeError(f"n_factors: wanted 1 to {most} ({visual} visual, {audio} audio tokens), got {config.n_factors}")
 
 
-def _cleaned(name: str, tokens: Tensor, dtype) -> tuple[Tensor, list[bool], list[int]]:
+def _cleaned(name: str, tokens: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[bool], list[int]]:
     """Tokens >= 0 in the solver's dtype, whether each frame is all zero, and how many values were negative."""
     tokens = tokens.detach().to(dtype)
     flat = tokens.reshape(tokens.shape[0], -1)
@@ -231,10 +235,12 @@ def _grid(name: str, grid: Grid, n: int) -> Grid:
     return (int(grid[0]), int(grid[1]))
 
 
-def _listed(name: str, value, frames: int, single: bool) -> list[Factorization | None]:
+def _listed(
+    name: str, value: Factorization | Sequence[Factorization | None] | None, frames: int, single: bool
+) -> list[Factorization | None]:
     if value is None:
         return [None] * frames
-    values = [value] if isinstance(value, Factorization) else list(value)
+    values: list[Factorization | None] = [value] if isinstance(value, Factorization) else list(value)
     if len(values) != frames or not all(v is None or isinstance(v, Factorization) for v in values):
         wanted = "a Factorization" if single else f"a list of {frames} Factorizations (or None)"
         raise ShapeError(f"{name}: wanted {wanted}, got {type(value).__name__} of {len(values)}")
@@ -255,11 +261,13 @@ def _empty_losses(problem: Problem, frame: int) -> dict[str, float]:
 
 
 TENSORS = (
-    "visual", "audio", "visual_square", "audio_square", "recent", "heard", "previous_visual", "previous_audio", "linked"
+    "visual", "audio", "visual_square", "audio_square", "recent", "recent_logits", "previous_visual", "previous_audio", "linked"
 )  # fmt: skip
 
 
-def solve(problem: Problem, inits, reasons: list[str], empty: list[bool], generator) -> tuple[State, list[int]]:
+def solve(
+    problem: Problem, inits: Starts, reasons: list[str], empty: list[bool], generator: torch.Generator | None
+) -> tuple[State, list[int]]:
     """Warm and cold frames each in one go; a coupled clip in one go, cold if any of its frames is (reasons then say so)."""
     cold = [bool(reason) for reason in reasons]
     if problem.linked is not None:
@@ -282,56 +290,66 @@ def solve(problem: Problem, inits, reasons: list[str], empty: list[bool], genera
     if len(done) == 1:
         return done[0][1], iterations
     order = torch.tensor(done[0][0] + done[1][0], device=problem.visual.device).argsort()
-    return unflattened([torch.cat(pair)[order] for pair in zip(*(flattened(state) for _, state in done))]), iterations
+    return state_from_tensors([torch.cat(pair)[order] for pair in zip(*(state_tensors(state) for _, state in done))]), iterations
 
 
-def _solve_group(problem: Problem, inits, cold: bool, generator) -> tuple[State, int]:
+def _solve_group(problem: Problem, inits: Starts, cold: bool, generator: torch.Generator | None) -> tuple[State, int]:
     """All frames of a problem from the same kind of start, as one captured graph on a GPU."""
     config, dtype, device = problem.config, problem.visual.dtype, problem.visual.device
     guided = config.solver == "block" and config.start == "guided"
     steps = config.max_iterations or (
         gradient.STEPS if config.solver == "gradient" else COLD_SWEEPS if cold else WARM_SWEEPS
     )  # fmt: skip
+    given: Tensors
     if cold:
         wanted = (guided_draws if guided else gradient.random_draws)(problem)
-        given = drawn(wanted, generator, problem.frames, dtype, device)
+        given = random_numbers(wanted, generator, problem.frames, dtype, device)
     else:
-        given = stacked(inits, dtype, device)
+        given = stacked_starts([init for init in inits if init is not None], dtype, device)
     count = [steps]
 
-    def call(*tensors: Tensor | None) -> tuple[Tensor, ...]:
-        part = replace(problem, **dict(zip(TENSORS, tensors)))
+    def call(*tensors: Tensor | None) -> Tensors:
+        values: dict[str, Any] = dict(zip(TENSORS, tensors))
+        part = replace(problem, **values)
         rest = tensors[len(TENSORS) :]
         if not cold:
-            start = State(*rest)
+            start = state_from_tensors(rest)
         else:
-            start = guided_start(part, rest) if guided else gradient.random_start(part, rest)
+            draws = [draw for draw in rest if draw is not None]
+            start = guided_start(part, draws) if guided else gradient.random_start(part, draws)
         if config.solver == "gradient":
-            return flattened(gradient.solve_gradient(part, start, steps))
+            return state_tensors(gradient.solve_gradient(part, start, steps))
         state, count[0] = solve_block(part, start, steps)
-        return flattened(state)
+        return state_tensors(state)
 
     inputs = (*(getattr(problem, name) for name in TENSORS), *given)
     key = (id(problem.bank), config, problem.visual_grid, cold)
     if config.solver == "gradient":  # 1800 steps are no graph; their kernels are queued without waiting for the host
-        return unflattened(call(*inputs)), steps
-    return unflattened(cuda_graphs.run(key, call, inputs)), count[0]
+        return state_from_tensors(call(*inputs)), steps
+    return state_from_tensors(cuda_graphs.run(key, call, inputs)), count[0]
 
 
-def flattened(state: State) -> tuple[Tensor, ...]:
+def state_tensors(state: State) -> Tensors:
     """A state as a plain tuple of tensors."""
-    known = state.known
     parts = (state.visual_u, state.visual_v, state.audio_u, state.audio_v, state.sounding)
-    return parts if known is None else (*parts, *(getattr(known, name) for name in Known.__slots__))
+    products = state.products
+    return parts if products is None else (*parts, *(getattr(products, name) for name in SolverProducts.__slots__))
 
 
-def unflattened(parts) -> State:
-    """The inverse of ``flattened``."""
-    parts = tuple(parts)
-    return State(*parts[:5], Known(*parts[5:]) if len(parts) > 5 else None)
+def state_from_tensors(parts: Sequence[Any]) -> State:
+    """The inverse of ``state_tensors``."""
+    visual_u, visual_v, audio_u, audio_v, sounding = parts[:5]
+    products = SolverProducts(*parts[5:]) if len(parts) > 5 else None
+    return State(visual_u, visual_v, audio_u, audio_v, sounding, products)
 
 
-def drawn(wanted, generator: torch.Generator | None, frames: int, dtype, device) -> tuple[Tensor, ...]:
+def random_numbers(
+    wanted: Sequence[tuple[str, tuple[int, ...]]],
+    generator: torch.Generator | None,
+    frames: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, ...]:
     """Random numbers (B, *shape) for each wanted (kind, shape), frame by frame, so that a batch gets what its
     frames would get one after another; without a generator every frame gets the same ones."""
     source = generator or torch.Generator().manual_seed(0)
@@ -343,7 +361,7 @@ def drawn(wanted, generator: torch.Generator | None, frames: int, dtype, device)
     return tuple(torch.stack(part).to(device).expand(frames, *part[0].shape).contiguous() for part in zip(*rows))
 
 
-def stacked(inits: list[Factorization], dtype, device) -> tuple[Tensor | None, ...]:
+def stacked_starts(inits: Sequence[Factorization], dtype: torch.dtype, device: torch.device) -> Tensors:
     """Starting U^T, V of both sides and the sounding factors (None where one is not known), kept in their ranges."""
 
     def stack(name: str) -> Tensor:

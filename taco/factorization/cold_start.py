@@ -1,4 +1,4 @@
-"""The cold start of the block solver: clusters of a smoothed, low-rank view, guided by the sound.
+"""The block solver's start: clusters of a smoothed, low-rank view, guided by the sound.
 
 k-means with k-means++ seeding, batched over frames and restarts.
 
@@ -7,17 +7,20 @@ Randomness comes in as uniform numbers, so that the answer is a pure function of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from taco.factorization.objective import Problem, State
 
-RANK = 20
-RESTARTS = 8
-ITERATIONS = 6
-NEAREST = 8  # tokens nearest to what is heard, one of which seeds half of the restarts
-LEAST_TOKENS = 6
-INSIDE, OUTSIDE = 0.9, 0.02
+# All numbers here are ours, from trials on made scenes.
+RANK = 20  # of the view in which the image's tokens are clustered
+RESTARTS = 8  # as many as the paper's k-means
+ITERATIONS = 6  # of Lloyd: the sweeps that follow do the rest
+NEAREST = 8  # tokens nearest to what the sound means, one of which seeds half of the restarts
+LEAST_TOKENS = 6  # of a cluster that may become the sounding factor
+INSIDE, OUTSIDE = 0.9, 0.02  # activations of a cluster's own tokens and of all others
 
 
 def guided_draws(problem: Problem) -> list[tuple[str, tuple[int, ...]]]:
@@ -26,7 +29,7 @@ def guided_draws(problem: Problem) -> list[tuple[str, tuple[int, ...]]]:
     return [("uniform", (RESTARTS, k)), ("uniform", (RESTARTS // 2, k))]
 
 
-def guided_start(problem: Problem, seeds: tuple[Tensor, Tensor]) -> State:
+def guided_start(problem: Problem, seeds: Sequence[Tensor]) -> State:
     """Clusters as factors: U = 0.9 inside and 0.02 outside, V = cluster means, factor 0 the one that fits the sound.
 
     seeds: as ``guided_draws`` says, one set a frame. Without a penalty the sound has no say.
@@ -34,23 +37,23 @@ def guided_start(problem: Problem, seeds: tuple[Tensor, Tensor]) -> State:
     k = problem.config.n_factors
     n = problem.visual.shape[1]
     by_sound = problem.config.penalty != "none" and problem.config.penalty_weight > 0
-    heard = problem.heard.squeeze(1).softmax(-1)
+    word_probabilities = problem.recent_logits.squeeze(1).softmax(-1)
     scores = low_rank_scores(problem.visual, min(RANK, n, problem.visual.shape[2]))
     scores = smoothed(scores, problem.visual_grid)
     first = None
     if by_sound:
-        direction = heard @ problem.bank.visual - problem.bank.visual_mean
+        direction = word_probabilities @ problem.bank.visual - problem.bank.visual_mean
         fit = (problem.visual @ direction[..., None]).squeeze(-1)
         near = fit.topk(min(NEAREST, n), dim=-1).indices
         pick = (seeds[0][:, : RESTARTS // 2, 0] * near.shape[1]).long().clamp_max(near.shape[1] - 1)
         first = near.gather(1, pick)
-    labels = _cluster(scores, seeds[0], first)
+    labels = kmeans(scores, seeds[0], ITERATIONS, first)[1]
     visual_u, visual_v = _factors(problem.visual, labels, k)
-    audio_u, audio_v = _factors(problem.audio, _cluster(problem.audio, seeds[1], None), k)
+    audio_u, audio_v = _factors(problem.audio, kmeans(problem.audio, seeds[1], ITERATIONS)[1], k)
     state = State(visual_u, visual_v, audio_u, audio_v)
     if by_sound:
         logits, _ = problem.bank.visual_logits(visual_v)
-        fit = -(heard[:, None] * logits.log_softmax(-1)).sum(-1)
+        fit = -(word_probabilities[:, None] * logits.log_softmax(-1)).sum(-1)
         count = torch.nn.functional.one_hot(labels, k).sum(1)
         fit = fit.masked_fill(count < min(LEAST_TOKENS, max(1, n // k)), torch.inf)
         swap_first(fit.argmin(-1), state.visual_u, state.visual_v)
@@ -78,7 +81,7 @@ def orthonormal(rows: Tensor) -> Tensor:
 def gram_schmidt(rows: Tensor) -> Tensor:
     """Orthonormal rows (B, R, C) of the same span, each row cleared of those before it twice over."""
     done: list[Tensor] = []
-    for row in rows.split(1, 1):
+    for row in (row[:, None] for row in rows.unbind(1)):
         for _ in range(2 if done else 0):
             basis = torch.cat(done, 1)
             row = row - (row @ basis.mT) @ basis
@@ -103,15 +106,6 @@ def swap_first(index: Tensor, *arrays: Tensor) -> None:
         chosen, head = array.gather(1, where), array[:, :1].clone()
         array.scatter_(1, where, head)
         array[:, :1] = chosen
-
-
-def _cluster(points: Tensor, uniforms: Tensor, first: Tensor | None) -> Tensor:
-    """Labels (B, N) of the restart with the lowest sum of squares; first: (B, r) seeds for the first r restarts."""
-    index = plus_plus(points, uniforms, first)
-    dim = points.shape[-1]
-    centres = points.gather(1, index.flatten(1)[..., None].expand(-1, -1, dim)).view(*index.shape, dim)
-    _, labels, inertia = lloyd(points, centres, ITERATIONS)
-    return labels[torch.arange(len(labels), device=points.device), inertia.argmin(-1)]
 
 
 def _factors(tokens: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -163,28 +157,30 @@ def lloyd(points: Tensor, centres: Tensor, iterations: int) -> tuple[Tensor, Ten
     batch, restarts, k, dim = centres.shape
     n = points.shape[1]
     square = points.square().sum((-1, -2))
-    labels = None
+    labels: Tensor | None = None
     for step in range(iterations + 1):
         flat = centres.reshape(batch, restarts * k, dim)
         half = flat.square().sum(-1) / 2
         score = torch.baddbmm(half[..., None], flat, points.mT, alpha=-1).view(batch, restarts, k, n)
-        best, new = score.min(2)
-        if step == iterations or (labels is not None and not points.is_cuda and torch.equal(new, labels)):
-            labels = new
+        best, nearest = score.min(2)
+        if step == iterations or (labels is not None and not points.is_cuda and torch.equal(nearest, labels)):
             break
-        labels = new
+        labels = nearest
         member = torch.zeros(batch, restarts, k, n, dtype=points.dtype, device=points.device)
         member.scatter_(2, labels[:, :, None], 1.0)
         count = member.sum(-1, keepdim=True)
         sums = (member.view(batch, restarts * k, n) @ points).view(batch, restarts, k, dim)
         centres = torch.where(count > 0, sums / count.clamp_min(1), centres)
-    return centres, labels, (square[:, None] + 2 * best.sum(-1)).clamp_min_(0)
+    return centres, nearest, (square[:, None] + 2 * best.sum(-1)).clamp_min_(0)
 
 
-def kmeans(points: Tensor, uniforms: Tensor, iterations: int = 100) -> tuple[Tensor, Tensor]:
-    """The best of R restarts: centres (B, K, D) and labels (B, N) of points (B, N, D); uniforms (B, R, K)."""
+def kmeans(points: Tensor, uniforms: Tensor, iterations: int = 100, first: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The restart with the lowest sum of squares: centres (B, K, D) and labels (B, N) of points (B, N, D).
+
+    uniforms: (B, R, K) in [0, 1), for R restarts. first: (B, r) seeds for the first r of them.
+    """
     batch = points.shape[0]
-    index = plus_plus(points, uniforms)
+    index = plus_plus(points, uniforms, first)
     dim = points.shape[-1]
     centres = points.gather(1, index.flatten(1)[..., None].expand(-1, -1, dim)).view(*index.shape, dim)
     centres, labels, inertia = lloyd(points, centres, iterations)

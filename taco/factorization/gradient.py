@@ -1,16 +1,19 @@
-"""The paper's solver: plain gradient descent on the logits of U and on V, gradients in closed form."""
+"""The paper's solver: gradient descent, with gradients in closed form."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from taco.factorization.cold_start import kmeans
-from taco.factorization.objective import Problem, State, add_row, penalty, squared_residual, weights
+from taco.factorization.objective import Problem, State, add_row, loss_weights, penalty, squared_residual
 
+# The paper's section 4 and its public reference runs.
 STEPS = 1800
-HALVED_AT = (500, 1000, 1500)
-RESTARTS = 8
+HALVED_AT = (500, 1000, 1500)  # the learning rate
+RESTARTS = 8  # of k-means
 KMEANS_ITERATIONS = 100
 
 
@@ -20,7 +23,7 @@ def random_draws(problem: Problem) -> list[tuple[str, tuple[int, ...]]]:
     return [("uniform", (RESTARTS, k)), ("uniform", (RESTARTS, k)), ("normal", (k, n)), ("normal", (k, t))]
 
 
-def random_start(problem: Problem, draws: tuple[Tensor, ...]) -> State:
+def random_start(problem: Problem, draws: Sequence[Tensor]) -> State:
     """U = sigmoid(N(0, 1)), V = k-means centres; draws: as ``random_draws`` says, one set a frame."""
     visual_v, _ = kmeans(problem.visual, draws[0], KMEANS_ITERATIONS)
     audio_v, _ = kmeans(problem.audio, draws[1], KMEANS_ITERATIONS)
@@ -60,7 +63,7 @@ def gradients(problem: Problem, state: State) -> tuple[tuple[Tensor, Tensor, Ten
     and the penalty enters U through the component (1/N) U^T X.
     """
     config = problem.config
-    b1, b2, _, _ = weights(config)
+    b1, b2, _, _ = loss_weights(config)
     cross_v, cross_a = state.visual_u @ problem.visual, state.audio_u @ problem.audio
     by_component = config.descriptor == "component"
     n, t = problem.visual.shape[1], problem.audio.shape[1]
@@ -91,4 +94,4 @@ def gradients(problem: Problem, state: State) -> tuple[tuple[Tensor, Tensor, Ten
         if past is not None:
             grad_v = add_row(grad_v, found.sounding, past)
         out += [grad_u, grad_v]
-    return tuple(out), found.sounding
+    return (out[0], out[1], out[2], out[3]), found.sounding

@@ -1,12 +1,12 @@
-"""A thing is all of its factors: image factors that show the same as the sounding one go into it. *Ours.*
+"""Which factors belong together. *Ours.*
 
-The objective does not mind how many factors share a thing, so that the sounding factor alone may hold half of it. The factors
-that go into another are left without activation; the next warm start points them at what is explained worst (``revived``).
+An object is all of its factors: image factors that show the same as the sounding one are merged into it. The objective does not
+mind how many factors share an object, so that the sounding factor alone may hold half of it. Factors that were merged into
+another have no activation left; the next warm start points them at what is explained worst (``revive_idle``).
 
-The sound's factors as sources: each beside the image factor that it shares a word with. *Ours.*
-
-The objective pairs one factor of the image with one of the sound, the sounding one; which of the others stand side by side is
-left to chance. Put beside each other by what they mean, every pair says of one thing where it is and how it sounds.
+Sources: the sound's factors, each beside the image factor that it shares a word with. The objective pairs one factor of the image
+with one of the sound, the sounding one, and leaves the others to chance. Paired by what they mean, each pair says of one object
+where it is and how it sounds.
 """
 
 from __future__ import annotations
@@ -19,36 +19,38 @@ from torch import Tensor
 
 from taco.config import FactorizationConfig
 from taco.factorization.anchors import image_evidence, unit
-from taco.factorization.objective import Problem, State, add_row, squared_residual, take, weights
+from taco.factorization.objective import Problem, State, add_row, loss_weights, squared_residual, take_row
 from taco.types import Factorization
 
-PARALLEL = 0.9  # cosine of two rows of V from which they show the same: halves of a made thing have .96, two things .65
+PARALLEL = 0.9  # cosine of two rows of V from which they show the same: halves of a made object have .96, two objects .65
 ACTIVE = 0.5  # share of a factor's maximum from which a token belongs to it
-SURE = 0.2  # probability of a word from which a factor shows it; both chosen on stamps, val
+SURE = 0.2  # probability of a word from which a factor shows it; both chosen on composed scenes, val
 
 
-def merges(config: FactorizationConfig) -> bool:
-    """Does a solve with these settings end with merged factors? By itself not where it is to be the paper's.
+def merges_factors(config: FactorizationConfig) -> bool:
+    """Does a solve with these settings end with merged factors?
 
-    Nor without a penalty, where the sound has no say in what the image's factors are.
+    Not where it follows the paper (unless ``merge`` is "always"), nor without a penalty: then the image's factors do not depend
+    on the sound.
     """
     ours = config.solver == "block" and config.binding == "recent"
-    return weights(config)[2] > 0 and (config.merge == "always" or (config.merge == "auto" and ours))
+    return loss_weights(config)[2] > 0 and (config.merge == "always" or (config.merge == "auto" and ours))
 
 
-def merged(problem: Problem, state: State) -> State:
+def merge_factors(problem: Problem, state: State) -> State:
     """``state`` with all image factors that show what the sounding one shows gone into it; they become zero themselves.
 
-    Where the thing has a word each factor counts as much as its row speaks for the word: so is the mean row weighed, and so
+    Where the object has a word each factor counts as much as its row speaks for the word: so is the mean row weighed, and so
     are the activations, which then answer to the word as all of them did. Without one, of parallel rows, it is their mean by
     activation, and the activations of the least-squares fit. The sound's factors stay as they are. No value is looked at from
     the host.
     """
     u, v, k = state.visual_u, state.visual_v, state.sounding
-    cross = u @ problem.visual if state.known is None else state.known.visual_cross
+    assert k is not None, "a solved state"
+    cross = u @ problem.visual if state.products is None else state.products.visual_cross
     sure, word = _words(problem, u, cross)
-    group = take(_joined(alike(u, v, sure, word, problem.visual_grid)), k)  # (B, K)
-    toward = problem.bank.anchors.visual.to(v)[word.gather(1, k[:, None])]  # (B, 1, C): the word of the thing
+    group = take_row(_joined(show_the_same(u, v, sure, word, problem.visual_grid)), k)  # (B, K)
+    toward = problem.bank.anchors.visual.to(v)[word.gather(1, k[:, None])]  # (B, 1, C): the word of the object
     speaks = (v * toward).sum(-1).clamp_min(0)
     named = (sure.gather(1, k[:, None]) > 0) & (speaks.gather(1, k[:, None]) > 0)  # (B, 1)
     mass = group * u.sum(-1) * torch.where(named, speaks, 1.0)
@@ -66,19 +68,19 @@ def merged(problem: Problem, state: State) -> State:
     new_u, new_v = gathered(u, whole / peak), gathered(v, row * peak)
     cross = gathered(cross, fit[:, None] @ cross / peak)
     norm = squared_residual(problem.visual, problem.visual_square, new_u, new_v, cross, new_u @ new_u.mT)
-    known = state.known and replace(
-        state.known,
+    products = state.products and replace(
+        state.products,
         visual_cross=cross,
         visual_norm=norm.clamp_min(0).sqrt(),
         visual_logits=problem.bank.visual_logits(cross if problem.config.descriptor == "component" else new_v)[0],
     )
-    return replace(state, visual_u=new_u, visual_v=new_v, known=known)
+    return replace(state, visual_u=new_u, visual_v=new_v, products=products)
 
 
 def _words(problem: Problem, u: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
     """(B, K) each: how likely each factor shows its word, 0 where that is not sure; and the word's index.
 
-    Sure of a word is only who could say that it is none of the bank's.
+    Only an encoder that knows objects outside the bank can be sure of a word.
     """
     anchors = problem.bank.anchors
     sure, word = image_evidence(cross / u.sum(-1, keepdim=True).clamp_min(1e-12), anchors).max(-1)
@@ -87,7 +89,7 @@ def _words(problem: Problem, u: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
     return sure * (sure > SURE), word
 
 
-def alike(u: Tensor, v: Tensor, sure: Tensor, word: Tensor, grid: tuple[int, int] | None) -> Tensor:
+def show_the_same(u: Tensor, v: Tensor, sure: Tensor, word: Tensor, grid: tuple[int, int] | None) -> Tensor:
     """(B, K, K) bool: do two factors show the same? The same word, both sure, or rows nearly parallel that are not two words;
 
     and they touch: tokens in which they are active overlap or are neighbours (all do where no grid is known).
@@ -105,20 +107,20 @@ def _touching(u: Tensor, grid: tuple[int, int] | None) -> Tensor:
     if grid is None:
         return torch.ones_like(u @ u.mT, dtype=torch.bool)
     inside = (u > ACTIVE * u.amax(-1, keepdim=True)).to(u)
-    wide = torch.nn.functional.max_pool2d(inside.unflatten(-1, grid), 3, 1, 1).flatten(-2)
+    wide = torch.nn.functional.max_pool2d(inside.reshape(*inside.shape[:-1], *grid), 3, 1, 1).flatten(-2)
     return wide @ inside.mT > 0
 
 
-def _joined(pairs: Tensor) -> Tensor:
+def _joined(same: Tensor) -> Tensor:
     """(B, K, K) bool: are two factors of one group, directly or by way of others?"""
-    k = pairs.shape[-1]
-    reach = pairs | torch.eye(k, dtype=torch.bool, device=pairs.device)
+    k = same.shape[-1]
+    reach = same | torch.eye(k, dtype=torch.bool, device=same.device)
     for _ in range((k - 1).bit_length()):
         reach = (reach.float() @ reach.float()) > 0
     return reach
 
 
-def revived(tokens: Tensor, u: Tensor, v: Tensor) -> Tensor:
+def revive_idle(tokens: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """V (B, K, C) in which every factor without activation points at what the others explain worst.
 
     tokens: X (B, N, C), u: U^T (B, K, N). Each takes the positive part of the residual of the token with most of it; what of
@@ -139,42 +141,42 @@ def revived(tokens: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return v
 
 
-def pairs(config: FactorizationConfig) -> bool:
-    """Does a solve with these settings end with paired sources? Not where it is to be the paper's, nor without a penalty."""
-    return config.solver == "block" and config.binding == "recent" and any(weights(config)[2:])
+def pairs_sources(config: FactorizationConfig) -> bool:
+    """Does a solve with these settings end with paired sources? Not where it follows the paper, nor without a penalty."""
+    return config.solver == "block" and config.binding == "recent" and any(loss_weights(config)[2:])
 
 
-def paired(problem: Problem, state: State) -> State:
+def pair_sources(problem: Problem, state: State) -> State:
     """``state`` with the sound's factors in another order; nothing else changes.
 
-    The order is the assignment with the greatest sum of ``agreement``, so that one word's sound goes where the word is seen.
+    The order is the assignment with the greatest sum of ``word_agreement``, so that one word's sound goes where the word is seen.
     """
-    cross = state.known.audio_cross if state.known else state.audio_u @ problem.audio
-    agreed = agreement(problem, state, cross)
+    cross = state.products.audio_cross if state.products else state.audio_u @ problem.audio
+    agreed = word_agreement(problem, state, cross)
     order = torch.stack([torch.from_numpy(linear_sum_assignment(each, maximize=True)[1]) for each in agreed.cpu().numpy()])
     order = order.to(agreed.device)[..., None]
 
     def moved(rows: Tensor) -> Tensor:
         return rows.gather(1, order.expand_as(rows))
 
-    known = state.known and replace(state.known, audio_cross=moved(cross))
-    return replace(state, audio_u=moved(state.audio_u), audio_v=moved(state.audio_v), known=known)
+    products = state.products and replace(state.products, audio_cross=moved(cross))
+    return replace(state, audio_u=moved(state.audio_u), audio_v=moved(state.audio_v), products=products)
 
 
 def source_activations(factorization: Factorization) -> Tensor:
     """(T, K) in [0, 1]: where in the sound each factor's source is: U_a of all the factors that sound like it, together."""
     rows = unit(factorization.audio_factors)
-    alike = (rows @ rows.mT > PARALLEL).to(rows)
-    return (factorization.audio_activations @ alike).clamp(0, 1)
+    parallel = (rows @ rows.mT > PARALLEL).to(rows)
+    return (factorization.audio_activations @ parallel).clamp(0, 1)
 
 
-def agreement(problem: Problem, state: State, audio_cross: Tensor) -> Tensor:
+def word_agreement(problem: Problem, state: State, audio_cross: Tensor) -> Tensor:
     """(B, K, K) in [0, 1]: how likely image factor i and sound factor j mean the same word of the bank.
 
     audio_cross: U_a^T X_a (B, K, C_a). A factor without activation agrees with none.
     """
-    visual_cross = state.known.visual_cross if state.known else state.visual_u @ problem.visual
+    visual_cross = state.products.visual_cross if state.products else state.visual_u @ problem.visual
     area = state.visual_u.sum(-1, keepdim=True)
-    seen = image_evidence(visual_cross / area.clamp_min(1e-12), problem.bank.anchors) * (area > 0)
-    heard = problem.bank.audio_logits(audio_cross, grad=False)[0].softmax(-1) * (state.audio_u.sum(-1, keepdim=True) > 0)
-    return seen @ heard.mT
+    shown = image_evidence(visual_cross / area.clamp_min(1e-12), problem.bank.anchors) * (area > 0)
+    sounding = problem.bank.audio_logits(audio_cross, grad=False)[0].softmax(-1) * (state.audio_u.sum(-1, keepdim=True) > 0)
+    return shown @ sounding.mT

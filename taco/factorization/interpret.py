@@ -1,4 +1,4 @@
-"""What a factor means: its nearest words in both spaces, its map on the image, its map on the sound."""
+"""What a factor means: nearest words, map on the image, map on the sound."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from taco.errors import ShapeError, ValueRangeError
-from taco.factorization.anchors import word_bank
-from taco.factorization.temporal import folded
+from taco.factorization.anchors import prepared_anchors
+from taco.factorization.temporal import mean_of_rounds
 from taco.types import Anchors, Factorization, WordScore
 
 
@@ -17,9 +17,10 @@ from taco.types import Anchors, Factorization, WordScore
 class FactorMeaning:
     """One pair of factors, explained.
 
-    factor: its index. visual_words, audio_words: the nearest words with cosines in [-1, 1], best first.
-    visual_map: (rows, columns) activation on the image in [0, 1]; sound_map: (frequency bands, time
-    steps) activation on the sound in [0, 1] (the paper's spectrogram segmentation).
+    factor: its index.
+    visual_words, audio_words: the nearest words with cosines in [-1, 1], best first.
+    visual_map: (rows, columns) activation on the image in [0, 1].
+    sound_map: (frequency bands, time steps) activation on the sound in [0, 1] (the paper's spectrogram segmentation).
     """
 
     factor: int
@@ -42,9 +43,9 @@ def nearest_words(
     rows_v, rows_a = factorization.visual_factors[factor], factorization.audio_factors[factor]
     if rows_v.shape[0] != anchors.visual.shape[1]:
         raise ShapeError(f"anchors.visual: wanted dimension {rows_v.shape[0]} as the factors have, got {anchors.visual.shape[1]}")
-    bank = word_bank(anchors, rows_a.shape[0], rows_v.dtype, rows_v.device)
-    cosines = bank.visual_logits(rows_v[None])[0][0], bank.audio_logits(rows_a[None], grad=False)[0][0] / bank.scale
-    return tuple(_top(values, anchors.words, n) for values in cosines)
+    bank = prepared_anchors(anchors, rows_a.shape[0], rows_v.dtype, rows_v.device)
+    visual, audio = bank.visual_logits(rows_v[None])[0][0], bank.audio_logits(rows_a[None], grad=False)[0][0] / bank.scale
+    return _top(visual, anchors.words, n), _top(audio, anchors.words, n)
 
 
 def visual_map(factorization: Factorization, factor: int, grid: tuple[int, int]) -> Tensor:
@@ -59,7 +60,7 @@ def sound_map(factorization: Factorization, factor: int, grid: tuple[int, int], 
     times: of the steps (``Tokens.times``), by which they are put in order and rounds of one window into one.
     """
     _check(factorization, factor)
-    return folded(_on_grid("audio grid", factorization.audio_activations[:, factor], grid), times)
+    return mean_of_rounds(_on_grid("audio grid", factorization.audio_activations[:, factor], grid), times)
 
 
 def explain_factors(
@@ -73,9 +74,9 @@ def explain_factors(
     """Every factor of a result, in order. audio_times: as for ``sound_map``."""
     out = []
     for factor in range(factorization.visual_factors.shape[0]):
-        seen, heard = nearest_words(factorization, anchors, factor, n)
+        words = nearest_words(factorization, anchors, factor, n)
         maps = visual_map(factorization, factor, visual_grid), sound_map(factorization, factor, audio_grid, audio_times)
-        out.append(FactorMeaning(factor, seen, heard, *maps))
+        out.append(FactorMeaning(factor, *words, *maps))
     return out
 
 

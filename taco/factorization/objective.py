@@ -2,32 +2,35 @@
 
 Everything is batched: activations are kept transposed, U^T (B, K, N), factors V (B, K, C), tokens
 X (B, N, C). One pass U^T X gives the pooled components, the gradient on V and most of |X - U V|_F.
-
-What both solvers work on: checked, batched tensors of one call.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from taco.config import FactorizationConfig
-from taco.factorization.anchors import WordBank
+from taco.factorization.anchors import PreparedAnchors
 from taco.factorization.temporal import clip_consistency, cosine_pull, neighbours
 
-# Below this share of |X|^2 the Gram form of |X - U V|^2 has lost its digits and the residual is formed.
+# Ours: below this share of |X|^2 the Gram form of |X - U V|^2 has lost its digits and the residual is formed. Some ten thousand
+# times the machine's epsilon of float32, more of float64.
 CANCELLATION = {torch.float32: 1e-3, torch.float64: 1e-9}
 
 
 @dataclass(slots=True)
 class Penalty:
-    """What the semantic penalty says of one set of components.
+    """The semantic penalty of one set of descriptors.
 
-    visual, audio: (B, K) cross-entropies CE_v and CE_a. sounding: (B,) long, argmin CE_v.
-    value: (B,) b3 min CE_v + b4 min CE_a (or means). visual_gradient, audio_gradient: of value with
-    respect to what was compared, (B, K, C_v) and (B, K, C_a); None where no gradient was asked for.
+    visual, audio: (B, K) cross-entropies CE_v and CE_a.
+    sounding: (B,) long, argmin CE_v.
+    value: (B,) b3 min CE_v + b4 min CE_a (or means).
+    visual_gradient, audio_gradient: of value with respect to the descriptors, (B, K, C_v) and (B, K, C_a); None where no
+        gradient was asked for.
     """
 
     visual: Tensor
@@ -38,7 +41,7 @@ class Penalty:
     audio_gradient: Tensor | None = None
 
 
-def weights(config: FactorizationConfig) -> tuple[float, float, float, float]:
+def loss_weights(config: FactorizationConfig) -> tuple[float, float, float, float]:
     """(b1, b2, b3, b4) of Eq. 6; the last two are 0 with penalty="none"."""
     b1, b2 = config.reconstruction_weights
     if config.penalty == "none":
@@ -53,7 +56,7 @@ def cross_entropies(visual_logits: Tensor, audio_logits: Tensor) -> tuple[Tensor
 
 
 def penalty(
-    bank: WordBank,
+    bank: PreparedAnchors,
     visual: Tensor,
     audio: Tensor,
     config: FactorizationConfig,
@@ -63,11 +66,11 @@ def penalty(
     """The semantic penalty of descriptors of ``visual`` (B, K, C_v) and ``audio`` (B, K, C_a).
 
     The targets of both cross-entropies are not detached: each side pulls on the other. visual_logits:
-    those of ``visual``, where they are known and no gradient is wanted.
+    those of ``visual``, where they are known.
     """
-    _, _, b3, b4 = weights(config)
+    _, _, b3, b4 = loss_weights(config)
     gradient = gradient and (b3 > 0 or b4 > 0)
-    d_v, pull_v = bank.visual_logits(visual) if gradient or visual_logits is None else (visual_logits, None)
+    d_v, pull_v = bank.visual_logits(visual, visual_logits)
     d_a, pull_a = bank.audio_logits(audio, grad=gradient)
     ce_v, ce_a, log_v, log_a = cross_entropies(d_v, d_a)
     sounding = ce_v.argmin(-1)
@@ -111,8 +114,13 @@ def squared_residual(tokens: Tensor, square: Tensor, activations: Tensor, factor
 
 
 @dataclass(slots=True)
-class Known:
-    """What a solver has at hand at its end: U^T X of both sides, |R|_F (B,) of both, the image's logits (B, K, M)."""
+class SolverProducts:
+    """What a solver has at hand at its end, so that it is not computed again.
+
+    visual_cross, audio_cross: U^T X (B, K, C) of each side.
+    visual_norm, audio_norm: |X - U V|_F (B,) of each side.
+    visual_logits: (B, K, M) of what is compared with the words.
+    """
 
     visual_cross: Tensor
     audio_cross: Tensor
@@ -123,33 +131,46 @@ class Known:
 
 @dataclass(slots=True)
 class State:
-    """U^T and V of both modalities: (B, K, N), (B, K, C_v), (B, K, T), (B, K, C_a); sounding (B,) long."""
+    """U and V of both modalities, at the start or the end of a solve.
+
+    visual_u, audio_u: U^T, (B, K, N) and (B, K, T).
+    visual_v, audio_v: V, (B, K, C_v) and (B, K, C_a).
+    sounding: (B,) long, k*; None before it is chosen.
+    products: of the block solver at its end.
+    """
 
     visual_u: Tensor
     visual_v: Tensor
     audio_u: Tensor
     audio_v: Tensor
     sounding: Tensor | None = None
-    known: Known | None = None
+    products: SolverProducts | None = None
 
 
 @dataclass(slots=True)
 class Problem:
-    """B frames. visual: X_v (B, N, C_v), audio: X_a (B, T, C_a), both >= 0; *_square: (B,) |X|^2.
+    """What both solvers work on: B frames, checked.
 
-    previous_visual, previous_audio: (B, C) unit rows that the causal term pulls the sounding factors
-    toward; zero rows where a frame has no past. linked: (B - 1,) 1 where two frames of a clip are
-    coupled (joint term), else None. recent: (B, C_a) newest sound; heard: (B, 1, M) its logits.
+    visual, audio: X_v (B, N, C_v) and X_a (B, T, C_a), both >= 0.
+    visual_square, audio_square: (B,) |X|^2.
+    bank: the word bank in both spaces.
+    config: the settings.
+    recent: (B, C_a) mean of the sound's tokens, the newest counting most.
+    recent_logits: (B, 1, M) its logits.
+    visual_grid: (rows, columns) of the image tokens, where they are known.
+    previous_visual, previous_audio: (B, C) unit rows that the causal term pulls the sounding factors toward; zero rows where
+        a frame has no past. None without that term.
+    linked: (B - 1,) 1 where two frames of a clip are coupled (joint term), else None.
     """
 
     visual: Tensor
     audio: Tensor
     visual_square: Tensor
     audio_square: Tensor
-    bank: WordBank
+    bank: PreparedAnchors
     config: FactorizationConfig
     recent: Tensor
-    heard: Tensor
+    recent_logits: Tensor
     visual_grid: tuple[int, int] | None = None
     previous_visual: Tensor | None = None
     previous_audio: Tensor | None = None
@@ -157,13 +178,15 @@ class Problem:
 
     @property
     def frames(self) -> int:
+        """B."""
         return self.visual.shape[0]
 
     def select(self, frames: Tensor) -> Problem:
         """The problem of some frames (never of a coupled clip)."""
-        names = ("visual", "audio", "visual_square", "audio_square", "recent", "heard", "previous_visual", "previous_audio")
-        parts = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: None if part is None else part[frames] for name, part in parts.items()})
+        names = ["visual", "audio", "visual_square", "audio_square", "recent", "recent_logits", "previous_visual"]
+        parts = {name: getattr(self, name) for name in [*names, "previous_audio"]}
+        chosen: dict[str, Any] = {name: None if part is None else part[frames] for name, part in parts.items()}
+        return replace(self, **chosen)
 
     @property
     def temporal_weight(self) -> float:
@@ -178,13 +201,14 @@ class Problem:
 
     def temporal_gradient(self, factors: Tensor, sounding: Tensor, visual: bool) -> Tensor | None:
         """Gradient of - weight * cosines on the sounding rows (B, 1, C) of factors (B, K, C)."""
-        if self.config.temporal_weight == 0 or (self.linked is None and self.previous_visual is None):
+        if self.config.temporal_weight == 0:
             return None
-        rows = take(factors, sounding)
-        return cosine_pull(rows, self.temporal_target(rows, visual))[:, None] * -self.temporal_weight
+        rows = take_row(factors, sounding)
+        target = self.temporal_target(rows, visual)
+        return None if target is None else cosine_pull(rows, target)[:, None] * -self.temporal_weight
 
 
-def take(rows: Tensor, index: Tensor) -> Tensor:
+def take_row(rows: Tensor, index: Tensor) -> Tensor:
     """rows[b, index[b]] of rows (B, K, n): (B, n)."""
     return rows.gather(1, index[:, None, None].expand(-1, 1, rows.shape[-1])).squeeze(1)
 
@@ -194,16 +218,16 @@ def add_row(rows: Tensor, index: Tensor, value: Tensor) -> Tensor:
     return rows.scatter_add_(1, index[:, None, None].expand(-1, 1, rows.shape[-1]), value)
 
 
-def terms(problem: Problem, state: State) -> dict[str, Tensor]:
+def loss_terms(problem: Problem, state: State) -> dict[str, Tensor]:
     """Every term of the objective at ``state``, each (B,), unweighted, and their weighted "total".
 
     "temporal" is the sum of cosines that is subtracted; for a clip it is the whole clip's.
     """
     config = problem.config
-    b1, b2, b3, b4 = weights(config)
-    known = state.known
-    if known is not None:
-        cross_v, cross_a, norm_v, norm_a = known.visual_cross, known.audio_cross, known.visual_norm, known.audio_norm
+    b1, b2, b3, b4 = loss_weights(config)
+    products = state.products
+    if products is not None:
+        cross_v, cross_a, norm_v, norm_a = products.visual_cross, products.audio_cross, products.visual_norm, products.audio_norm
     else:
         cross_v, cross_a = state.visual_u @ problem.visual, state.audio_u @ problem.audio
         norm_v = _norm(problem.visual, problem.visual_square, state.visual_u, state.visual_v, cross_v)
@@ -212,17 +236,18 @@ def terms(problem: Problem, state: State) -> dict[str, Tensor]:
         described = cross_v / problem.visual.shape[1], cross_a / problem.audio.shape[1]
     else:
         described = state.visual_v, state.audio_v
-    found = penalty(problem.bank, *described, config, gradient=False, visual_logits=known.visual_logits if known else None)
-    reduce = torch.mean if config.penalty == "mean" else torch.amin
+    found = penalty(problem.bank, *described, config, gradient=False, visual_logits=products.visual_logits if products else None)
+    reduce: Callable[[Tensor, int], Tensor] = torch.mean if config.penalty == "mean" else torch.amin
     forward, reverse = reduce(found.visual, -1), reduce(found.audio, -1)
     sounding = state.sounding if state.sounding is not None else found.sounding
-    rows = take(state.visual_v, sounding), take(state.audio_v, sounding)
+    rows = take_row(state.visual_v, sounding), take_row(state.audio_v, sounding)
     temporal = torch.zeros_like(norm_v)
     if problem.linked is not None:
         temporal = temporal + sum(clip_consistency(part, problem.linked) for part in rows)
-    elif problem.previous_visual is not None:
+    else:
         for part, past in zip(rows, (problem.previous_visual, problem.previous_audio)):
-            temporal = temporal + torch.cosine_similarity(part, past, dim=-1)
+            if past is not None:
+                temporal = temporal + torch.cosine_similarity(part, past, dim=-1)
     total = b1 * norm_v + b2 * norm_a + b3 * forward + b4 * reverse - config.temporal_weight * temporal
     return {
         "visual_reconstruction": norm_v,

@@ -1,4 +1,4 @@
-"""Temporal consistency (paper Eq. 7, and its causal form), and when a stream must start afresh."""
+"""Temporal consistency (paper Eq. 7 and a causal form), and when a stream starts afresh."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from torch import Tensor
 
 from taco.factorization.anchors import unit
 
-RECENCY = 0.25  # time constant of the token weights, in windows
-CUT = 0.6  # block-mean score above which the picture counts as cut: at most .51 without, at least 1.1 with a cut
-SOUND_CHANGE = 0.5  # total variation of the word distribution, or 1 - cosine of the sound tokens, that counts as another sound
+RECENCY = 0.25  # time constant of the token weights, in windows; ours, from trials on made scenes
+CUT = 0.6  # block-mean score above which the image counts as cut: at most .51 without, at least 1.1 with a cut (made scenes)
+SOUND_CHANGE = 0.5  # ours: total variation of the word probabilities, or 1 - cosine of the sound tokens, that is another sound
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class StreamMemory:
     """What a stream's next solve compares with; travels in ``Factorization.memory``.
 
-    blocks: (S, C_v) block means of the visual tokens. heard: (M,) word distribution of the newest
-    sound. sound: (C_a,) newest sound token mean.
+    blocks: (S, C_v) block means of the visual tokens.
+    word_probabilities: (M,) of the newest sound.
+    sound: (C_a,) mean of the newest sound tokens.
     """
 
     blocks: Tensor
-    heard: Tensor
+    word_probabilities: Tensor
     sound: Tensor
 
 
@@ -48,7 +49,9 @@ def block_means(tokens: Tensor, grid: tuple[int, int] | None) -> Tensor:
     return torch.stack(parts, 1)
 
 
-def recency_weights(n: int, grid: tuple[int, int] | None, dtype, device, times: Tensor | None = None) -> Tensor:
+def recency_weights(
+    n: int, grid: tuple[int, int] | None, dtype: torch.dtype, device: torch.device | str, times: Tensor | None = None
+) -> Tensor:
     """(n,) weights exp((tau - 1) / 0.25), sum 1; tau in [0, 1] is a token's place in time.
 
     grid: (frequency bands, time steps), row-major; None: one band. times: (steps,) tau; None: evenly from 0 to 1.
@@ -62,7 +65,7 @@ def recency_weights(n: int, grid: tuple[int, int] | None, dtype, device, times: 
     return weights / weights.sum()
 
 
-def folded(rows: Tensor, times: Tensor | None) -> Tensor:
+def mean_of_rounds(rows: Tensor, times: Tensor | None) -> Tensor:
     """(bands, steps) values of a sound's tokens in the order of time; rounds of the same window become their mean.
 
     times: (steps,) in [0, 1] as above; they begin again with every round. None: the steps are in order.
@@ -90,18 +93,19 @@ def course_change(tokens: Tensor, grid: tuple[int, int], times: Tensor | None = 
 def cut_score(blocks: Tensor, before: Tensor) -> Tensor:
     """|S_t - S_{t-1}|^2 / (|S_t - mean|^2 + |S_{t-1} - mean|^2) of block means (S, C): 0 the same, 1 unrelated."""
     spread = (blocks - blocks.mean(0)).square().sum() + (before - before.mean(0)).square().sum()
-    return (blocks - before).square().sum() / spread.clamp_min(1e-12)
+    change: Tensor = (blocks - before).square().sum()
+    return change / spread.clamp_min(1e-12)
 
 
-def sound_change(heard: Tensor, sound: Tensor, memory: Memory) -> Tensor:
+def sound_change(word_probabilities: Tensor, sound: Tensor, memory: StreamMemory) -> Tensor:
     """How much another sound it is, in [0, 1]: by words (total variation) or by tokens (1 - cosine), the larger."""
-    words = 0.5 * (heard - memory.heard).abs().sum()
+    words = 0.5 * (word_probabilities - memory.word_probabilities).abs().sum()
     return torch.maximum(words, 1 - unit(sound) @ unit(memory.sound))
 
 
 def cosine_pull(factors: Tensor, target: Tensor) -> Tensor:
     """Gradient of cos(v, target) for rows v (..., C); the targets need not have length 1 (a sum of unit vectors)."""
-    norm = torch.linalg.vector_norm(factors, dim=-1, keepdim=True).clamp_min(1e-12)
+    norm: Tensor = torch.linalg.vector_norm(factors, dim=-1, keepdim=True).clamp_min(1e-12)
     direction = factors / norm
     return (target - direction * (direction * target).sum(-1, keepdim=True)) / norm
 

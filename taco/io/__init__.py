@@ -1,1 +1,1 @@
-"""Pixels and sound samples out of the bytes of messages: one decoder for live topics and for bags. Knows nothing of ROS."""
+"""Reading and writing: files, bags, sound devices, and the bytes of messages. No ROS."""

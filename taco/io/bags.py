@@ -8,15 +8,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace, TracebackType
+from typing import Any
 
 import numpy as np
 
-from taco.audio import NS
+from taco.clock import NS
 from taco.config import AudioConfig
 from taco.errors import MediaError, MessageError, MissingPackageError
-from taco.io.pcm import KINDS, chunk_of
+from taco.io.pcm import AUDIO_TYPES, chunk_of
 from taco.io.pixels import rgb_of
-from taco.types import VERDICTS, AudioChunk, SoundingScene, VideoFrame
+from taco.types import VERDICTS, AudioChunk, SoundingObject, SoundingScene, VideoFrame
 
 # The package's messages, as in msg/ (a test compares them).
 DEFINITIONS = {
@@ -55,13 +57,13 @@ FILE_START_NS = NS  # a stamp of 0 means none in ROS, so files, which have no cl
 
 
 def is_bag(path: str | Path) -> bool:
-    """A bag's folder, or one file of it."""
+    """Whether this is a bag's folder, or one file of it."""
     path = Path(path)
     return (path / "metadata.yaml").exists() or path.suffix in (".mcap", ".db3")
 
 
 class BagReader:
-    """Camera images and sound of a bag, in the time of their own stamps, 0 s at the first image.
+    """Camera images and sound of a bag, by their own stamps; seconds count from the first image.
 
     image_topic, audio_topic: empty ones are found by type; several candidates are an error that names them.
     MediaError: not a bag, damaged, or neither topic in it.
@@ -69,11 +71,11 @@ class BagReader:
 
     def __init__(self, path: str | Path, *, image_topic: str = "", audio_topic: str = "", audio: AudioConfig | None = None):
         self.path, self.audio = Path(path), audio or AudioConfig()
-        with opened(self.path) as reader:
+        with open_bag(self.path) as reader:
             if not reader.connections:
                 raise MediaError(f"{self.path}: wanted a bag with images and sound, got an empty one")
             self.image_topic = self._choose(reader, IMAGE_TYPES, image_topic, "images", "--image-topic")
-            self.audio_topic = self._choose(reader, tuple(KINDS), audio_topic, "sound", "--audio-topic")
+            self.audio_topic = self._choose(reader, tuple(AUDIO_TYPES), audio_topic, "sound", "--audio-topic")
             infos = {c.topic for c in reader.connections if c.msgtype == INFO_TYPE and c.msgcount}
             alike = lambda topic: len(os.path.commonprefix([topic, self.audio_topic]))  # noqa: E731
             self._info_topic = max(sorted(infos), key=alike, default="")  # of the same namespace, as the node's is
@@ -100,7 +102,7 @@ class BagReader:
             if stamp_ns <= previous_ns or after_s < start_s or after_s >= end_s or not wanted(stamp_ns):
                 continue
             previous_ns = stamp_ns
-            with self._named(self.image_topic):
+            with self._errors(self.image_topic):
                 rgb = rgb_of(message)
             yield VideoFrame(rgb, stamp_ns)
 
@@ -111,13 +113,13 @@ class BagReader:
             if topic == self._info_topic:
                 info = message
                 continue
-            with self._named(topic):
+            with self._errors(topic):
                 chunk = chunk_of(message, self.audio, info, arrival_ns)
             if chunk.end_ns - self.origin_ns >= start_s * NS:
                 yield chunk
 
-    def _choose(self, reader, types, wanted: str, what: str, option: str) -> str:
-        topics = {c.topic: c.msgtype for c in reader.connections if c.msgtype in types and c.msgcount}
+    def _choose(self, reader: Any, types: tuple[str, ...], wanted: str, what: str, option: str) -> str:
+        topics: dict[str, str] = {c.topic: c.msgtype for c in reader.connections if c.msgtype in types and c.msgcount}
         if wanted:
             if wanted not in topics:
                 raise MediaError(f"{self.path}: wanted {what} on {wanted}, got {', '.join(topics) or 'no such topic'}")
@@ -131,16 +133,16 @@ class BagReader:
             raise MediaError(f"{self.path}: several topics with {what}: {', '.join(sorted(topics))}; choose one with {option}")
         return choice[0]
 
-    def _messages(self, *topics: str) -> Iterator[tuple[str, object, int]]:
+    def _messages(self, *topics: str) -> Iterator[tuple[str, Any, int]]:
         """(topic, message, time of recording in ns) in the order of recording."""
-        with opened(self.path) as reader:
+        with open_bag(self.path) as reader:
             chosen = [connection for connection in reader.connections if connection.topic in topics]
             for connection, arrival_ns, raw in reader.messages(chosen) if chosen else ():
                 yield connection.topic, reader.deserialize(raw, connection.msgtype), arrival_ns
 
     @contextlib.contextmanager
-    def _named(self, topic: str):
-        """A message that cannot be used is an error that says where it is."""
+    def _errors(self, topic: str) -> Iterator[None]:
+        """Name the bag and topic of a message that cannot be used."""
         try:
             yield
         except MessageError as error:
@@ -148,7 +150,7 @@ class BagReader:
 
 
 class BagWriter:
-    """The node's messages, ``objects`` and ``mask``, in a new bag that gets its name only when it is whole.
+    """The node's messages, ``objects`` and ``mask``, in a new bag that gets its name only when it is complete.
 
     storage: "mcap" or "sqlite3". prefix: of the topics, the name of the node.
     """
@@ -177,7 +179,6 @@ class BagWriter:
         """Append the messages of a scene, under its image's stamp and ``frame_id``."""
         types, store = self._store.types, self._store
         header = self._header(scene.stamp_ns, frame_id)
-        things = [self._object(thing, header) for thing in scene.objects]
         array = types["taco_ros/msg/SoundingObjectArray"](
             header=header,
             audio_window_start=self._time(scene.window_start_ns),
@@ -187,48 +188,48 @@ class BagWriter:
             verdict=scene.verdict,
             heard=[word for word, _ in scene.heard],
             heard_scores=np.array([score for _, score in scene.heard], np.float32),
-            objects=things,
+            objects=[self._object(found, header) for found in scene.objects],
         )
         values = np.zeros(256, np.uint8)
-        for index, thing in enumerate(scene.objects[:255]):
-            values[index + 1] = (thing.id - 1) % 255 + 1
+        for index, found in enumerate(scene.objects[:255]):
+            values[index + 1] = (found.id - 1) % 255 + 1
         mask = self._image(values[scene.instance_mask()], header)
         with self._errors():
             for name, message in (("objects", array), ("mask", mask)):
                 topic = self._topics[name]
                 self._writer.write(topic, scene.stamp_ns, store.serialize_cdr(message, topic.msgtype))
 
-    def _object(self, thing, header):
+    def _object(self, found: SoundingObject, header: Any) -> Any:
         types = self._store.types
-        x, y, w, h = thing.box
-        crop = thing.mask[y : y + h, x : x + w].astype(np.uint8) * np.uint8(255)
+        x, y, w, h = found.box
+        crop = found.mask[y : y + h, x : x + w].astype(np.uint8) * np.uint8(255)
         box = types["sensor_msgs/msg/RegionOfInterest"](x_offset=x, y_offset=y, height=h, width=w, do_rectify=False)
         return types["taco_ros/msg/SoundingObject"](
-            id=thing.id,
-            label=thing.labels[0][0],
-            label_score=float(thing.labels[0][1]),
-            other_labels=[word for word, _ in thing.labels[1:]],
-            other_label_scores=np.array([score for _, score in thing.labels[1:]], np.float32),
-            score=float(thing.score),
+            id=found.id,
+            label=found.labels[0][0],
+            label_score=float(found.labels[0][1]),
+            other_labels=[word for word, _ in found.labels[1:]],
+            other_label_scores=np.array([score for _, score in found.labels[1:]], np.float32),
+            score=float(found.score),
             bounding_box=box,
             mask=self._image(crop, header),
             place=[],
         )
 
-    def _time(self, ns: int):
+    def _time(self, ns: int) -> Any:
         sec, nanosec = divmod(max(0, int(ns)), NS)
         return self._store.types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
 
-    def _header(self, ns: int, frame_id: str):
+    def _header(self, ns: int, frame_id: str) -> Any:
         return self._store.types["std_msgs/msg/Header"](stamp=self._time(ns), frame_id=frame_id)
 
-    def _image(self, pixels: np.ndarray, header):
+    def _image(self, pixels: np.ndarray, header: Any) -> Any:
         rows, columns = pixels.shape
         kind = self._store.types["sensor_msgs/msg/Image"]
         data = np.ascontiguousarray(pixels).ravel()
         return kind(header=header, height=rows, width=columns, encoding="mono8", is_bigendian=0, step=columns, data=data)
 
-    def __exit__(self, kind, value, trace) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         try:
             with self._errors():
                 self._writer.close()
@@ -238,7 +239,7 @@ class BagWriter:
             shutil.rmtree(self._part, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _errors(self):
+    def _errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -246,8 +247,8 @@ class BagWriter:
 
 
 @contextlib.contextmanager
-def opened(path: Path):
-    """A bag as rosbags' AnyReader, which then knows audio_common_msgs too; MediaError where it cannot be read."""
+def open_bag(path: Path) -> Iterator[Any]:
+    """A bag as rosbags' AnyReader with audio_common_msgs known; MediaError where it cannot be read."""
     rosbags = _rosbags()
     import sqlite3
 
@@ -264,7 +265,7 @@ def opened(path: Path):
         raise MediaError(f"{path}: wanted a whole ROS 2 bag, cannot read this one: {text}") from None
 
 
-def typestore():
+def typestore() -> Any:
     """rosbags' types of ROS 2 Jazzy and this package's messages."""
     rosbags = _rosbags()
     store = rosbags.get_typestore(rosbags.Stores.ROS2_JAZZY)
@@ -272,7 +273,7 @@ def typestore():
     return store
 
 
-def _register(store, definitions: dict[str, str]) -> None:
+def _register(store: Any, definitions: dict[str, str]) -> None:
     rosbags = _rosbags()
     kinds = {}
     for name, text in definitions.items():
@@ -280,9 +281,7 @@ def _register(store, definitions: dict[str, str]) -> None:
     store.register({name: fields for name, fields in kinds.items() if name not in store.types})
 
 
-def _rosbags():
-    from types import SimpleNamespace
-
+def _rosbags() -> SimpleNamespace:
     try:
         from rosbags.highlevel import AnyReader, AnyReaderError
         from rosbags.rosbag2 import StoragePlugin, Writer
@@ -295,5 +294,5 @@ def _rosbags():
     )  # fmt: skip
 
 
-def _stamp_ns(message) -> int:
-    return message.header.stamp.sec * NS + message.header.stamp.nanosec
+def _stamp_ns(message: Any) -> int:
+    return int(message.header.stamp.sec * NS + message.header.stamp.nanosec)

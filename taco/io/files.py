@@ -10,29 +10,44 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taco.audio import NS, AudioBuffer
+from taco.audio import AudioBuffer
+from taco.clock import NS
 from taco.config import AudioConfig
 from taco.errors import MediaError, MissingPackageError
 from taco.types import AudioChunk, AudioWindow, VideoFrame
 
+if TYPE_CHECKING:
+    import av
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+# Still pictures that Pillow reads.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-CUT_OFF_S = 1.0  # a file that ends this much before its own header says is cut off
+CUT_OFF_S = 1.0  # ours: a file that ends this much, or CUT_OFF_SHARE of its length, before its header says is cut off
+CUT_OFF_SHARE = 0.05
 
 
 def is_image(path: str | Path) -> bool:
-    """Does the name end like a still picture?"""
+    """Whether the name ends like that of a still picture."""
     return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """What a file holds. size: (height, width) px or None without video. duration_s: 0 where the file does not tell.
+    """What a file holds.
 
-    fps: mean frames a second, 0 unknown. sample_rate: Hz, 0 without sound. channels: 0 without sound.
+    size: (height, width) px, None without video.
+    fps: mean frames per second, 0 unknown.
+    duration_s: length, 0 unknown.
+    sample_rate: Hz, 0 without sound.
+    channels: of the sound, 0 without sound.
     """
 
     size: tuple[int, int] | None
@@ -44,13 +59,13 @@ class MediaInfo:
 
 def probe(path: str | Path) -> MediaInfo:
     """What is in the file; MediaError where it cannot be read."""
-    with _opened(path) as box:
-        video = next(iter(_videos(box)), None)
-        audio = box.streams.audio[0] if box.streams.audio else None
+    with _open_container(path) as container:
+        video = next(iter(_videos(container)), None)
+        audio = container.streams.audio[0] if container.streams.audio else None
         return MediaInfo(
             (video.height, video.width) if video else None,
             float(video.average_rate or 0) if video else 0.0,
-            _duration_s(box, video or audio),
+            _duration_s(container, video or audio),
             audio.rate if audio else 0,
             audio.channels if audio else 0,
         )
@@ -61,8 +76,8 @@ def read_image(path: str | Path) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as picture:
-            picture = ImageOps.exif_transpose(picture)
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
             if picture.mode.startswith("I"):
                 deep = np.asarray(picture).astype(np.float32) / 257.0
                 return np.repeat(deep.clip(0, 255).round().astype(np.uint8)[..., None], 3, 2)
@@ -70,7 +85,7 @@ def read_image(path: str | Path) -> np.ndarray:
     except FileNotFoundError:
         raise MediaError(f"no such file: {path}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MediaError(f"wanted a picture, cannot read {path}: {reason(error)}") from None
+        raise MediaError(f"wanted a picture, cannot read {path}: {error_line(error)}") from None
 
 
 def read_audio(path: str | Path) -> AudioChunk:
@@ -85,20 +100,20 @@ def frames(
 ) -> Iterator[VideoFrame]:
     """The video's images in [start_s, end_s) in order, turned upright, stamped with their own times (variable rates kept).
 
-    wanted: told each frame's stamp once, in order; False leaves it out before the costly conversion.
+    wanted: called with each frame's stamp once, in order; False skips the frame before the costly conversion.
     MediaError: no such file, no video in it, nothing decodable, or cut off before its own end.
     """
-    with _opened(path) as box:
-        stream = next(iter(_videos(box)), None)
+    with _open_container(path) as container:
+        stream = next(iter(_videos(container)), None)
         if stream is None:
             raise MediaError(f"{path}: wanted video, got only sound; give a picture or a video with it")
         stream.thread_type = "AUTO"
-        reordered = box.format.name != "avi"  # AVI has no presentation times: the decoding times count from the first frame
-        origin_ns = _origin_ns(box) if reordered else None
-        if start_s > 1 and reordered:
-            _seek(box, stream, start_s + origin_ns / NS)
+        reordered = container.format.name != "avi"  # AVI has no presentation times: the decoding times count from the first frame
+        origin_ns = _origin_ns(container) if reordered else None
+        if start_s > 1 and origin_ns is not None:
+            _seek(container, stream, start_s + origin_ns / NS)
         step_ns, stamp_ns, seen = round(NS / float(stream.average_rate or 25)), None, 0
-        for frame in _decoded(box, stream):
+        for frame in _decoded(container, stream):
             seen += 1
             ticks = frame.pts if reordered else frame.dts
             time_ns = None if ticks is None else round(ticks * stream.time_base * NS)
@@ -112,23 +127,23 @@ def frames(
                 return
             if stamp_ns >= start_s * NS - 1000 and wanted(stamp_ns):
                 yield VideoFrame(_upright(frame), stamp_ns)
-        _check_end(path, box, stream, seen, (stamp_ns or 0) / NS)
+        _check_end(path, container, stream, seen, (stamp_ns or 0) / NS)
 
 
 def chunks(path: str | Path, start_s: float = -math.inf) -> Iterator[AudioChunk]:
     """The file's sound from about ``start_s`` on, in the pieces it is stored in, at its own rate and channels."""
     import av
 
-    with _opened(path) as box:
-        if not box.streams.audio:
+    with _open_container(path) as container:
+        if not container.streams.audio:
             raise MediaError(f"{path}: wanted sound, got none in it; give a sound file as second argument")
-        stream = box.streams.audio[0]
-        origin_ns = _origin_ns(box)
+        stream = container.streams.audio[0]
+        origin_ns = _origin_ns(container)
         if start_s > 1:
-            _seek(box, stream, start_s + origin_ns / NS)
-        planar, shape, end_ns = None, None, None
-        for frame in _decoded(box, stream):
-            if shape != (frame.layout.name, frame.sample_rate):
+            _seek(container, stream, start_s + origin_ns / NS)
+        shape, end_ns = None, None
+        for frame in _decoded(container, stream):
+            if shape != (frame.layout.name, frame.sample_rate):  # planar is made with the first frame
                 shape = (frame.layout.name, frame.sample_rate)
                 planar = av.AudioResampler("fltp", frame.layout, frame.sample_rate)
             stamp_ns = (end_ns or 0) if frame.time is None else round(frame.pts * frame.time_base * NS) - origin_ns
@@ -177,7 +192,7 @@ class AudioFeed:
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path):
+def _open_container(path: str | Path) -> Iterator[InputContainer]:
     try:
         import av
     except ImportError:
@@ -187,64 +202,69 @@ def _opened(path: str | Path):
     if not path.is_file():
         raise MediaError(f"no such file: {path}" if not path.exists() else f"wanted a file, got a folder: {path}")
     try:
-        with av.open(str(path)) as box:
-            if not (box.streams.video or box.streams.audio):
+        with av.open(str(path)) as container:
+            if not (container.streams.video or container.streams.audio):
                 raise MediaError(
                     f"{path}: wanted a video or sound file, got nothing playable in it; it is cut off or of another kind"
                 )
-            yield box
+            yield container
     except (av.error.InvalidDataError, av.error.EOFError):
         raise MediaError(
             f"{path}: wanted a video or sound file, cannot read this one; it is cut off or of another kind"
         ) from None
     except av.error.FFmpegError as error:
-        raise MediaError(f"cannot read {path}: {reason(error)}") from None
+        raise MediaError(f"cannot read {path}: {error_line(error)}") from None
 
 
-def _videos(box) -> list:
+def _videos(container: InputContainer) -> list[VideoStream]:
     """Video streams that are not the cover of a music file."""
     from av.stream import Disposition
 
-    return [stream for stream in box.streams.video if not stream.disposition & Disposition.attached_pic]
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
-def _decoded(box, stream) -> Iterator:
+def _decoded(container: InputContainer, stream: VideoStream | AudioStream) -> Iterator[Any]:
     """Frames of a stream; packets that cannot be decoded are left out."""
     import av
 
-    for packet in box.demux(stream):
+    for packet in container.demux(stream):
         with contextlib.suppress(av.error.InvalidDataError):
             yield from packet.decode()
 
 
-def _seek(box, stream, time_s: float) -> None:
+def _seek(container: InputContainer, stream: VideoStream | AudioStream, time_s: float) -> None:
     import av
 
     with contextlib.suppress(av.error.FFmpegError):  # not seekable: frames before the start are skipped instead
-        box.seek(max(0, round(time_s / stream.time_base)), stream=stream)
+        container.seek(max(0, round(time_s / _time_base(stream))), stream=stream)
 
 
-def _origin_ns(box) -> int:
-    stream = (_videos(box) or box.streams.audio)[0]
-    return round((stream.start_time or 0) * stream.time_base * NS)
+def _time_base(stream: VideoStream | AudioStream) -> Fraction:
+    assert stream.time_base is not None, "FFmpeg sets it for every stream of an open file"
+    return stream.time_base
 
 
-def _duration_s(box, stream) -> float:
+def _origin_ns(container: InputContainer) -> int:
+    stream: VideoStream | AudioStream = (_videos(container) or container.streams.audio)[0]
+    return round((stream.start_time or 0) * _time_base(stream) * NS)
+
+
+def _duration_s(container: InputContainer, stream: VideoStream | AudioStream | None) -> float:
     if stream is not None and stream.duration:
-        return float(stream.duration * stream.time_base)
-    return box.duration / 1e6 if box.duration else 0.0
+        return float(stream.duration * _time_base(stream))
+    return container.duration / 1e6 if container.duration else 0.0
 
 
-def _check_end(path, box, stream, seen: int, end_s: float) -> None:
-    """Decoding stops silently where a file is cut: compare with the length that its header tells."""
+def _check_end(path: str | Path, container: InputContainer, stream: VideoStream, seen: int, end_s: float) -> None:
+    """Decoding stops silently where a file is cut: compare with the length in its header."""
     if not seen:
         raise MediaError(f"{path}: wanted video, no frame of it can be decoded; is it damaged?")
-    told_s = _duration_s(box, stream)
-    if told_s - end_s > max(CUT_OFF_S, 0.05 * told_s) + 1 / float(stream.average_rate or 25):
-        raise MediaError(f"{path}: cut off at {end_s:.1f} s of {told_s:.1f} s; --end {end_s:.1f} uses what is there")
+    stated_s = _duration_s(container, stream)
+    if stated_s - end_s > max(CUT_OFF_S, CUT_OFF_SHARE * stated_s) + 1 / float(stream.average_rate or 25):
+        raise MediaError(f"{path}: cut off at {end_s:.1f} s of {stated_s:.1f} s; --end {end_s:.1f} uses what is there")
 
 
-def _upright(frame) -> np.ndarray:
+def _upright(frame: av.VideoFrame) -> np.ndarray:
     rgb = frame.to_ndarray(format="rgb24")
     turns = round(getattr(frame, "rotation", 0) / 90) % 4
     return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
@@ -263,12 +283,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield part
         os.replace(part, path)
     except OSError as error:
-        raise MediaError(f"cannot write {path}: {reason(error)}") from None
+        raise MediaError(f"cannot write {path}: {error_line(error)}") from None
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
 
 
-def reason(error: BaseException) -> str:
-    """The system's short text of an error, in one line."""
+def error_line(error: BaseException) -> str:
+    """The text of an error in one line; of an OSError the system's."""
     return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__

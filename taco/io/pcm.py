@@ -1,14 +1,20 @@
-"""Sound messages of three packages as AudioChunk: ours, audio_common_msgs of ros-drivers (stamped or not) and of mgonzs13."""
+"""Sound messages of three packages as AudioChunk."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
+from taco.clock import NS
+from taco.config import AudioConfig
 from taco.errors import MessageError
 
-NS = 1_000_000_000
+if TYPE_CHECKING:
+    from taco.types import AudioChunk
+
 # Topic type -> what the setting audio.type calls it.
-KINDS = {
+AUDIO_TYPES = {
     "taco_ros/msg/AudioChunk": "taco",
     "audio_common_msgs/msg/AudioDataStamped": "audio_common",
     "audio_common_msgs/msg/AudioStamped": "audio_common_mgonzs13",
@@ -28,14 +34,14 @@ PORTAUDIO = {
 MP3_HELP = "audio_capture sends mp3 by default: start it with `format:=wave` (raw S16LE)"
 
 
-def chunk_of(message, config, info=None, arrival_ns: int = 0):
-    """A sound message, told by its fields -> taco.types.AudioChunk, stamped with the time of its first sample.
+def chunk_of(message: Any, config: AudioConfig, info: Any = None, arrival_ns: int = 0) -> AudioChunk:
+    """A sound message, recognised by its fields -> AudioChunk, stamped with the time of its first sample.
 
     config: the AudioConfig (stamp_reference; rate and channels of raw PCM without ``info``; offset_s is not applied).
     info: the last AudioInfo of ros-drivers or None. arrival_ns: when the message came, for stamp_reference arrival
     and for messages without a header. MessageError with reason ``audio_format``, ``audio_size`` or ``audio_stamp``.
     """
-    from taco.types import AudioChunk  # not at the top: it brings torch, which the microphone node has no use for
+    from taco.types import AudioChunk  # not at the top: it imports torch, which the microphone node does not need
 
     if hasattr(message, "samples"):
         samples, rate = interleaved(np.frombuffer(message.samples, np.float32), message.channels), message.sample_rate
@@ -43,15 +49,15 @@ def chunk_of(message, config, info=None, arrival_ns: int = 0):
         samples, rate = portaudio(message.audio.audio_data, message.audio.info), message.audio.info.rate
     else:
         samples, rate = _raw_message(getattr(message, "audio", message), config, info)
-    if not 1000 <= rate <= 768_000:
+    if not 1000 <= rate <= 768_000:  # as msg/AudioChunk.msg says
         raise MessageError("audio_format", f"sound: wanted a sample rate of 1000 to 768000 Hz, got {rate}; see its driver")
     return AudioChunk(samples, int(rate), _first_sample_ns(message, round(len(samples) * NS / rate), config, arrival_ns))
 
 
-def _first_sample_ns(message, duration_ns: int, config, arrival_ns: int) -> int:
+def _first_sample_ns(message: Any, duration_ns: int, config: AudioConfig, arrival_ns: int) -> int:
     if config.stamp_reference == "arrival" or not hasattr(message, "header"):
         return arrival_ns - duration_ns
-    stamp_ns = message.header.stamp.sec * NS + message.header.stamp.nanosec
+    stamp_ns: int = message.header.stamp.sec * NS + message.header.stamp.nanosec
     if stamp_ns <= 0:
         raise MessageError(
             "audio_stamp", "sound: wanted a stamp, got 0; if the driver has none set audio.stamp_reference=arrival"
@@ -83,12 +89,12 @@ def raw_pcm(data: np.ndarray, sample_format: str, channels: int) -> np.ndarray:
         got = f"{len(data)} bytes; is sample_format right?"
         raise MessageError("audio_size", f"sound: wanted whole {sample_format} samples, got {got}")
     values = _packed_24(data, PCM[name][0] == ">") if size == 3 else data.view(PCM[name])
-    if "_32" in name:  # what is in the fourth byte is not told: the sign comes from the third
+    if "_32" in name:  # the fourth byte is undefined: the sign is in the third
         values = values.astype(np.int32) << 8
     return interleaved(_full_scale(values), channels)
 
 
-def portaudio(audio_data, info) -> np.ndarray:
+def portaudio(audio_data: Any, info: Any) -> np.ndarray:
     """mgonzs13's AudioData and AudioInfo -> (n, channels) float32 in [-1, 1]; MessageError as ``raw_pcm``."""
     if info.format not in PORTAUDIO:
         wanted = f"a PortAudio format of {', '.join(map(str, PORTAUDIO))}"
@@ -97,12 +103,12 @@ def portaudio(audio_data, info) -> np.ndarray:
     return interleaved(_full_scale(np.frombuffer(getattr(audio_data, field), kind)), info.channels)
 
 
-def _raw_message(body, config, info) -> tuple[np.ndarray, int]:
+def _raw_message(body: Any, config: AudioConfig, info: Any) -> tuple[np.ndarray, int]:
     """Bytes of ros-drivers' AudioData -> samples (n, channels), Hz."""
     if not hasattr(body, "data"):
         raise MessageError(
             "audio_format",
-            "sound: wanted raw bytes, got the bare AudioData of mgonzs13, which tells no rate; use its AudioStamped",
+            "sound: wanted raw bytes, got the bare AudioData of mgonzs13, which has no rate; use its AudioStamped",
         )
     rate, channels, name, coding = config.sample_rate, config.channels, "S16LE", "wave"
     if info is not None:

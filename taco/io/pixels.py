@@ -5,11 +5,13 @@ Encodings are ROS's (sensor_msgs/image_encodings.hpp); OpenCV does the colours.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from taco.errors import MessageError
 
-# Encoding -> bytes of a channel, channels, OpenCV's name of the way to RGB ("" where it is RGB already).
+# Encoding -> bytes of a channel, channels, OpenCV's name of the conversion to RGB ("" where it is RGB already).
 ENCODINGS = {
     "rgb8": (1, 3, ""),
     "bgr8": (1, 3, "BGR2RGB"),
@@ -31,20 +33,20 @@ for _name, _same in (("8UC1", "mono8"), ("8UC3", "bgr8"), ("16UC1", "mono16"), (
     ENCODINGS[_name] = ENCODINGS[_same]
 
 
-def rgb_of(message) -> np.ndarray:
-    """Anything with the fields of sensor_msgs/Image or CompressedImage -> (H, W, 3) uint8.
+def rgb_of(message: Any) -> np.ndarray:
+    """A message with the fields of sensor_msgs/Image or CompressedImage -> (H, W, 3) uint8.
 
     MessageError with reason ``image_encoding``, ``image_size`` or ``image_data``.
     """
     data = np.frombuffer(message.data, np.uint8)
     if hasattr(message, "format"):
-        return decompressed(data, message.format)
+        return decompress(data, message.format)
     size = (message.height, message.width)
-    return unpacked(data, size, message.encoding, step=message.step, big_endian=bool(message.is_bigendian))
+    return unpack(data, size, message.encoding, step=message.step, big_endian=bool(message.is_bigendian))
 
 
-def unpacked(data: np.ndarray, size: tuple[int, int], encoding: str, *, step: int = 0, big_endian: bool = False) -> np.ndarray:
-    """Raw pixels -> (H, W, 3) uint8, contiguous; a view of ``data`` where nothing is to be done.
+def unpack(data: np.ndarray, size: tuple[int, int], encoding: str, *, step: int = 0, big_endian: bool = False) -> np.ndarray:
+    """Raw pixels -> (H, W, 3) uint8, contiguous; a view of ``data`` where nothing has to be converted.
 
     data: (bytes,) uint8. size: (height, width) px. step: bytes from row to row, 0 without padding; the last row may come
     without it. 16-bit values are scaled from the full range. MessageError with reason ``image_encoding`` or ``image_size``.
@@ -54,14 +56,14 @@ def unpacked(data: np.ndarray, size: tuple[int, int], encoding: str, *, step: in
         raise MessageError(
             "image_encoding", f"image: wanted one of {known}, got encoding {encoding!r}; set another in its driver"
         )
-    depth, channels, way = ENCODINGS[encoding]
+    depth, channels, conversion = ENCODINGS[encoding]
     packed = packed_rows(data, size, channels * depth, step)
     values = packed if depth == 1 else packed.view(">u2" if big_endian else "<u2").astype(np.uint16)
-    return _to_rgb(values.reshape((*size, channels) if channels > 1 else size), way, encoding)
+    return _to_rgb(values.reshape((*size, channels) if channels > 1 else size), conversion, encoding)
 
 
 def packed_rows(data: np.ndarray, size: tuple[int, int], pixel_bytes: int, step: int, what: str = "image") -> np.ndarray:
-    """(bytes,) uint8 -> (height, width * pixel_bytes) without the padding of rows; arguments as of ``unpacked``.
+    """(bytes,) uint8 -> (height, width * pixel_bytes) without the padding of rows; arguments as of ``unpack``.
 
     MessageError with reason ``<what>_size`` where they do not fit together.
     """
@@ -78,21 +80,21 @@ def packed_rows(data: np.ndarray, size: tuple[int, int], pixel_bytes: int, step:
     return np.ascontiguousarray(data[: rows * pitch].reshape(rows, pitch)[:, :width])
 
 
-def _to_rgb(values: np.ndarray, way: str, encoding: str) -> np.ndarray:
-    if not way and values.dtype == np.uint8:
+def _to_rgb(values: np.ndarray, conversion: str, encoding: str) -> np.ndarray:
+    if not conversion and values.dtype == np.uint8:
         return values
     import cv2
 
     try:
-        rgb = cv2.cvtColor(values, getattr(cv2, f"COLOR_{way}")) if way else values
+        rgb = cv2.cvtColor(values, getattr(cv2, f"COLOR_{conversion}")) if conversion else values
     except cv2.error:
         got = f"{values.shape[1]} x {values.shape[0]} px"
         raise MessageError("image_size", f"image: wanted a size that {encoding} can have, got {got}; is it even?") from None
     return rgb if rgb.dtype == np.uint8 else cv2.convertScaleAbs(rgb, alpha=255 / 65535)
 
 
-def decompressed(data: np.ndarray, format: str) -> np.ndarray:
-    """JPEG, PNG or what else OpenCV reads, as (bytes,) uint8 -> (H, W, 3) uint8.
+def decompress(data: np.ndarray, format: str) -> np.ndarray:
+    """JPEG, PNG or another format that OpenCV reads, as (bytes,) uint8 -> (H, W, 3) uint8.
 
     format: as in sensor_msgs/CompressedImage, for messages only. MessageError with reason ``image_encoding`` or ``image_data``.
     """

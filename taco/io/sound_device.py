@@ -1,43 +1,52 @@
-"""A sound device through ``sounddevice`` (PortAudio): blocks of samples with the time of their first one. No ROS here."""
+"""A sound device through PortAudio: blocks of samples and the time of their first one."""
 
 from __future__ import annotations
 
+import importlib
 import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
+from taco.clock import NS
 from taco.config import MicrophoneConfig
 from taco.errors import MediaError, MissingPackageError
 
-NS = 1_000_000_000
-JUMP_NS = 100_000_000  # the mapped time may wander this far from the counted samples before it is taken as a jump
-GAIN = 1 / 32  # share of the difference that moves the time line with every block, more for the first ones
+JUMP_NS = 100_000_000  # ours: where measured and counted time differ by more, samples were lost
+GAIN = 1 / 32  # ours: share of their difference that corrects the counted time with every block; more for the first ones
+LONGEST_DELAY_S = 2.0  # ours: a longer delay from the sound card is taken for an error of its driver
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """samples: (n, channels) float32. first_ns: node's clock at the first sample. overflow: samples were lost before it."""
+    """A piece of sound from the device.
+
+    samples: (n, channels) float32 in [-1, 1].
+    first_ns: node's clock at the first sample.
+    overflow: whether samples were lost before it.
+    """
 
     samples: np.ndarray
     first_ns: int
     overflow: bool
 
 
-def sounddevice():
-    """The module; MissingPackageError tells what to install."""
+def sounddevice() -> ModuleType:
+    """The module; MissingPackageError says what to install."""
     try:
-        import sounddevice
+        module = importlib.import_module("sounddevice")
     except ImportError:
         raise MissingPackageError("microphone: wanted the package sounddevice, got none; pip install sounddevice") from None
     except OSError:
         raise MissingPackageError("microphone: wanted the PortAudio library, got none; apt-get install libportaudio2") from None
-    return sounddevice
+    return module
 
 
-def device_list() -> list[dict]:
+def device_list() -> list[dict[str, Any]]:
     """Input devices: number, name, host_api, channels, sample_rate (Hz, the device's own), default."""
     devices = sounddevice()
     apis = devices.query_hostapis()
@@ -65,7 +74,7 @@ def find_device(wanted: str) -> int | None:
         return None
     found = device_list()
     if wanted.isdigit():
-        numbers = [item["number"] for item in found if item["number"] == int(wanted)]
+        numbers: list[int] = [item["number"] for item in found if item["number"] == int(wanted)]
     else:
         numbers = [item["number"] for item in found if item["name"].lower() == wanted.lower()]
         numbers = numbers or [item["number"] for item in found if wanted.lower() in item["name"].lower()]
@@ -76,9 +85,9 @@ def find_device(wanted: str) -> int | None:
 
 
 class StreamClock:
-    """Times of first samples on the node's clock, from the stream's clock: smooth as the samples, true as the clock."""
+    """Times of first samples on the node's clock, from the stream's clock: evenly spaced, without drift."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._next_ns: int | None = None
         self._blocks = 0  # since the last jump
 
@@ -86,21 +95,21 @@ class StreamClock:
         """Time of the first sample of a block.
 
         now_ns: node's clock in the callback. current_s, adc_s: the stream's clock then and at the first sample;
-        where a driver does not tell (0, or out of reason) the block is taken to end now.
+        where a driver does not know it (0, or implausible) the block is taken to end now.
         """
         delay_s = current_s - adc_s
         duration_ns = round(count * NS / rate)
-        known = adc_s > 0 and 0 <= delay_s < 2.0
-        heard_ns = now_ns - (round(delay_s * NS) if known else duration_ns)
-        first_ns = heard_ns if self._next_ns is None else self._next_ns
-        error_ns = heard_ns - first_ns
+        known = adc_s > 0 and 0 <= delay_s < LONGEST_DELAY_S
+        measured_ns = now_ns - (round(delay_s * NS) if known else duration_ns)
+        first_ns = measured_ns if self._next_ns is None else self._next_ns
+        error_ns = measured_ns - first_ns
         self._blocks = 1 if abs(error_ns) > JUMP_NS else self._blocks + 1
         first_ns += round(error_ns * max(GAIN, 1 / self._blocks))
         self._next_ns = first_ns + duration_ns
         return first_ns
 
     def restart(self) -> None:
-        """Samples were lost: take the next block's time as it is told."""
+        """Samples were lost: take the next block's time as measured."""
         self._next_ns, self._blocks = None, 0
 
 
@@ -113,7 +122,7 @@ class Capture:
     def __init__(self, config: MicrophoneConfig, now_ns: Callable[[], int]):
         devices = sounddevice()
         self._config, self._now_ns = config, now_ns
-        self._blocks: queue.SimpleQueue = queue.SimpleQueue()
+        self._blocks: queue.SimpleQueue[tuple[np.ndarray, int, float, float, bool]] = queue.SimpleQueue()
         self._clock = StreamClock()
         number = find_device(config.device)
         try:
@@ -132,8 +141,8 @@ class Capture:
             line = " ".join(str(error).split())
             raise MediaError(f"microphone: wanted to open {what}, got: {line}; see microphone --list") from None
 
-    def _on_block(self, samples, frames, times, status) -> None:
-        """On PortAudio's own thread: copy and leave."""
+    def _on_block(self, samples: np.ndarray, frames: int, times: Any, status: Any) -> None:
+        """Called on PortAudio's own thread: copy and return."""
         stamps = (self._now_ns(), times.currentTime, times.inputBufferAdcTime)
         self._blocks.put((samples.copy(), *stamps, bool(status.input_overflow)))
 
@@ -150,7 +159,7 @@ class Capture:
 
     @property
     def alive(self) -> bool:
-        """Does the driver still say that it runs? Some never notice that a device is gone: watch ``read`` as well."""
+        """Whether the driver reports a running stream. Some never notice that a device is gone: watch ``read`` as well."""
         return bool(self._stream.active)
 
     def close(self) -> None:

@@ -1,15 +1,16 @@
-"""What ``taco segment`` can read, all of one shape: images with their times, and the sound that goes with them."""
+"""What ``taco segment`` reads: images with their times and the sound that goes with them."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from taco.audio import NS
+from taco.clock import NS
+from taco.config import AudioConfig
 from taco.errors import MediaError
-from taco.io import bags
-from taco.io import files as media
+from taco.io import bags, files
 from taco.types import AudioChunk, VideoFrame
 
 Wanted = Callable[[int], bool]
@@ -19,40 +20,69 @@ def _all(stamp_ns: int) -> bool:
     return True
 
 
-class Clip:
-    """A video file, with its own sound or that of another file."""
+class Source:
+    """Images with their times, and the sound that goes with them.
 
-    still = False
+    name: of the results; unique among the sources that are opened together.
+    inputs: the files that are read.
+    fps: images per second, 0 unknown.
+    duration_s: length, 0 unknown.
+    sample_rate: of the sound, Hz.
+    channels: of the sound.
+    origin_s: stamp of the first image, in s.
+    """
+
+    name: str
+    inputs: list[Path]
+    fps: float = 0.0
+    duration_s: float = 0.0
+    sample_rate: int = 0
+    channels: int = 0
+    origin_s: float = 0.0
+
+    def frames(self, start_s: float = 0.0, end_s: float = math.inf, wanted: Wanted = _all) -> Iterator[VideoFrame]:
+        """Images in [start_s, end_s) after the first one. wanted(stamp_ns): called once per image in order, False skips it."""
+        raise NotImplementedError
+
+    def sound(self, start_s: float = -math.inf) -> Iterator[AudioChunk]:
+        """The sound from about ``start_s`` on, on the clock of the images."""
+        raise NotImplementedError
+
+    def window_settings(self, audio: AudioConfig) -> AudioConfig:
+        """How sound windows are cut for this source, given the settings."""
+        return audio
+
+
+class VideoSource(Source):
+    """A video file, with its own sound or that of another file."""
 
     def __init__(self, video: Path, sound: Path | None = None):
         self.name, self.video, self.sound_path = video.stem, video, sound or video
         self.inputs = [video] + ([sound] if sound else [])
-        info = media.probe(video)
+        info = files.probe(video)
         if info.size is None:
             raise MediaError(f"{video}: wanted video, got only sound; give a picture or a video with it")
         self.fps, self.duration_s = info.fps, info.duration_s
-        heard = media.probe(self.sound_path)
-        if not heard.sample_rate:
+        sound_info = files.probe(self.sound_path)
+        if not sound_info.sample_rate:
             raise MediaError(f"{self.sound_path}: wanted sound, got none in it; give a sound file as second argument")
-        self.sample_rate, self.channels = heard.sample_rate, heard.channels
+        self.sample_rate, self.channels = sound_info.sample_rate, sound_info.channels
 
     def frames(self, start_s: float = 0.0, end_s: float = math.inf, wanted: Wanted = _all) -> Iterator[VideoFrame]:
         """Images in [start_s, end_s)."""
-        return media.frames(self.video, start_s, end_s, wanted)
+        return files.frames(self.video, start_s, end_s, wanted)
 
     def sound(self, start_s: float = -math.inf) -> Iterator[AudioChunk]:
         """The sound from about ``start_s`` on."""
-        return media.chunks(self.sound_path, start_s)
+        return files.chunks(self.sound_path, start_s)
 
 
-class Still:
-    """One picture and a sound: the picture is looked at once for every window of the sound."""
-
-    still = True
+class StillSource(Source):
+    """One picture and a sound: the picture is processed once for every window of the sound."""
 
     def __init__(self, image: Path, sound: Path, window_s: float):
         self.name, self.inputs, self.fps = image.stem, [image, sound], 10.0
-        self.rgb, self._sound = media.read_image(image), media.read_audio(sound)
+        self.rgb, self._sound = files.read_image(image), files.read_audio(sound)
         self.sample_rate, self.channels = self._sound.sample_rate, self._sound.samples.shape[1]
         self.duration_s = len(self._sound.samples) / self.sample_rate
         self.window_s = min(window_s, self.duration_s)
@@ -74,15 +104,17 @@ class Still:
         """The sound, in pieces of a tenth of a second."""
         return _pieces(self._sound)
 
+    def window_settings(self, audio: AudioConfig) -> AudioConfig:
+        """Windows end at the picture's stamps and are no longer than the sound."""
+        return dataclasses.replace(audio, window_s=max(0.1, self.window_s), alignment="trailing")  # 0.1: the setting's minimum
 
-class Sequence:
+
+class PictureSequenceSource(Source):
     """A folder of numbered pictures at a fixed rate, and a sound."""
-
-    still = False
 
     def __init__(self, pictures: list[Path], sound: Path, fps: float):
         self.name, self.inputs, self.pictures, self.fps = pictures[0].parent.name, [*pictures, sound], pictures, fps
-        self._sound = media.read_audio(sound)
+        self._sound = files.read_audio(sound)
         self.sample_rate, self.channels = self._sound.sample_rate, self._sound.samples.shape[1]
         self.duration_s = len(pictures) / fps
 
@@ -91,19 +123,17 @@ class Sequence:
         for index, path in enumerate(self.pictures):
             stamp_ns = round(index * NS / self.fps)
             if start_s * NS <= stamp_ns < end_s * NS and wanted(stamp_ns):
-                yield VideoFrame(media.read_image(path), stamp_ns)
+                yield VideoFrame(files.read_image(path), stamp_ns)
 
     def sound(self, start_s: float = -math.inf) -> Iterator[AudioChunk]:
         """The sound, in pieces of a tenth of a second."""
         return _pieces(self._sound)
 
 
-class Bag:
+class BagSource(Source):
     """A ROS 2 bag; times count from its first image."""
 
-    still = False
-
-    def __init__(self, path: Path, image_topic: str, audio_topic: str, audio):
+    def __init__(self, path: Path, image_topic: str, audio_topic: str, audio: AudioConfig | None):
         self.name, self.inputs = path.stem, [path]
         self.bag = bags.BagReader(path, image_topic=image_topic, audio_topic=audio_topic, audio=audio)
         self.fps, self.duration_s, self.origin_s = self.bag.fps, self.bag.duration_s, self.bag.origin_ns / NS
@@ -121,49 +151,55 @@ class Bag:
         return self.bag.chunks(start_s)
 
 
-class Unreadable:
-    """A file of a folder that cannot be used; asking it for anything raises what was wrong."""
-
-    still = False
+class UnreadableSource(Source):
+    """A file of a folder that cannot be read; reading images or sound raises the error."""
 
     def __init__(self, path: Path, error: MediaError):
-        self.name, self.inputs, self.error, self.fps, self.duration_s = path.stem, [path], error, 0.0, 0.0
+        self.name, self.inputs, self.error = path.stem, [path], error
 
-    def frames(self, *_) -> Iterator[VideoFrame]:
+    def frames(self, start_s: float = 0.0, end_s: float = math.inf, wanted: Wanted = _all) -> Iterator[VideoFrame]:
         """Raises MediaError."""
         raise self.error
 
-    def sound(self, *_) -> Iterator[AudioChunk]:
+    def sound(self, start_s: float = -math.inf) -> Iterator[AudioChunk]:
         """Raises MediaError."""
         raise self.error
 
 
 def open_sources(
-    paths: Iterable[str | Path], *, window_s: float, fps: float = 10.0, image_topic: str = "", audio_topic: str = "", audio=None
-) -> list:
-    """What the command line names, in order: clips, bags, folders, or an image, folder or clip with the sound after it.
+    paths: Iterable[str | Path],
+    *,
+    window_s: float,
+    fps: float = 10.0,
+    image_topic: str = "",
+    audio_topic: str = "",
+    audio: AudioConfig | None = None,
+) -> list[Source]:
+    """The sources of a command line, in order: videos, bags, folders, or a picture, folder or video followed by its sound.
 
-    window_s: length of the sound window. fps: rate of folders of pictures. audio: AudioConfig for bags.
+    window_s: length of the sound window. fps: rate of folders of pictures, Hz. image_topic, audio_topic, audio: for bags.
+    MediaError where one is missing or cannot be read.
     """
-    left, sources = [Path(path) for path in paths], []
+    left = [Path(path) for path in paths]
+    sources: list[Source] = []
     while left:
         path = left.pop(0)
         if not path.exists():
             raise MediaError(f"no such file or folder: {path}")
-        sound = left.pop(0) if left and (media.is_image(path) or _sound_only(left[0])) else None
+        sound = left.pop(0) if left and (files.is_image(path) or _sound_only(left[0])) else None
         if sound and not sound.exists():
             raise MediaError(f"no such file or folder: {sound}")
         if bags.is_bag(path):
-            sources.append(Bag(path, image_topic, audio_topic, audio))
+            sources.append(BagSource(path, image_topic, audio_topic, audio))
         elif path.is_dir():
             sources += _folder(path, sound, window_s, fps)
-        elif media.is_image(path):
+        elif files.is_image(path):
             if sound is None:
                 raise MediaError(f"{path}: wanted a sound to go with the picture, got none; give a sound file after it")
-            sources.append(Still(path, sound, window_s))
+            sources.append(StillSource(path, sound, window_s))
         else:
-            sources.append(Clip(path, sound))
-    names = set()
+            sources.append(VideoSource(path, sound))
+    names: set[str] = set()
     for source in sources:
         while source.name in names:
             source.name += "_"
@@ -171,43 +207,40 @@ def open_sources(
     return sources
 
 
-def _folder(folder: Path, sound: Path | None, window_s: float, fps: float) -> list:
+def _folder(folder: Path, sound: Path | None, window_s: float, fps: float) -> list[Source]:
     """A numbered picture sequence where a sound is given with it; else every clip and every picture with its sound."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    pictures = [path for path in files if media.is_image(path)]
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    pictures = [path for path in paths if files.is_image(path)]
     if sound is not None:
         if not pictures:
             raise MediaError(f"{folder}: wanted pictures in the folder, got none")
-        return [Sequence(pictures, sound, fps)]
-    sources, others = [], {path.stem: path for path in files if not media.is_image(path)}
+        return [PictureSequenceSource(pictures, sound, fps)]
+    sources: list[Source] = []
+    others = {path.stem: path for path in paths if not files.is_image(path)}
     for picture in pictures:
         if picture.stem in others:
-            sources.append(Still(picture, others.pop(picture.stem), window_s))
+            sources.append(StillSource(picture, others.pop(picture.stem), window_s))
     for path in others.values():
         if _has_video(path):
             try:
-                sources.append(Clip(path))
+                sources.append(VideoSource(path))
             except MediaError as error:
-                sources.append(Unreadable(path, error))
+                sources.append(UnreadableSource(path, error))
     if not sources:
         raise MediaError(f"{folder}: wanted clips, or pictures with a sound of the same name, got neither; give a sound file too")
     return sources
 
 
 def _sound_only(path: Path) -> bool:
-    if not path.is_file() or media.is_image(path) or bags.is_bag(path):
-        return False
-    try:
-        return media.probe(path).size is None
-    except MediaError:
-        return False
+    return path.is_file() and not files.is_image(path) and not bags.is_bag(path) and _has_video(path) is False
 
 
-def _has_video(path: Path) -> bool:
+def _has_video(path: Path) -> bool | None:
+    """None where it is neither video nor sound."""
     try:
-        return media.probe(path).size is not None
+        return files.probe(path).size is not None
     except MediaError:
-        return False
+        return None
 
 
 def _pieces(chunk: AudioChunk) -> Iterator[AudioChunk]:

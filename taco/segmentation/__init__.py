@@ -1,11 +1,16 @@
-"""From sounding concepts to masks: one segmenter a file, and the loader that picks one by name."""
+"""From sounding concepts to masks, one segmenter per file, and the loader."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from taco.backbones.base import Backbones
 from taco.config import TacoConfig
 from taco.errors import ConfigError, MissingPackageError, WeightsError
 from taco.segmentation.base import Segmenter
+
+if TYPE_CHECKING:
+    from taco.segmentation.silhouette import SilhouetteNetwork
 
 
 def load_segmenter(config: TacoConfig, backbones: Backbones) -> Segmenter:
@@ -14,7 +19,7 @@ def load_segmenter(config: TacoConfig, backbones: Backbones) -> Segmenter:
     if name == "activation":
         from taco.segmentation.activation import ActivationSegmenter
 
-        return ActivationSegmenter(_silhouettes(config))
+        return ActivationSegmenter(_silhouette_network(config))
     if config.models.name != "paper":
         raise ConfigError(f"models.segmenter: fcclip needs models.name paper, got {config.models.name!r}")
     from taco.segmentation.fcclip import load
@@ -22,17 +27,17 @@ def load_segmenter(config: TacoConfig, backbones: Backbones) -> Segmenter:
     return load(config, backbones)
 
 
-def _silhouettes(config: TacoConfig):
-    """The outline network, or None where its file or an engine is missing and ``segmentation.refine`` does not ask for it."""
+def _silhouette_network(config: TacoConfig) -> SilhouetteNetwork | None:
+    """The outline network; None where its file or an engine is missing, unless ``segmentation.refine`` requires it."""
     import torch
 
     from taco.package_files import model_dir
-    from taco.segmentation.silhouette import Silhouettes
-    from taco.weights import packaged
+    from taco.segmentation.silhouette import SilhouetteNetwork
+    from taco.weights import locate_packaged
 
     try:
-        (path,) = packaged.locate("u2netp", model_dir(config.models.model_dir) / "embedded")
-        return Silhouettes.from_file(path, threads=config.models.threads or torch.get_num_threads())
+        (path,) = locate_packaged("u2netp", model_dir(config.models.model_dir) / "embedded")
+        return SilhouetteNetwork.from_file(path, threads=config.models.threads or torch.get_num_threads())
     except (WeightsError, MissingPackageError) as error:
         if config.segmentation.refine == "parts":
             raise type(error)(f"segmentation.refine: parts: {error}") from None

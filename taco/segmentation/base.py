@@ -1,10 +1,10 @@
-"""What the pipeline asks of a segmenter. Adapters live in the files beside this one."""
+"""The protocol of segmenters."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,21 +14,23 @@ from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingO
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """confidence: (H, W) float32 in [0, 1] at image size. objects: what was outlined in it, best first.
+    """The masks of a frame.
 
-    steps: how each concept's mask was found, where the segmenter has several ways. memory: what the next frame of the same
-    stream may start from; opaque to callers.
+    confidence: (H, W) float32 in [0, 1], at image size.
+    objects: the outlined objects, best first.
+    steps: how each concept's mask was found, where the segmenter has several ways.
+    memory: for the next frame of the same stream; opaque to callers.
     """
 
     confidence: np.ndarray
     objects: tuple[SoundingObject, ...]
     steps: tuple[str, ...] = ()
-    memory: object = None
+    memory: Any = None
 
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Turns sounding concepts into masks at image size. It remembers nothing: streams share it."""
+    """Turns sounding concepts into masks at image size. It has no memory, so that streams can share it."""
 
     name: str
 
@@ -42,4 +44,4 @@ class Segmenter(Protocol):
         config: SegmentationConfig,
         before: Segmentation | None = None,
     ) -> Segmentation:
-        """Masks of the things that the concepts point at. before: of the frame before in the same stream."""
+        """Masks of the concepts' objects. before: the result for the frame before in the same stream."""

@@ -1,4 +1,4 @@
-"""FC-CLIP: masks of what the K factor rows point at, standing where class names stood (paper section 3.4)."""
+"""FC-CLIP: masks for the K factor rows in place of class names (paper section 3.4)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from taco.backbones.base import Backbones
-from taco.backbones.checkpoint import frozen, read_state_dict
+from taco.backbones.checkpoint import freeze, read_state_dict
 from taco.backbones.openclip import OpenCLIPImageEncoder
 from taco.config import SegmentationConfig, TacoConfig
 from taco.errors import ConfigError, ShapeError
 from taco.segmentation.base import Segmentation
 from taco.segmentation.fcclip_head import MaskDecoder, Proposals, classify, mask_probabilities, pool_under_masks, semantic_maps
-from taco.segmentation.instances import choose_queries, label_scores, share_out
-from taco.segmentation.maps import Box, thing_box
-from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, VideoFrame
+from taco.segmentation.instances import choose_queries, label_scores, split_region
+from taco.segmentation.maps import Rectangle, map_rectangle
+from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, VideoFrame, WordScore
 
 LEVELS = ("res2", "res3", "res4", "res5")
-COVERED = 0.5  # of the region's evidence that its parts must hold; else it stays one thing
+COVERED = 0.5  # of the region's evidence that its parts must hold, else it stays one object; ours
+_Labels = tuple[WordScore, ...]
+_Found = tuple[np.ndarray, _Labels, float]  # mask (H, W) bool, labels, score
 
 
 class FCCLIPSegmenter:
-    """FC-CLIP's decoder on the maps of ``image_encoder``; the CLIP trunk runs once, in the encoder.
+    """FC-CLIP's decoder on the feature maps of ``image_encoder``; the CLIP trunk runs once, in the encoder.
 
-    alpha, beta: weight of the frozen CLIP in the geometric ensemble for prompts seen in training and
-    for others; factor rows are never seen ones.
+    alpha, beta: weight of the frozen CLIP in the geometric ensemble, for prompts seen in training and for others; factor rows
+    count as others.
     """
 
     name = "fcclip"
@@ -43,7 +45,7 @@ class FCCLIPSegmenter:
         beta: float = 1.0,
     ):
         self.encoder, self.alpha, self.beta = image_encoder, alpha, beta
-        self.decoder = frozen(decoder, image_encoder.device)
+        self.decoder = freeze(decoder, image_encoder.device)
         self._proposals: OrderedDict[int, tuple[ImageFeatures, Proposals]] = OrderedDict()
         self._most_proposals = 0
         self.scales = (min(float(decoder.head.logit_scale.exp()), 100.0), min(image_encoder.logit_scale, 100.0))
@@ -69,21 +71,24 @@ class FCCLIPSegmenter:
         return cls(decoder, image_encoder, alpha, beta)
 
     def keep_proposals(self, count: int) -> None:
-        """Remember the proposals of the ``count`` last images, for several calls on the same features; 0 (at first): of none."""
+        """Remember the proposals of the last ``count`` images, for several calls on the same features; none by default."""
         self._most_proposals = count
         while len(self._proposals) > count:
             self._proposals.popitem(last=False)
 
     def propose(self, features: ImageFeatures) -> Proposals:
-        """What is in the image, whatever is asked for; masks of it can be asked for many times."""
+        """The proposals of an image, independent of any prompt, for any number of prompts."""
         if id(features) not in self._proposals:
-            self._proposals[id(features)] = features, self._proposed(features)  # the features are kept: no other gets their id
+            self._proposals[id(features)] = (
+                features,
+                self._compute_proposals(features),
+            )  # the features are kept, so that no others get their id
         _, found = self._proposals[id(features)]
         self.keep_proposals(self._most_proposals)
         return found
 
     @torch.inference_mode()
-    def _proposed(self, features: ImageFeatures) -> Proposals:
+    def _compute_proposals(self, features: ImageFeatures) -> Proposals:
         try:
             pyramid = [features.pyramid[level] for level in LEVELS]
         except KeyError as error:
@@ -121,9 +126,9 @@ class FCCLIPSegmenter:
         config: SegmentationConfig,
         before: Segmentation | None = None,
     ) -> Segmentation:
-        """Masks of the sounding factors: read-out and threshold of ``config``; with ``config.split`` one a thing.
+        """Masks of the sounding factors: read-out and threshold of ``config``; with ``config.split`` one for each object in them.
 
-        A concept whose things are all too small gives an object with the box of its factor and an empty mask.
+        A concept whose objects are all too small gives an object with the box of its factor and an empty mask.
         """
         confidence = np.zeros(frame.size, np.float32)
         if not concepts:
@@ -133,10 +138,10 @@ class FCCLIPSegmenter:
         shares = self.shares(proposals, prompts)
         maps = semantic_maps(shares, proposals.masks, features.padded_size, features.size)
         maps = F.interpolate(maps[None], size=frame.size, mode="bilinear", align_corners=False)[0]
-        heats = torch.stack([_minmax(maps[concept.factor]) for concept in concepts])
+        heats = torch.stack([_scale_to_unit(maps[concept.factor]) for concept in concepts])
         best = heats.argmax(0)
         smallest = max(1.0, config.min_area * confidence.size)
-        found: list[tuple] = []
+        found: list[_Found | tuple[Rectangle, _Labels, float]] = []
         for index, concept in enumerate(concepts):
             heat = heats[index]
             if config.readout == "argmax":
@@ -147,20 +152,29 @@ class FCCLIPSegmenter:
             confidence = np.maximum(confidence, heat.cpu().numpy())
             region = region & (best == index)
             seen = maps[concept.factor]
-            own = [(region.cpu().numpy(), concept.labels, concept.score)]
+            own: list[_Found] = [(region.cpu().numpy(), concept.labels, concept.score)]
             if config.split:
                 strength = shares[:, concept.factor]
-                own = self._things(region, seen, proposals, strength, features, concept, anchors) or own
-            own = [thing for thing in own if thing[0].sum() >= smallest]
+                own = self._objects_in_region(region, seen, proposals, strength, features, concept, anchors) or own
+            own = [item for item in own if item[0].sum() >= smallest]
             if config.instances == "together":
-                own = _of_a_kind(own)
-            found += own or [(_place(factorization, concept, features, frame.size), concept.labels, concept.score)]
-        found = sorted(found, key=lambda thing: -thing[2])
+                own = _merge_by_word(own)
+            found += own or [(_factor_rectangle(factorization, concept, features, frame.size), concept.labels, concept.score)]
+        found = sorted(found, key=lambda item: -item[2])
         objects = [_object(outline, frame.size, labels, score, id) for id, (outline, labels, score) in enumerate(found, 1)]
         return Segmentation(confidence, tuple(objects))
 
-    def _things(self, region, evidence, proposals, strength, features, concept, anchors) -> list[tuple]:
-        """(mask, labels, score) of every thing in the region; none where it is one thing."""
+    def _objects_in_region(
+        self,
+        region: Tensor,
+        evidence: Tensor,
+        proposals: Proposals,
+        strength: Tensor,
+        features: ImageFeatures,
+        concept: Concept,
+        anchors: Anchors,
+    ) -> list[_Found]:
+        """The objects in the region; empty where it is one object."""
         if not region.any():
             return []
         # Which queries: at the masks' own size. Their outlines: at image size, for the chosen ones only.
@@ -172,46 +186,49 @@ class FCCLIPSegmenter:
         chosen = torch.tensor(parts.queries, device=strength.device)
         outlines = mask_probabilities(proposals.masks[chosen], features.padded_size, features.size)
         outlines = F.interpolate(outlines[None], size=region.shape, mode="bilinear", align_corners=False)[0]
-        masks = share_out(region, outlines, strength[chosen])
+        masks = split_region(region, outlines, strength[chosen])
         if sum(float(evidence[mask].sum()) for mask in masks) < COVERED * float(evidence[region].sum()):
             return []
         words = F.normalize(anchors.visual.to(strength), dim=-1)
         seen = (1 - self.beta) * self.scales[0] * proposals.embeddings[chosen] @ words.T
         seen = seen + self.beta * self.scales[1] * proposals.clip_embeddings[chosen] @ words.T
-        heard = torch.zeros(len(words)) if concept.heard is None else concept.heard.clamp_min(1e-12).log()
-        heard = heard.to(strength)
-        named = [label_scores(image, heard) for image in seen]
-        top = max(agreement for _, agreement in named) or 1.0
-        things = []
-        for mask, (scores, agreement) in zip(masks, named):
+        sound_logits = torch.zeros(len(words)) if concept.heard is None else concept.heard.clamp_min(1e-12).log()
+        named = [label_scores(image_logits, sound_logits.to(strength)) for image_logits in seen]
+        top = max(map_overlap for _, map_overlap in named) or 1.0
+        objects = []
+        for mask, (scores, map_overlap) in zip(masks, named):
             best = scores.topk(min(len(concept.labels), len(scores)))
             labels = tuple((anchors.words[int(word)], float(score)) for score, word in zip(*best))
-            things.append((mask.cpu().numpy(), labels, concept.score * agreement / top))
-        return things
+            objects.append((mask.cpu().numpy(), labels, concept.score * map_overlap / top))
+        return objects
 
 
-def _of_a_kind(things: list[tuple]) -> list[tuple]:
-    """Things with the same best word as one: their masks together, the labels and the score of the surest."""
-    kinds: dict[str, tuple] = {}
-    for mask, labels, score in sorted(things, key=lambda thing: -thing[2]):
+def _merge_by_word(objects: list[_Found]) -> list[_Found]:
+    """Objects with the same best word as one: the union of their masks, the labels and the score of the surest."""
+    kinds: dict[str, _Found] = {}
+    for mask, labels, score in sorted(objects, key=lambda item: -item[2]):
         before = kinds.get(labels[0][0])
         kinds[labels[0][0]] = (mask | before[0], *before[1:]) if before else (mask, labels, score)
     return list(kinds.values())
 
 
-def _place(factorization: Factorization, concept: Concept, features: ImageFeatures, size: tuple[int, int]) -> Box:
-    """Where the concept's factor is active: for a thing without an outline."""
+def _factor_rectangle(
+    factorization: Factorization, concept: Concept, features: ImageFeatures, size: tuple[int, int]
+) -> Rectangle:
+    """The rectangle in which the concept's factor is active, for an object without an outline."""
     active = features.tokens.on_grid(factorization.visual_activations[:, concept.factor]).float()
-    return thing_box((active / active.max().clamp_min(1e-12)).cpu().numpy(), size)
+    return map_rectangle((active / active.max().clamp_min(1e-12)).cpu().numpy(), size)
 
 
-def _object(outline: np.ndarray | Box, size: tuple[int, int], labels, score: float, id: int) -> SoundingObject:
+def _object(outline: np.ndarray | Rectangle, size: tuple[int, int], labels: _Labels, score: float, id: int) -> SoundingObject:
     if isinstance(outline, tuple):
         return SoundingObject.from_box(outline, size, labels, score, id)
-    return SoundingObject.from_mask(outline, labels, score, id)
+    found = SoundingObject.from_mask(outline, labels, score, id)
+    assert found is not None  # masks smaller than a pixel were dropped
+    return found
 
 
-def _minmax(values: Tensor) -> Tensor:
+def _scale_to_unit(values: Tensor) -> Tensor:
     """Scaled to [0, 1]; all 0 where flat."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else torch.zeros_like(values)

@@ -1,9 +1,9 @@
-"""FC-CLIP's mask decoder on ``transformers``' Mask2Former modules, and what it adds: classifying masks by any vectors."""
+"""FC-CLIP's mask decoder on ``transformers``' Mask2Former, and its mask classification."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from taco.backbones.checkpoint import FETCH, UnsetWeights, load_strictly, report_unused
-from taco.backbones.htsat import import_transformers
+from taco.backbones.checkpoint import FETCH, SkipInitialisation, load_strictly, report_unused, under_prefix
+from taco.backbones.vendors import import_transformers
 from taco.errors import WeightsError
 
 WHAT = "FC-CLIP"
-HEADS = 8
+HEADS = 8  # of attention, as in FC-CLIP's configuration; the checkpoint does not say
 _PIXEL, _PREDICTOR = "sem_seg_head.pixel_decoder.", "sem_seg_head.predictor."
 # Not needed to run: training's class weights, and the CLIP trunk, which comes from its own file.
 _UNUSED = ("criterion.", "backbone.", "pixel_mean", "pixel_std")
@@ -50,10 +50,11 @@ _HEAD = re.compile(r"^(logit_scale$|_mask_pooling_proj\.|class_embed\.)")
 
 @dataclass(frozen=True, slots=True)
 class Proposals:
-    """What the decoder finds in an image, whatever is asked for.
+    """What the decoder finds in an image, independent of any prompt.
 
-    masks: (Q, h, w) logits at a quarter of the padded size. embeddings: (Q, D) of the trained head,
-    clip_embeddings: (Q, D) of the frozen CLIP under each mask; both of length 1.
+    masks: (Q, h, w) logits at a quarter of the padded size.
+    embeddings: (Q, D) of the trained head, of length 1.
+    clip_embeddings: (Q, D) of the frozen CLIP under each mask, of length 1.
     """
 
     masks: Tensor
@@ -61,7 +62,7 @@ class Proposals:
     clip_embeddings: Tensor
 
 
-class _MLP(nn.Module):
+class _PlainMLP(nn.Module):
     def __init__(self, sizes: tuple[int, ...]):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))
@@ -69,7 +70,8 @@ class _MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
             x = layer(x).relu()
-        return self.layers[-1](x)
+        out: Tensor = self.layers[-1](x)
+        return out
 
 
 class ClassHead(nn.Module):
@@ -79,7 +81,7 @@ class ClassHead(nn.Module):
         super().__init__()
         self.logit_scale = nn.Parameter(torch.zeros(()))
         self._mask_pooling_proj = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
-        self.class_embed = _MLP((width, width, width, out))
+        self.class_embed = _PlainMLP((width, width, width, out))
 
     def forward(self, queries: Tensor, pooled: Tensor) -> Tensor:
         """(B, Q, width) twice -> (B, Q, out) of length 1."""
@@ -88,6 +90,8 @@ class ClassHead(nn.Module):
 
 class MaskDecoder(nn.Module):
     """Pixel decoder, query decoder and class head with FC-CLIP's weights. channels: widths of res2 to res5."""
+
+    void: Tensor
 
     def __init__(self, pixel: nn.Module, queries: nn.Module, head: ClassHead, void: Tensor, channels: list[int]):
         super().__init__()
@@ -109,12 +113,14 @@ class MaskDecoder(nn.Module):
             raise WeightsError(
                 f"{WHAT}: wanted {missing[0]} in {path}, got {len(state)} others ({', '.join(list(state)[:3])} ...); {FETCH}"
             )
-        with UnsetWeights():
+        with SkipInitialisation():
             pixel, queries, head, channels = _modules(state)
-        load_strictly(pixel, _renamed(state, _PIXEL, _PIXEL_NAMES), f"{WHAT} pixel decoder", path)
-        predictor = {key: value for key, value in _under(state, _PREDICTOR).items() if not _HEAD.match(key)}
-        load_strictly(queries, _unpacked(predictor), f"{WHAT} query decoder", path)
-        load_strictly(head, {k: v for k, v in _under(state, _PREDICTOR).items() if _HEAD.match(k)}, f"{WHAT} class head", path)
+        load_strictly(pixel, _rename_keys(state, _PIXEL, _PIXEL_NAMES), f"{WHAT} pixel decoder", path)
+        predictor = {key: value for key, value in under_prefix(state, _PREDICTOR).items() if not _HEAD.match(key)}
+        load_strictly(queries, _unpack_attention(predictor), f"{WHAT} query decoder", path)
+        load_strictly(
+            head, {k: v for k, v in under_prefix(state, _PREDICTOR).items() if _HEAD.match(k)}, f"{WHAT} class head", path
+        )
         known = (_PIXEL, _PREDICTOR, "void_embedding.weight", *_UNUSED)
         report_unused((key for key in state if not key.startswith(known)), WHAT)
         return cls(pixel, queries, head, state["void_embedding.weight"], channels)
@@ -186,13 +192,9 @@ def mask_probabilities(masks: Tensor, padded: tuple[int, int], size: tuple[int, 
     return large[:, : size[0], : size[1]].sigmoid()
 
 
-def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def _renamed(state: Mapping[str, Tensor], prefix: str, names) -> dict[str, Tensor]:
+def _rename_keys(state: Mapping[str, Tensor], prefix: str, names: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
     out = {}
-    for key, value in _under(state, prefix).items():
+    for key, value in under_prefix(state, prefix).items():
         for pattern, replacement in names:
             key, hits = re.subn(pattern, replacement, key)
             if hits:
@@ -201,7 +203,7 @@ def _renamed(state: Mapping[str, Tensor], prefix: str, names) -> dict[str, Tenso
     return out
 
 
-def _unpacked(predictor: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _unpack_attention(predictor: Mapping[str, Tensor]) -> dict[str, Tensor]:
     out = {}
     for key, value in predictor.items():
         packed = _PACKED.match(key)
@@ -210,7 +212,7 @@ def _unpacked(predictor: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 out[f"decoder.layers.{packed[1]}.self_attn.{part}_proj.{packed[2]}"] = third
         else:
             out[key] = value
-    return _renamed(out, "", _QUERY_NAMES)
+    return _rename_keys(out, "", _QUERY_NAMES)
 
 
 def _modules(state: Mapping[str, Tensor]) -> tuple[nn.Module, nn.Module, ClassHead, list[int]]:

@@ -1,6 +1,7 @@
-"""Where a word is in the image, as the factors tell it: what they reconstruct of the word, on the token grid.
+"""Maps of a word: from the factors on the token grid, and refined to the image's edges.
 
-A coarse map brought to the image's own edges, without any network: the guided filter (He, Sun and Tang 2010, colour).
+The coarse map is what the factors reconstruct of the word. The guided filter (He, Sun and Tang 2010, for colours) extends it
+to the image's own edges, without a network.
 """
 
 from __future__ import annotations
@@ -12,25 +13,29 @@ from torch import Tensor
 
 from taco.types import Anchors, Factorization, Tokens
 
-THING = 0.3  # share of a map's maximum from which a place belongs to the thing (chosen on natural scenes, val)
+Rectangle = tuple[int, int, int, int]  # x, y, width, height in px
+OBJECT_LEVEL = 0.3  # share of a map's maximum from which a place belongs to the object (chosen on natural scenes, val)
+GUIDE_SIDE = 128  # px, longer side of the image that guides; ours
+RADIUS = 20  # px of that, half the filter's window; ours
+SMOOTHNESS = 1e-4  # variance of colours in [0, 1] below which the map is smoothed (epsilon in the paper); ours
 
 
 def factor_weights(factors: Tensor, prompt: Tensor, anchors: Anchors | None = None) -> Tensor:
-    """(K, C) factors, (C,) prompt -> (K,) how much of the word each factor shows.
+    """(K, C) factors, (C,) prompt -> (K,) weight of the word in each factor.
 
-    Products where products with the anchors are logits (closed vocabularies), so that a factor may also speak against
-    the word. Where words are compared by cosines (CLIP): shares relative to the best factor, by the model's own scale.
+    Closed vocabularies: the products, which are logits, so that a factor can also speak against the word. Words compared by
+    cosines (CLIP): shares relative to the best factor, by the model's own scale.
     """
     prompt = prompt.to(factors)
     scale = getattr(anchors, "visual_logit_scale", None)
     if scale is None:
         return factors @ prompt
     cosines = torch.nn.functional.cosine_similarity(factors, prompt[None], dim=-1)
-    return (scale * (cosines - cosines.max())).exp()
+    return torch.exp(scale * (cosines - cosines.max()))
 
 
 def word_map(factorization: Factorization, prompt: Tensor, tokens: Tokens, anchors: Anchors | None = None) -> np.ndarray:
-    """(rows, columns) float32 in [0, 1], its maximum 1: sum_k U_k w_k, the factorization's own answer to the word.
+    """(rows, columns) float32 in [0, 1], its maximum 1: sum_k U_k w_k, what the factorization reconstructs of the word.
 
     All 0 where the factors speak against the word everywhere.
     """
@@ -47,16 +52,13 @@ def enlarge(coarse: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(cv2.resize(coarse.astype(np.float32), size[::-1], interpolation=cv2.INTER_CUBIC), 0, 1)
 
 
-Box = tuple[int, int, int, int]  # x, y, width, height in px
+def map_rectangle(coarse: np.ndarray, size: tuple[int, int], pad: float = 0.0) -> Rectangle:
+    """The rectangle of the map where it is at least OBJECT_LEVEL, in an image of ``size`` (height, width).
 
-
-def thing_box(coarse: np.ndarray, size: tuple[int, int], pad: float = 0.0) -> Box:
-    """The box (x, y, width, height) px, in an image of ``size`` (height, width), of the map where it is at least THING.
-
-    It is widened on each side by ``pad`` tokens, and cut at the image's edges. The whole image where the map is nowhere that
-    strong.
+    It is widened on each side by ``pad`` tokens and cut at the image's edges. Where the map reaches that level nowhere, it is
+    the whole image.
     """
-    rows, columns = np.flatnonzero((coarse >= THING).any(1)), np.flatnonzero((coarse >= THING).any(0))
+    rows, columns = np.flatnonzero((coarse >= OBJECT_LEVEL).any(1)), np.flatnonzero((coarse >= OBJECT_LEVEL).any(0))
     if not len(rows):
         return (0, 0, size[1], size[0])
     spans = []
@@ -69,25 +71,21 @@ def thing_box(coarse: np.ndarray, size: tuple[int, int], pad: float = 0.0) -> Bo
     return (left, top, right - left, bottom - top)
 
 
-SIDE = 128  # px, longer side of the image that guides
-RADIUS = 20  # px of that: half the window within which colours tell thing from surroundings
-SMOOTHNESS = 1e-4  # variance of colours in [0, 1] below which the map is smoothed instead
-
-
-def small_size(size: tuple[int, int], side: int = SIDE) -> tuple[int, int]:
+def small_size(size: tuple[int, int], side: int = GUIDE_SIDE) -> tuple[int, int]:
     """(height, width) of an image scaled down so that its longer side is at most ``side`` px; at least 2 x 2."""
     scale = min(1.0, side / max(size))
     return max(2, round(size[0] * scale)), max(2, round(size[1] * scale))
 
 
-def spread(coarse: np.ndarray, rgb: np.ndarray) -> np.ndarray:
+def spread_along_colours(coarse: np.ndarray, rgb: np.ndarray) -> np.ndarray:
     """(h, w) map in [0, 1] and an (H, W, 3) uint8 image -> the map at ``small_size``, float32 in [0, 1].
 
-    In every window the map is fitted by a linear function of the colours: it reaches as far as they do.
+    In each window the map is fitted by a linear function of the colours, so that it reaches as far as they do.
     """
     size = small_size(rgb.shape[:2])
     guide = cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    return np.clip(guided_filter(guide, enlarge(coarse, size)), 0, 1)
+    reach: np.ndarray = np.clip(guided_filter(guide, enlarge(coarse, size)), 0, 1)
+    return reach
 
 
 def guided_filter(guide: np.ndarray, values: np.ndarray, radius: int = RADIUS, smoothness: float = SMOOTHNESS) -> np.ndarray:
@@ -111,4 +109,5 @@ def guided_filter(guide: np.ndarray, values: np.ndarray, radius: int = RADIUS, s
     wg = (d * cr + e * cg + h * cb) / det
     wb = (f * cr + h * cg + i * cb) / det
     shift = mv - wr * mr - wg * mg - wb * mb
-    return mean(wr) * r + mean(wg) * g + mean(wb) * b + mean(shift)
+    filtered: np.ndarray = mean(wr) * r + mean(wg) * g + mean(wb) * b + mean(shift)
+    return filtered

@@ -1,25 +1,28 @@
-"""Which parts of an outline are the thing, and whether the outcome agrees with the map that it should refine."""
+"""Rules for outlines: which parts are the object, and whether the result agrees with the map.
+
+All numbers are ours, chosen on val.
+"""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from taco.segmentation.maps import THING, Box
+from taco.segmentation.maps import OBJECT_LEVEL, Rectangle
 
-STANDS_OUT = 0.5  # of the silhouette: from here on a pixel belongs to something
-REACHES = 0.16  # of the map spread along colours: below it, silhouette or not, it is another thing,
-WHOLE = 0.7  # unless this share of the connected part is reached: the rest of it is the same thing in another colour
-TOUCHES = 0.5  # of the map's maximum that a part must hold
-CRUMB = 0.02  # of the greatest part's area, below which a part is dropped
+STANDS_OUT = 0.5  # of the outline's values: from here on a pixel belongs to some object
+REACHES = 0.16  # of the map spread along colours: what lies below belongs to another object, ...
+WHOLE = 0.7  # ... unless this share of its connected part lies above: then the part is one object of several colours
+TOUCHES = 0.5  # of the map's maximum, which a part must reach somewhere
+CRUMB = 0.02  # of the largest part's area, below which a part is dropped
 SHARE = 0.1  # of the strongest part's strength that a part must have
 ALIKE = 0.5  # of the strongest part's mean strength that a part must have
-KEEPS = 0.25  # of the map's strength over THING that a mask from an outline must hold: a clear one may well correct its extent,
-UNSURE = 1.0  # but not one with as many doubtful places as sure ones,
-CUT = 0.6  # or one that goes on beyond this share of its region's border
-CUT_OFF = 0.1  # share of a region's side along which a thing must lie to go on beyond it,
-WIDER = 0.25  # by which share of the region's length it is then looked at beyond that side
-AGREES = 0.55  # overlap (IoU) with the map from which a mask along its colours alone is believed
+KEPT_STRENGTH = 0.25  # of the map's strength over OBJECT_LEVEL that a mask from an outline must hold
+UNSURE = 1.0  # most doubtful pixels of a clear outline, as a share of its sure ones
+CUT = 0.6  # most of its region's border that a clear outline covers
+CUT_OFF = 0.1  # share of a region's side that an object covers where it goes on beyond it; ...
+WIDER = 0.25  # ... the region is then widened there by this share of its length
+LEAST_OVERLAP = 0.55  # IoU with the map from which a mask along its colours alone is believed
 
 
 def chosen_parts(mask: np.ndarray, heat: np.ndarray, touches: float = TOUCHES) -> np.ndarray:
@@ -36,20 +39,23 @@ def chosen_parts(mask: np.ndarray, heat: np.ndarray, touches: float = TOUCHES) -
     keep = touched & (area >= CRUMB * area.max()) & (strength >= SHARE * strength.max())
     keep &= mean >= ALIKE * mean[strength.argmax()]
     keep[0] = False
-    return keep[labels]
+    kept: np.ndarray = keep[labels]
+    return kept
 
 
-def thing_in_outline(outline: np.ndarray, box: Box, heat: np.ndarray, reach: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool: the thing, of an outline (s, s) in [0, 1] of the region ``box`` in an image of ``size``.
+def object_in_outline(
+    outline: np.ndarray, box: Rectangle, heat: np.ndarray, reach: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """(H, W) bool: the object in an outline (s, s) in [0, 1] of the region ``box``, in an image of ``size``.
 
-    heat: the word's map, reach: the same spread along the colours, both of the whole image in any size, in [0, 1].
-    A region may lie partly outside the image, as one that has been moved there.
+    heat, reach: the word's map, and the map spread along the colours; of the whole image in any size, in [0, 1].
+    The region may lie partly outside the image.
     """
     side = outline.shape[::-1]
-    near, within = part_of(heat, box, size, side), part_of(reach, box, size, side)
-    thing = chosen_parts(_reached(outline > STANDS_OUT, within), near)
+    near, within = crop_map(heat, box, size, side), crop_map(reach, box, size, side)
+    item = chosen_parts(_reached(outline > STANDS_OUT, within), near)
     x, y, width, height = box
-    large = cv2.resize(thing.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    large = cv2.resize(item.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
     out = np.zeros(size, bool)
     left, top, right, bottom = max(0, x), max(0, y), min(size[1], x + width), min(size[0], y + height)
     if right > left and bottom > top:
@@ -58,26 +64,28 @@ def thing_in_outline(outline: np.ndarray, box: Box, heat: np.ndarray, reach: np.
 
 
 def _reached(standing: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """Where the map reaches what stands out; connected parts of it that are mostly reached, whole."""
+    """The part of what stands out that the map reaches; connected parts that it mostly reaches, whole."""
     count, labels = cv2.connectedComponents(standing.astype(np.uint8), connectivity=4)
     reached = standing & (reach > REACHES)
     whole = np.bincount(labels[reached], minlength=count) >= WHOLE * np.bincount(labels.ravel(), minlength=count)
-    return reached | (standing & whole[labels])
+    chosen: np.ndarray = reached | (standing & whole[labels])
+    return chosen
 
 
-def uncovered(parts: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(h, w) bool: the connected ones of ``parts`` of which a mask of any size holds nothing."""
+def uncovered_parts(parts: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(h, w) bool: those connected parts of ``parts`` that a mask of any size does not touch."""
     count, labels = cv2.connectedComponents(parts.astype(np.uint8), connectivity=4)
     small = cv2.resize(mask.astype(np.float32), parts.shape[::-1], interpolation=cv2.INTER_AREA) > 0.3
     held = np.bincount(labels[small], minlength=count) > 0
     held[0] = True
-    return ~held[labels]
+    free: np.ndarray = ~held[labels]
+    return free
 
 
-def is_clear(outline: np.ndarray, box: Box, size: tuple[int, int]) -> bool:
-    """Does the outline (s, s) in [0, 1] of a region show something that is told from its surroundings?
+def is_clear(outline: np.ndarray, box: Rectangle, size: tuple[int, int]) -> bool:
+    """Whether the outline (s, s) in [0, 1] of a region sets an object apart from its surroundings.
 
-    Not where much of it is doubtful, nor where it fills the region's border, other than along the image's own edges.
+    It does not where much of it is doubtful, or where it fills the region's border away from the image's own edges.
     """
     sure = outline > STANDS_OUT
     doubtful = np.count_nonzero((outline > 0.2) & (outline < 0.8))
@@ -89,11 +97,11 @@ def is_clear(outline: np.ndarray, box: Box, size: tuple[int, int]) -> bool:
         (y + height < size[0], sure[-1]),
     )
     border = [line.mean() for inside, line in sides if inside]
-    return doubtful < UNSURE * np.count_nonzero(sure) and (not border or float(np.mean(border)) < CUT)
+    return bool(doubtful < UNSURE * np.count_nonzero(sure)) and (not border or float(np.mean(border)) < CUT)
 
 
-def widened(mask: np.ndarray, box: Box) -> Box | None:
-    """The region, wider where the thing (H, W) bool lies along its sides, up to the image's edges; None where it does not."""
+def widen(mask: np.ndarray, box: Rectangle) -> Rectangle | None:
+    """The region, wider where the object (H, W) bool lies along its sides, up to the image's edges; None where it does not."""
     rows, columns = mask.shape
     left, top, right, bottom = max(0, box[0]), max(0, box[1]), min(columns, box[0] + box[2]), min(rows, box[1] + box[3])
     inside = mask[top:bottom, left:right]
@@ -107,26 +115,27 @@ def widened(mask: np.ndarray, box: Box) -> Box | None:
     return None if wider == (left, top, right - left, bottom - top) else wider
 
 
-def keeps(mask: np.ndarray, heat: np.ndarray) -> float:
-    """Share in [0, 1] of the map's (h, w) strength over THING that a mask of any size holds: what lies below is everywhere."""
+def kept_strength(mask: np.ndarray, heat: np.ndarray) -> float:
+    """Share in [0, 1] of the map's (h, w) strength over OBJECT_LEVEL that a mask of any size holds."""
     small = cv2.resize(mask.astype(np.float32), heat.shape[::-1], interpolation=cv2.INTER_AREA)
-    strength = np.maximum(heat - THING, 0)
+    strength = np.maximum(heat - OBJECT_LEVEL, 0)
     return float((small * strength).sum() / max(float(strength.sum()), 1e-12))
 
 
-def agreement(mask: np.ndarray, heat: np.ndarray) -> float:
-    """IoU in [0, 1] of a mask of any size with the map (h, w) from THING on."""
+def map_overlap(mask: np.ndarray, heat: np.ndarray) -> float:
+    """IoU in [0, 1] of a mask of any size with the map (h, w) from OBJECT_LEVEL on."""
     small = cv2.resize(mask.astype(np.float32), heat.shape[::-1], interpolation=cv2.INTER_AREA) >= 0.5
-    thing = heat >= THING
-    return float((small & thing).sum() / max(1, (small | thing).sum()))
+    item = heat >= OBJECT_LEVEL
+    return float((small & item).sum() / max(1, (small | item).sum()))
 
 
-def part_of(values: np.ndarray, box: Box, size: tuple[int, int], side: tuple[int, int]) -> np.ndarray:
+def crop_map(values: np.ndarray, box: Rectangle, size: tuple[int, int], side: tuple[int, int]) -> np.ndarray:
     """The part of a whole image's map that lies in the region, at (width, height) ``side``."""
     rows, columns = values.shape
     sx, sy = columns / size[1], rows / size[0]
     x, y, width, height = box
     kx, ky = width * sx / side[0], height * sy / side[1]
-    matrix = np.float32([[kx, 0, x * sx + kx / 2 - 0.5], [0, ky, y * sy + ky / 2 - 0.5]])
+    matrix = np.array([[kx, 0, x * sx + kx / 2 - 0.5], [0, ky, y * sy + ky / 2 - 0.5]], np.float32)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(values.astype(np.float32), matrix, side, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    part: np.ndarray = cv2.warpAffine(values.astype(np.float32), matrix, side, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return part

@@ -1,1 +1,1 @@
-"""Pictures and pages for people: overlays, figures, reports, viewers."""
+"""Pictures and pages: overlays, figures, reports, viewers."""

@@ -1,4 +1,4 @@
-"""Pictures for people: outlined objects with their words over the image, and sheets of such pictures."""
+"""Outlined objects with their words over the image, and contact sheets."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from taco.checks import check_array
 from taco.errors import ShapeError
 from taco.palette import colour_of
-from taco.types import SoundingScene, WordScore, check_array
+from taco.types import SoundingScene, WordScore
 
+Box = tuple[int, int, int, int]  # x, y, width, height in px
+Colour = tuple[int, int, int]  # red, green, blue from 0 to 255
 SPECK = 40  # squared line widths: outlines of smaller areas are left out
 DARK = (22, 24, 29)
 LIGHT = (236, 238, 242)
@@ -47,14 +50,14 @@ def overlay(rgb: np.ndarray, scene: SoundingScene, *, alpha: float = 0.42, strip
         raise ShapeError(f"overlay: wanted a scene of {rgb.shape[:2]} px, got one of {tuple(scene.size)}")
     out = rgb.copy()
     line = max(1, round(min(rgb.shape[:2]) / 220))
-    weakest_first = sorted(scene.objects, key=lambda thing: thing.score)
-    anchors = {id(thing): _fill(out, thing.mask, thing.box, colour_of(thing.id), alpha, line) for thing in weakest_first}
-    taken: list[tuple[int, int, int, int]] = []
+    weakest_first = sorted(scene.objects, key=lambda item: item.score)
+    anchors = {id(item): _fill(out, item.mask, item.box, colour_of(item.id), alpha, line) for item in weakest_first}
+    taken: list[Box] = []
     if strip:
         taken.append(_strip(out, scene))
-    for thing in reversed(weakest_first):
-        chip = _chip(f"{thing.label} {thing.score:.2f}", _text_size(rgb.shape), colour_of(thing.id))
-        taken.append(_place(out, chip, anchors[id(thing)], taken))
+    for item in reversed(weakest_first):
+        chip = _chip(f"{item.label} {item.score:.2f}", _text_size(rgb.shape), colour_of(item.id))
+        taken.append(_place(out, chip, anchors[id(item)], taken))
     return out
 
 
@@ -66,7 +69,8 @@ def heat(rgb: np.ndarray, values: np.ndarray, alpha: float = 0.6) -> np.ndarray:
     wide = np.clip(wide, 0.0, 1.0)
     hot = cv2.cvtColor(cv2.applyColorMap((wide * 255).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     weight = (alpha * (0.25 + 0.75 * wide))[..., None]
-    return (rgb * (1 - weight) + hot * weight).round().astype(np.uint8)
+    blend: np.ndarray = rgb * (1 - weight) + hot * weight
+    return blend.round().astype(np.uint8)
 
 
 def contact_sheet(
@@ -115,11 +119,11 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
-def _text_size(shape) -> int:
+def _text_size(shape: tuple[int, ...]) -> int:
     return int(np.clip(shape[0] / 26, 11, 40))
 
 
-def _fill(out: np.ndarray, mask: np.ndarray, box, colour, alpha: float, line: int) -> tuple[int, int, int, int]:
+def _fill(out: np.ndarray, mask: np.ndarray, box: Box, colour: Colour, alpha: float, line: int) -> Box:
     """Blend the mask into ``out`` and draw its outline: the colour between two thin dark lines, seen on any ground.
 
     Returns the box of the largest part, where the label belongs.
@@ -140,7 +144,7 @@ def _fill(out: np.ndarray, mask: np.ndarray, box, colour, alpha: float, line: in
     return cv2.boundingRect(max(edges, key=cv2.contourArea))
 
 
-def _dashes(out: np.ndarray, box, colour, line: int) -> None:
+def _dashes(out: np.ndarray, box: Box, colour: Colour, line: int) -> None:
     """Draw the box in dashes: something is there, but its outline is not known."""
     x, y, w, h = box
     step = 6 * line
@@ -158,7 +162,7 @@ def _dashes(out: np.ndarray, box, colour, line: int) -> None:
 
 
 @functools.lru_cache(maxsize=512)
-def _chip(text: str, size: int, colour: tuple[int, int, int]) -> np.ndarray:
+def _chip(text: str, size: int, colour: Colour) -> np.ndarray:
     """(h, w, 3) uint8: the text on a plate of the colour; black or white letters, whichever stand out more."""
     left, top, right, bottom = font(size).getbbox(text)
     pad = max(2, size // 4)
@@ -168,13 +172,13 @@ def _chip(text: str, size: int, colour: tuple[int, int, int]) -> np.ndarray:
     return np.asarray(plate)
 
 
-def ink_on(colour) -> tuple[int, int, int]:
+def ink_on(colour: Colour) -> Colour:
     """Black or white: the one with more contrast against ``colour`` (relative luminance of WCAG 2)."""
     linear = [(c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4) for c in colour]
     return (0, 0, 0) if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.179 else (255, 255, 255)
 
 
-def _place(out: np.ndarray, chip: np.ndarray, box, taken) -> tuple[int, int, int, int]:
+def _place(out: np.ndarray, chip: np.ndarray, box: Box, taken: Sequence[Box]) -> Box:
     """Paste the chip above its box, or at the nearest height where it covers no other; returns its rectangle."""
     height, width = out.shape[:2]
     chip = chip[:height, :width]
@@ -203,7 +207,7 @@ def sentence(scene: SoundingScene, most: int = 3) -> str:
     return f"heard: {told_words(scene.heard, most) or 'something'} - {outcome}"
 
 
-def _strip(out: np.ndarray, scene: SoundingScene) -> tuple[int, int, int, int]:
+def _strip(out: np.ndarray, scene: SoundingScene) -> Box:
     """Level meter (-60 to 0 dBFS), what is heard and the verdict along the bottom; returns the rectangle used."""
     height, width = out.shape[:2]
     size = max(9, round(_text_size(out.shape) * 0.8))

@@ -1,4 +1,4 @@
-"""Why something was outlined: one figure of a frame's factors in image and sound (the paper's Figures 3 to 5 for any input)."""
+"""One figure of a frame's factors in image and sound (paper Figures 3 to 5)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from taco.audio import mel_bank
 from taco.concepts import word_probabilities
-from taco.factorization.temporal import folded
+from taco.factorization.temporal import mean_of_rounds
 from taco.palette import colour_of
 from taco.types import AudioWindow, SoundingScene, VideoFrame, WordScore
 from taco.view import draw
@@ -70,7 +70,7 @@ def explain(pipeline, frame: VideoFrame, window: AudioWindow) -> Explanation:
     factors = tuple(
         FactorView(
             maps_v[..., k].float().cpu().numpy(),
-            folded(audio.on_grid(found.audio_activations[:, k]), audio.times).float().cpu().numpy(),
+            mean_of_rounds(audio.on_grid(found.audio_activations[:, k]), audio.times).float().cpu().numpy(),
             _best(anchors.words, cosines[k]),
             _best(anchors.words, probable[k]),
             float(penalties[k]),
@@ -88,7 +88,7 @@ def figure(explanation: Explanation, title: str = "") -> np.ndarray:
     spectrogram_tall = 240
     told = f"{draw.sentence(scene)}, score {scene.sounding_score:.2f}, {scene.level_dbfs:.0f} dBFS"
     if scene.objects:
-        told = f"{', '.join(thing.label for thing in scene.objects)}: " + told
+        told = f"{', '.join(item.label for item in scene.objects)}: " + told
     chosen = explanation.named if explanation.named >= 0 else explanation.sounding
     view = explanation.factors[chosen] if chosen >= 0 else None
     first = [("image", rgb, "")]

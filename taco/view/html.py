@@ -1,45 +1,80 @@
-"""One HTML file that shows a finished run anywhere: the overlay video inside it, words, scores and level over time."""
+"""Self-contained HTML pages from templates."""
 
 from __future__ import annotations
 
 import base64
-import html
-import json
+import functools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
 
 from taco.io.files import atomic
 from taco.palette import colour_of
 from taco.view.draw import VERDICT_COLOURS, VERDICT_WORDS
 
-HEARD = 4  # words of a frame that the page shows
-PAGE = Path(__file__).with_name("view.html")
+BEST_WORDS = 4  # of the sound, that the page shows of a frame
+JPEG_SIDE, JPEG_QUALITY = 320, 82  # px and libjpeg's quality of pictures inside a page: ours, small but clear
 
 
-def write_page(path: Path, name: str, records: list[dict], picture: Path) -> Path:
-    """Write the page. records: lines of ``objects.jsonl``. picture: the overlay, MP4 or PNG, taken into the file."""
+@functools.cache
+def _environment() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    environment.filters["jpeg"] = jpeg_url
+    return environment
+
+
+def render(template: str, **values: Any) -> str:
+    """The filled template of ``taco/view/templates``; every value is escaped."""
+    return _environment().get_template(template).render(**values)
+
+
+def jpeg_url(rgb: np.ndarray) -> str:
+    """A data URL of an (H, W, 3) uint8 picture as JPEG, its longer side at most JPEG_SIDE px."""
+    scale = min(1.0, JPEG_SIDE / max(rgb.shape[:2]))
+    small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
+
+
+def write_page(path: Path, name: str, records: Sequence[dict[str, Any]], picture: Path) -> Path:
+    """Write the page of one run: the overlay inside it, words, scores and level over time.
+
+    records: lines of ``objects.jsonl``. picture: the overlay, MP4 or PNG, taken into the file.
+    """
     frames = [
         {
             "t": round(record["time_s"] - records[0]["time_s"], 3),
             "v": record["verdict"],
             "s": record.get("sounding_score", 0.0),
             "l": record.get("level_dbfs", -200.0),
-            "h": record["heard"][:HEARD],
-            "o": [{"i": thing["id"], "w": thing["label"], "p": thing["score"]} for thing in record.get("objects", [])],
+            "h": record["heard"][:BEST_WORDS],
+            "o": [{"i": item["id"], "w": item["label"], "p": item["score"]} for item in record.get("objects", [])],
         }
         for record in records
     ]
-    ids = {thing["i"] for frame in frames for thing in frame["o"]}
-    colours = {str(id): "#{:02x}{:02x}{:02x}".format(*colour_of(id)) for id in sorted(ids)}
-    verdicts = {word: "#{:02x}{:02x}{:02x}".format(*colour) for word, colour in VERDICT_COLOURS.items()} | {"skipped": "#9aa1ad"}
-    data = base64.b64encode(picture.read_bytes()).decode()
-    moving = picture.suffix == ".mp4"
-    tag = (
-        f'<video controls src="data:video/mp4;base64,{data}"></video>' if moving else f'<img src="data:image/png;base64,{data}">'
+    ids = sorted({item["i"] for frame in frames for item in frame["o"]})
+    page = render(
+        "view.html.j2",
+        title=name,
+        moving=picture.suffix == ".mp4",
+        picture=base64.b64encode(picture.read_bytes()).decode(),
+        frames=frames,
+        colours={str(number): _hex(colour_of(number)) for number in ids},
+        verdicts={word: _hex(colour) for word, colour in VERDICT_COLOURS.items()} | {"skipped": "#9aa1ad"},
+        outcomes=VERDICT_WORDS,
     )
-    page = PAGE.read_text(encoding="utf-8").replace("@TITLE@", html.escape(name))
-    parts = {"@FRAMES@": frames, "@COLOURS@": colours, "@VERDICTS@": verdicts, "@OUTCOMES@": VERDICT_WORDS}
-    for key, value in parts.items():
-        page = page.replace(key, json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))
     with atomic(path) as part:
-        part.write_text(page.replace("@PICTURE@", tag), encoding="utf-8")
+        part.write_text(page, encoding="utf-8")
     return path
+
+
+def _hex(colour: tuple[int, ...]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)

@@ -1,4 +1,4 @@
-"""The overlay pictures and videos of finished results, drawn from what is on disk and the source itself."""
+"""Overlay pictures and videos of finished results."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from taco.audio import NS
+from taco.clock import NS
 from taco.io import files
-from taco.io.results import Results, scene_of
+from taco.io.results import Results, scene_from_record
+from taco.io.sources import Source, StillSource
 from taco.io.video_writer import VideoWriter
 from taco.types import SoundingScene
 from taco.view import draw
@@ -17,22 +18,22 @@ from taco.view import draw
 STILL_FPS = 10
 
 
-def write_overlay(source, results: Results, start_s: float, end_s: float, bar=None) -> list[Path]:
+def write_overlay(source: Source, results: Results, start_s: float, end_s: float, bar=None) -> list[Path]:
     """``overlay.mp4`` with the sound, and for a picture ``overlay.png`` of its surest window; the paths written.
 
     Every frame of the source from ``start_s`` to ``end_s`` is shown; one that was not looked at shows what was found last.
     bar: told after each frame, a tqdm.
     """
     written = []
-    if source.still:
+    if isinstance(source, StillSource):
         best = max(results.records, key=lambda record: (len(record["objects"]) > 0, record.get("sounding_score", 0.0)))
         found = next(record for record in results.read() if record["frame"] == best["frame"])
         written.append(results.folder / "overlay.png")
-        save_image(written[-1], draw.overlay(source.rgb, scene_of(found)))
+        save_image(written[-1], draw.overlay(source.rgb, scene_from_record(found)))
         if len(results.records) == 1:
             return written
-    scenes = filter(None, map(scene_of, results.read()))
-    shown = _still_frames(source, scenes) if source.still else _video_frames(source, scenes, start_s, end_s)
+    scenes = filter(None, map(scene_from_record, results.read()))
+    shown = _still_frames(source, scenes) if isinstance(source, StillSource) else _video_frames(source, scenes, start_s, end_s)
     written.append(results.folder / "overlay.mp4")
     sound = source.sound(start_s)
     options = {"fps": max(1.0, source.fps), "sample_rate": source.sample_rate, "channels": source.channels}
@@ -64,7 +65,7 @@ def save_image(path: Path, rgb: np.ndarray) -> None:
         Image.fromarray(rgb).save(part)
 
 
-def _video_frames(source, scenes: Iterator[SoundingScene], start_s, end_s) -> Iterator[tuple[np.ndarray, int]]:
+def _video_frames(source: Source, scenes: Iterator[SoundingScene], start_s, end_s) -> Iterator[tuple[np.ndarray, int]]:
     """Every frame with the newest scene that is not after it; one scene is in memory at a time."""
     scene, later = None, next(scenes, None)
     for frame in source.frames(start_s, end_s):
@@ -74,7 +75,7 @@ def _video_frames(source, scenes: Iterator[SoundingScene], start_s, end_s) -> It
         yield draw.overlay(frame.rgb, scene) if fits else frame.rgb, frame.stamp_ns
 
 
-def _still_frames(source, scenes: Iterator[SoundingScene]) -> Iterator[tuple[np.ndarray, int]]:
+def _still_frames(source: StillSource, scenes: Iterator[SoundingScene]) -> Iterator[tuple[np.ndarray, int]]:
     """The picture during each window of the sound, with what was found in that window."""
     step_ns = NS // STILL_FPS
     tick_ns = None

@@ -1,9 +1,11 @@
-"""Frames, masks, sound map and words over time in the Rerun viewer (``pip install rerun-sdk``, optional)."""
+"""Frames, masks, sound maps and words in the Rerun viewer (optional)."""
 
 from __future__ import annotations
 
 import atexit
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +23,8 @@ def mask_png(scene: SoundingScene) -> bytes:
     import cv2
 
     tint = np.zeros((256, 4), np.uint8)  # blue, green, red, alpha
-    for index, thing in enumerate(scene.objects[:255]):
-        tint[index + 1] = (*colour_of(thing.id)[::-1], 128)
+    for index, item in enumerate(scene.objects[:255]):
+        tint[index + 1] = (*colour_of(item.id)[::-1], 128)
     return cv2.imencode(".png", tint[scene.instance_mask()], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
@@ -32,11 +34,11 @@ def _line(scene: SoundingScene) -> str:
     if scene.verdict == "silent":
         return outcome
     heard = ", ".join(word for word, _ in scene.heard[:2]) or "something"
-    outlined = ", ".join(sorted({thing.label for thing in scene.objects}))
+    outlined = ", ".join(sorted({item.label for item in scene.objects}))
     return f"{outlined} (heard: {heard})" if scene.verdict == "sounding" else f"heard: {heard} - {outcome}"
 
 
-def rerun_sdk():
+def rerun_sdk() -> ModuleType:
     """The module; MissingPackageError names the package to install."""
     try:
         import rerun
@@ -75,7 +77,7 @@ class Viewer:
         self._stream.send_blueprint(self._layout())
         self._words: str | None = None
 
-    def _layout(self):
+    def _layout(self) -> Any:
         """Image on the left; sound, scores and words on the right."""
         import rerun.blueprint as layout
 
@@ -101,10 +103,10 @@ class Viewer:
         stream.log(
             "camera/boxes",
             rr.Boxes2D(
-                array=np.array([thing.box for thing in scene.objects], np.float32).reshape(-1, 4),
+                array=np.array([item.box for item in scene.objects], np.float32).reshape(-1, 4),
                 array_format=rr.Box2DFormat.XYWH,
-                labels=[f"{thing.label} {thing.score:.2f}" for thing in scene.objects],
-                colors=[colour_of(thing.id) for thing in scene.objects],
+                labels=[f"{item.label} {item.score:.2f}" for item in scene.objects],
+                colors=[colour_of(item.id) for item in scene.objects],
             ),
         )
         if scene.sound_map is not None:

@@ -1,4 +1,4 @@
-"""SHA-256 of weights files: pinned in the code or recorded at first use, beside the file, and checked after."""
+"""SHA-256 of weights files, pinned or recorded at first use, and checked."""
 
 from __future__ import annotations
 
@@ -7,14 +7,28 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import TypedDict
 
 from taco.errors import WeightsError
 from taco.package_files import sha256
 
-NAME = "sha256.json"
+NAME = "sha256.json"  # in each folder of weights: file name -> Record
 
 
-def _read(folder: Path) -> dict:
+class Record(TypedDict, total=False):
+    """A file as it was when last read; empty where it never was.
+
+    sha256: hexadecimal.
+    size: bytes.
+    mtime_ns: time of the last change.
+    """
+
+    sha256: str
+    size: int
+    mtime_ns: int
+
+
+def _read(folder: Path) -> dict[str, Record]:
     try:
         found = json.loads((folder / NAME).read_text())
     except (OSError, ValueError):
@@ -22,14 +36,14 @@ def _read(folder: Path) -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def recorded(path: Path) -> dict:
-    """The record of a file: "sha256", "size" in bytes, "mtime_ns"; empty where there is none."""
+def recorded(path: Path) -> Record:
+    """The record of a file."""
     found = _read(path.parent).get(path.name)
     return found if isinstance(found, dict) and "sha256" in found else {}
 
 
 def record(path: Path, digest: str | None = None) -> str:
-    """Record a file as it is now; returns its SHA-256. A folder that can't be written to keeps none."""
+    """Record a file as it is now; returns its SHA-256. In a folder that can't be written to nothing is recorded."""
     digest = digest or sha256(path)
     found, stat = _read(path.parent), path.stat()
     found[path.name] = {"sha256": digest, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
@@ -50,10 +64,10 @@ def file_sha256(path: Path) -> str:
 
 
 def check(path: Path, thorough: bool = False, pinned: str = "") -> str:
-    """SHA-256 of a weights file; recorded the first time. WeightsError where it differs from the pinned one or the record.
+    """SHA-256 of a weights file, recorded the first time. WeightsError where it differs from the pinned one or the record.
 
-    thorough: read the file even where its size and time of change are the recorded ones. pinned: what it must be,
-    whatever the record says.
+    thorough: read the file even where its size and time of change are the recorded ones.
+    pinned: the only SHA-256 that is accepted, whatever the record says.
     """
     known = recorded(path)
     digest = sha256(path) if thorough or not known else file_sha256(path)

@@ -1,4 +1,4 @@
-"""Made tokens whose right answer is known: one-hot things, one-hot sounds; and naming as the pipeline does it."""
+"""Made tokens whose right answer is known: one-hot objects, one-hot sounds; and naming as the pipeline does it."""
 
 import dataclasses
 import math

@@ -192,7 +192,7 @@ def save_fcclip(path, **sizes) -> None:
 
 def tiny_clip():
     """A CLIP of open_clip's own classes with a ConvNeXt trunk of 4.8 million parameters, drawn by name."""
-    from taco.backbones.openclip import import_open_clip
+    from taco.backbones.vendors import import_open_clip
 
     open_clip = import_open_clip()
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
@@ -244,7 +244,7 @@ TINY_CONFIG = {
 
 def save_paper_set(folder: Path) -> dict[str, object]:
     """A weights folder with a tiny stand-in of every one of the paper's models; returns the settings that choose them."""
-    from taco.backbones.openclip import import_open_clip
+    from taco.backbones.vendors import import_open_clip
 
     paper = folder / "paper"
     (paper / "gpt2").mkdir(parents=True)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from taco.audio import NS, AudioBuffer, mel_bank, resample, to_mono
+from taco.audio import AudioBuffer, mel_bank, resample, to_mono
+from taco.clock import NS
 from taco.config import AudioConfig
 from taco.errors import AudioGapError, ShapeError
 from taco.types import AudioChunk

@@ -1,4 +1,4 @@
-"""Naming on made tokens whose right answer is known: one-hot things, one-hot sounds."""
+"""Naming on made tokens whose right answer is known: one-hot objects, one-hot sounds."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from taco.concepts import (
-    Sound,
+    SoundEvidence,
     _Parts,
     _Votes,
     image_evidence,
@@ -60,14 +60,14 @@ def test_no_sounding_factor_and_broken_sound_give_nothing():
     assert name_concepts(silent, visual, audio, anchors(), ConceptsConfig()).concepts == ()
 
 
-def test_two_things_sound_where_each_part_of_the_sound_prefers_its_own():
+def test_two_objects_sound_where_each_part_of_the_sound_prefers_its_own():
     assert two({"cat": 1.0}, {"drum": 1.0}, sound={"cat": 0.7, "drum": 0.65}) == ([("cat", 0), ("drum", 1)], 1)
     assert two({"drum": 1.0}, {"cat": 1.0}, sound={"cat": 0.65, "drum": 0.7}) == ([("drum", 1), ("cat", 0)], 1)
     one = ConceptsConfig(max_concepts=1)
     assert two({"cat": 1.0}, {"drum": 1.0}, sound={"cat": 0.7, "drum": 0.65}, config=one) == ([("cat", 0)], 0)
 
 
-def test_one_thing_sounds_where_no_part_of_the_sound_is_another():
+def test_one_object_sounds_where_no_part_of_the_sound_is_another():
     alone = {"cat": 1.0}
     assert two({"cat": 1.0}, {"cat": 1.0}, sound=alone)[0] == [("cat", 0)]
     assert two({"cat": 1.0}, {"cat": 1.0, "drum": 0.2}, sound=alone)[0] == [("cat", 0)]
@@ -89,7 +89,7 @@ def test_what_is_hardly_seen_must_be_heard_the_better():
     assert len(told_by_parts[1.0]) == 2 and len(told_by_parts[0.0]) == 1
 
 
-def test_a_second_thing_is_the_surer_the_better_the_parts_tell_the_two_apart():
+def test_a_second_object_is_the_surer_the_better_the_parts_tell_the_two_apart():
     mixed = {"cat": 0.72, "drum": 0.69}
     apart = both({"cat": 1.0}, {"drum": 1.0}, sound=mixed)[0].concepts[1]
     nearly = both({"cat": 0.72, "drum": 0.69}, {"cat": 0.69, "drum": 0.72}, sound=mixed)[0].concepts[1]
@@ -97,7 +97,7 @@ def test_a_second_thing_is_the_surer_the_better_the_parts_tell_the_two_apart():
     assert two(mixed, mixed, sound=mixed)[0] == [("cat", 0)]  # a siren is no second car for having two names
 
 
-def test_a_second_thing_is_the_surer_the_better_it_is_heard():
+def test_a_second_object_is_the_surer_the_better_it_is_heard():
     faint, clear = (both({"cat": 1.0}, {"drum": w, "cat": w - 0.05}, sound={"cat": 1.0, "drum": w})[0] for w in (0.9, 0.97))
     silent = both({"cat": 1.0}, {"drum": 0.9, "bell": 0.9, "cat": 0.85}, sound={"cat": 1.0, "drum": 0.9, "bell": 0.9})[0]
     assert faint.words == clear.words == silent.words == ("cat", "drum")
@@ -109,7 +109,7 @@ def second(drum, apart):
 
     def heard(cat, drum):
         odds = torch.tensor([cat, -13.0, drum, -13.0]).sigmoid()
-        return Sound(odds / odds.sum(), odds)
+        return SoundEvidence(odds / odds.sum(), odds)
 
     seen = torch.tensor([[0.9, 0, 0, 0], [0, 0, 0.9, 0]])
     votes = _Votes(heard(3.0, -13.0), seen, anchors(), ConceptsConfig(), ())
@@ -117,7 +117,7 @@ def second(drum, apart):
     return found[0][2] if found else None
 
 
-def test_a_second_things_score_weighs_how_well_it_is_heard_and_told_apart():
+def test_a_second_objects_score_weighs_how_well_it_is_heard_and_told_apart():
     assert second(0.0, 2.0) > second(-2.0, 2.0) + 0.02  # the better heard, as well told apart
     assert second(-2.0, 3.0) > second(-2.0, 1.0) + 0.02  # the better told apart, as well heard
     assert second(-2.0, -0.1) is None  # no part prefers it
@@ -130,7 +130,7 @@ def test_what_the_whole_sound_hides_may_be_heard_in_a_part():
     assert two({"cat": 1.0}, hidden, sound=hidden)[0] == [("cat", 0)]
 
 
-def test_one_factor_is_one_thing():
+def test_one_factor_is_one_object():
     """A factor that shows a cat as well as a dog is told once, whatever is heard."""
     factorization, visual, audio = scene(sound={"cat": 0.7, "dog": 0.7})
     values = visual.values.clone()
@@ -141,7 +141,7 @@ def test_one_factor_is_one_thing():
     assert [concept.factor for concept in heard.concepts] == [0] and found.asked == 1
 
 
-def test_three_things_sound_each_beside_every_other():
+def test_three_objects_sound_each_beside_every_other():
     visual = torch.full((GRID[0] * GRID[1], DIM), 0.01)
     column = torch.arange(len(visual)) % GRID[1] // 2
     for place, word in enumerate(("cat", "drum", "bell")):
@@ -162,7 +162,7 @@ def test_three_things_sound_each_beside_every_other():
     assert sorted(name_all(*args, ConceptsConfig(), pair).words) == ["cat", "drum"]  # nobody hears the bell
 
 
-def test_a_second_thing_must_be_in_view():
+def test_a_second_object_must_be_in_view():
     assert two({"cat": 1.0}, {"drum": 1.0}, shown=("cat", "cat")) == ([("cat", 0)], 0)  # costs nothing where one is in view
     assert two({"cat": 1.0}, {"dog": 1.0}, sound={"cat": 0.8, "dog": 0.6})[0] == [("cat", 0)]
 
@@ -188,7 +188,7 @@ def test_the_papers_naming_is_the_sounding_factors_nearest_word():
     assert name_concepts(wrong, visual, audio, clip, joint).concepts[0].label == "cat"
 
 
-def test_things_outside_the_bank_take_a_factor_that_shows_them():
+def test_objects_outside_the_bank_take_a_factor_that_shows_them():
     other = torch.zeros(1, DIM)
     other[0, 2] = 12.0  # something that looks more like it than a drum does
     factorization, visual, _ = scene()
@@ -298,7 +298,7 @@ def test_another_word_must_beat_the_one_of_the_frame_before_by_a_margin():
         assert name_concepts(*scene(sound={"drum": 1.0}), anchors(), config, then).words == ("drum",)
 
 
-def test_a_second_thing_comes_and_goes_by_the_hysteresis_and_is_never_told_below_the_threshold():
+def test_a_second_object_comes_and_goes_by_the_hysteresis_and_is_never_told_below_the_threshold():
     one, pair = named(sound={"cat": 1.0}), both({"cat": 1.0}, {"drum": 1.0})[0]
     assert (len(one.words), len(pair.words)) == (1, 2)
     changes = []

@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 from taco.cli import main
-from taco.config import FactorizationConfig, TacoConfig, unused, walk
+from taco.config import FactorizationConfig, TacoConfig, all_settings, unused_settings
 from taco.errors import ConfigError, TacoError
 
 
 def test_every_setting_explains_itself_and_its_default_is_allowed():
-    settings = list(walk())
+    settings = list(all_settings())
     assert len({item.path for item in settings}) == len(settings) > 40
     for item in settings:
         assert item.help.strip().endswith((".", "?")), item.path
@@ -97,19 +97,19 @@ def test_unreadable_yaml(tmp_path):
 )
 def test_what_a_setting_needs_and_lacks_is_known(changes, unmet):
     config = TacoConfig(factorization=FactorizationConfig(**changes))
-    found = {item.path: item.unmet for item in walk(config) if item.unmet}
+    found = {item.path: item.unmet for item in all_settings(config) if item.unmet}
     assert found == {f"factorization.{name}": lacks for name, lacks in unmet.items()}
-    assert unused(config) == [], "all at their defaults: nobody asked for them"
+    assert unused_settings(config) == [], "all at their defaults: nobody asked for them"
 
 
 def test_changed_settings_without_use_are_told_in_one_line_each():
     config = TacoConfig.from_dict({"factorization": {"solver": "gradient", "start": "random", "trust_region": 0.3}})
-    assert unused(config) == [
+    assert unused_settings(config) == [
         "factorization.start = 'random' is not used: it needs solver block",
         "factorization.trust_region = 0.3 is not used: it needs solver block",
     ]
     used = {"factorization": {"solver": "gradient", "learning_rate": 0.1, "penalty_weight": 7.0, "temporal_weight": 2.0}}
-    assert unused(TacoConfig.from_dict(used)) == []
+    assert unused_settings(TacoConfig.from_dict(used)) == []
 
 
 def test_the_command_says_what_is_not_used_and_the_table_what_it_needs(capsys):

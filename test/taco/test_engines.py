@@ -6,10 +6,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from taco import engines
-from taco.engines import ENGINES, Network, available, cut_graph, load_network
+from taco.engines import ENGINES, Network, cut_graph, installed_engines, load_network
 from taco.errors import MissingPackageError, ValueRangeError, WeightsError
 
-INSTALLED = available()
+INSTALLED = installed_engines()
 SIZE = (6, 8)  # that the networks are written for
 WEIGHTS = np.random.default_rng(1).normal(size=(2, 3, 3, 3)).astype(np.float32)
 
@@ -157,7 +157,7 @@ def test_a_network_with_branches_inside_is_not_cut():
 def test_no_engine_or_an_unknown_one_is_said(path, monkeypatch):
     with pytest.raises(ValueRangeError, match="tensorrt"):
         load_network(path, ["relu"], (4, 4), engine="tensorrt")
-    monkeypatch.setattr(engines, "available", lambda: ())
+    monkeypatch.setattr(engines, "installed_engines", lambda: ())
     for engine in ("auto", "onnxruntime"):
         with pytest.raises(MissingPackageError, match="pip install"):
             load_network(path, ["relu"], (4, 4), engine=engine)

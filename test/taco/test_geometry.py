@@ -19,6 +19,7 @@ LENSES = {
     "plumb_bob": ("plumb_bob", [-0.28, 0.07, 0.001, -0.0005, 0.02]),
     "rational": ("rational_polynomial", [0.3, -0.05, 0.0008, -0.0003, 0.01, 0.6, -0.1, 0.02]),
     "thin_prism": ("rational_polynomial", [0.3, -0.05, 0.0008, -0.0003, 0.01, 0.6, -0.1, 0.02, 0.002, -0.001, 0.003, 0.0005]),
+    "tilted": ("rational_polynomial", [-0.1, 0.02, 0.0008, -0.0003, 0.001, 0, 0, 0, 0.002, -0.001, 0.003, 0.0005, 0.02, -0.01]),
     "fisheye": ("equidistant", [-0.02, 0.005, -0.003, 0.0004]),
 }
 
@@ -78,7 +79,29 @@ def test_rectified_pixels_use_the_projection_and_turn_back():
     ray = cam.rays(np.array([[300.0, 200.0]]), rectified=True)[0]
     assert turn @ ray == pytest.approx([0, 0, 1])
     points = np.array([[0.3, -0.2, 2.0]])
-    assert cam.rays(cam.project(points, rectified=True), rectified=True)[0] == pytest.approx(points[0] / np.linalg.norm(points))
+    seen = points[0] - cam.centre(rectified=True)
+    assert cam.rays(cam.project(points, rectified=True), rectified=True)[0] == pytest.approx(seen / np.linalg.norm(seen))
+
+
+def test_the_right_camera_of_a_stereo_pair_sees_from_its_own_place():
+    """Baseline 0.12 m, focal length 400 px: P[0, 3] = -48. Points are in the left camera's frame, worked out by hand."""
+    left = camera(p=np.array([[400.0, 0, 300, 0], [0, 400, 200, 0], [0, 0, 1, 0]]))
+    right = camera(p=np.array([[400.0, 0, 300, -48], [0, 400, 200, 0], [0, 0, 1, 0]]))
+    point = np.array([[0.36, -0.2, 2.0]])
+    assert left.project(point, rectified=True)[0] == pytest.approx([372, 160])
+    assert right.project(point, rectified=True)[0] == pytest.approx([348, 160]), "a disparity of 400 x 0.12 / 2 = 24 px"
+    assert left.centre(rectified=True) == pytest.approx([0, 0, 0]) and right.centre() == pytest.approx([0, 0, 0])
+    assert right.centre(rectified=True) == pytest.approx([0.12, 0, 0])
+    ray = right.rays(np.array([[348.0, 160.0]]), rectified=True)[0]
+    assert ray / ray[2] == pytest.approx([0.12, -0.1, 1])
+    mask = np.zeros((480, 640), bool)
+    mask[158:163, 346:351] = True
+    depth = np.full(mask.shape, 2.0)
+    centre = right.centre(rectified=True)
+    found = geometry.range_in_depth(
+        depth, mask, geometry.centre_ray(right, mask, True), TargetsConfig(min_valid_pixels=9), centre
+    )
+    assert found.point == pytest.approx(point[0])
 
 
 def test_scaled_images_binning_and_regions_of_interest():
@@ -111,6 +134,14 @@ def test_missing_rectification_and_projection_are_filled_in():
 def test_unknown_lenses_are_refused(model, d):
     with pytest.raises(ValueRangeError, match="wanted distortion of plumb_bob"):
         camera(model, d)
+
+
+def test_a_wide_fisheye_lens_sees_sideways_and_back():
+    """theta_d = theta: a pixel at f x theta from the middle lies theta off the axis."""
+    cam = camera("equidistant", [0.0, 0.0, 0.0, 1e-12])
+    for angle in (0.5, math.pi / 2, 1.9):
+        ray = cam.rays(np.array([[320 + 500 * angle, 240.0]]))[0]
+        assert ray == pytest.approx([math.sin(angle), 0, math.cos(angle)], abs=1e-6)
 
 
 def test_a_pixel_that_the_lens_cannot_reach_has_no_ray():
@@ -212,7 +243,7 @@ def test_facing_turns_x_to_the_direction(v):
     length = np.linalg.norm(v)
     if length > 0.1:
         direction, up = np.array(v) / length, np.array([0.0, -1.0, 0.0])
-        q = geometry.facing(direction, up)
+        q = geometry.quaternion_facing(direction, up)
         assert np.linalg.norm(q) == pytest.approx(1, abs=1e-9)
         assert geometry.rotate(np.array([1.0, 0, 0]), q) == pytest.approx(direction, abs=1e-9)
         assert geometry.rotate(np.array([0, 0, 1.0]), q) @ up >= -1e-6

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from taco.concepts import (
-    Sound,
+    SoundEvidence,
     _Pairs,
     name_concepts,
     name_further,
@@ -81,14 +81,14 @@ def test_each_pair_must_prefer_its_own_word(worse):
         own = []
         for cat, other in ((3.0, drum_in_cats), (cat_in_drums, drum)):
             present = torch.tensor([cat, -13.0, other, -13.0]).sigmoid()
-            own.append(Sound(torch.tensor([0.3, 0, 0.3, 0]), present))
+            own.append(SoundEvidence(torch.tensor([0.3, 0, 0.3, 0]), present))
         return float(_Pairs(own).odds(0, 0, torch.tensor([0, 0, 1, 0]), torch.zeros(4))[2])
 
     assert odds(**worse) < odds() - 0.1
 
 
 def test_a_second_that_is_hardly_audible_in_its_own_sound_is_not_asked_about():
-    faint = [Sound(torch.full((4,), 0.2), torch.tensor([3.0, -13, -13, -13]).sigmoid()) for _ in range(2)]
+    faint = [SoundEvidence(torch.full((4,), 0.2), torch.tensor([3.0, -13, -13, -13]).sigmoid()) for _ in range(2)]
     assert float(_Pairs(faint).odds(0, 0, torch.tensor([0, 0, 1, 0]), torch.zeros(4))[2]) == -math.inf
 
 
@@ -96,7 +96,7 @@ def test_a_second_is_the_surer_the_more_of_its_own_sound_it_is():
     odds = torch.tensor([[3.0, -13, -4, -13], [-4.0, -13, 1, -13]]).sigmoid()
     found = []
     for share in (0.2, 0.9):
-        own = [Sound(torch.tensor([0.9, 0, 0, 0]), odds[0]), Sound(torch.tensor([0, 0, share, 0]), odds[1])]
+        own = [SoundEvidence(torch.tensor([0.9, 0, 0, 0]), odds[0]), SoundEvidence(torch.tensor([0, 0, share, 0]), odds[1])]
         found.append(float(_Pairs(own).odds(0, 0, torch.tensor([0, 0, 1, 0]), torch.zeros(4))[2]))
     assert found[1] > found[0] + 0.3
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from taco.concepts import Sound, _Pairs, _Parts, _Votes, sounding_score
+from taco.concepts import SoundEvidence, _Pairs, _Parts, _Votes, sounding_score
 from taco.config import ConceptsConfig
 from taco.types import Anchors
 
@@ -13,7 +13,7 @@ BANK = Anchors(WORDS, torch.eye(4), torch.eye(4))
 
 def heard(*share, other=0.0):
     values = torch.tensor(share)
-    return Sound(values, values, other, len(share))
+    return SoundEvidence(values, values, other, len(share))
 
 
 def votes(share, *seen, **settings):
@@ -31,7 +31,7 @@ def test_further_labels_follow_the_votes_and_none_is_surer_than_the_first():
     by = votes((0.1, 0.2, 0.05, 0.6), (0.05, 0.9, 0.5, 0.01), (0.5, 0.3, 0.0, 0.0))
     labels = by.concept(0, 1, 0.8).labels
     assert [word for word, _ in labels] == ["dog", "drum", "bell", "cat"]
-    second = by.concept(1, 0, 0.8).labels  # of two things, one need not have its factor's best word
+    second = by.concept(1, 0, 0.8).labels  # of two objects, one need not have its factor's best word
     assert second[0][0] == "cat" and second[1][0] == "dog" and second[0][1] == second[1][1]
     assert all(first[1] >= later[1] for first, later in zip(second, second[1:]))
 
@@ -54,13 +54,13 @@ def test_all_that_is_heard_is_averaged():
 def at_odds(*values):
     """A sound that is each word with these log-odds."""
     present = torch.tensor(values, dtype=torch.float32).sigmoid()
-    return Sound(present, present)
+    return SoundEvidence(present, present)
 
 
 SHOWN = torch.zeros(4)  # both are in view for sure
 
 
-def test_of_sounds_in_succession_a_thing_is_told_once_however_many_factors_show_it():
+def test_of_sounds_in_succession_a_object_is_told_once_however_many_factors_show_it():
     by = votes((0.9, 0.02, 0.02, 0.02), (0.9, 0, 0, 0), (0.85, 0, 0, 0))
     assert by.further((0, 0), _Pairs((at_odds(3, -9, -9, -9), at_odds(3, -9, -9, -9)))) == []
 

@@ -37,7 +37,7 @@ def tone(word: str, level: float = 0.3) -> AudioWindow:
 
 
 @pytest.mark.parametrize(("word", "columns"), [("red", slice(10, 50)), ("green", slice(80, 120))])
-def test_the_sound_chooses_the_thing(pipeline, word, columns):
+def test_the_sound_chooses_the_object(pipeline, word, columns):
     pipeline.reset()
     scene = pipeline.process(picture(), tone(word))
     assert scene.verdict == "sounding" and scene.objects[0].label == word
@@ -59,7 +59,7 @@ def test_silence_is_empty_and_forgets(pipeline):
     assert pipeline.process(picture(), tone("red")).factorization.restart == "cold"
 
 
-def test_a_sound_without_its_thing_is_told_as_not_in_view(pipeline):
+def test_a_sound_without_its_object_is_told_as_not_in_view(pipeline):
     pipeline.reset()
     rgb = np.zeros((96, 128, 3), np.uint8)
     rgb[:, :64, 0] = rgb[:, 64:, 1] = 230  # red and green everywhere
@@ -81,10 +81,10 @@ def test_steady_noise_ends_before_any_model_runs_where_the_gate_is_asked_for(pip
     assert pipeline.process(picture(), AudioWindow(noise, RATE, 0)).factorization is not None
 
 
-def test_two_sounds_at_once_outline_two_things(pipeline):
+def test_two_sounds_at_once_outline_two_objects(pipeline):
     time_s = np.arange(RATE) / RATE
-    struck = np.sin(2 * np.pi * TONES["green"] * time_s) * np.exp(-(time_s % 0.125) / 0.006)
-    held = np.sin(2 * np.pi * TONES["red"] * time_s) * np.sqrt(2 * np.mean(struck**2))
+    percussive = np.sin(2 * np.pi * TONES["green"] * time_s) * np.exp(-(time_s % 0.125) / 0.006)
+    harmonic = np.sin(2 * np.pi * TONES["red"] * time_s) * np.sqrt(2 * np.mean(percussive**2))
 
     def found(samples, **settings):
         pipeline.reset()
@@ -92,12 +92,12 @@ def test_two_sounds_at_once_outline_two_things(pipeline):
         scene = pipeline.process(picture(), AudioWindow((0.4 * samples).astype(np.float32), RATE, 3))
         return {thing.label: thing.mask for thing in scene.objects}
 
-    both = found(held + struck)
+    both = found(harmonic + percussive)
     assert set(both) == {"red", "green"} and not (both["red"] & both["green"]).any()
     assert both["red"][:, :64].sum() == both["red"].sum() and both["green"][:, 64:].sum() == both["green"].sum()
-    assert set(found(held)) == {"red"} and set(found(struck)) == {"green"}
-    assert len(found(held + struck, **{"concepts.max_concepts": 1})) == 1
-    found(held, **{"concepts.max_concepts": 3})
+    assert set(found(harmonic)) == {"red"} and set(found(percussive)) == {"green"}
+    assert len(found(harmonic + percussive, **{"concepts.max_concepts": 1})) == 1
+    found(harmonic, **{"concepts.max_concepts": 3})
 
 
 class Boxes:
@@ -278,7 +278,7 @@ def in_turn(first: str, second: str, share: float = 0.5) -> AudioWindow:
 
 @pytest.mark.parametrize("order", [("red", "green"), ("green", "red")])
 @pytest.mark.parametrize("share", [0.4, 0.6])
-def test_two_things_that_sound_one_after_the_other_are_two_objects_with_their_own_sound(pipeline, order, share):
+def test_two_objects_that_sound_one_after_the_other_are_two_objects_with_their_own_sound(pipeline, order, share):
     pipeline.reset()
     scene = pipeline.process(picture(), in_turn(*order, share))
     assert [thing.label for thing in scene.objects] == [order[1], order[0]]

@@ -60,7 +60,7 @@ def test_the_times_of_a_clips_frames_add_up_to_the_clips(pipeline, monkeypatch):
     assert [scene.stage_ms["name"] for scene in scenes] == [1000.0] * 4
 
 
-def test_a_sound_is_taken_apart_only_where_a_second_thing_may_be_told(pipeline, monkeypatch):
+def test_a_sound_is_taken_apart_only_where_a_second_object_may_be_told(pipeline, monkeypatch):
     asked, inner = [], taco.pipeline.sound_parts
     monkeypatch.setattr(taco.pipeline, "sound_parts", lambda window: asked.append(1) or inner(window))
     start(pipeline)

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taco.clock import NS
 from taco.config import TargetsConfig, TrackingConfig
 from taco.tracking import TargetSelector, Tracker, _cells, similarity
 from taco.types import Factorization, SoundingObject, SoundingScene
 
-NS = 1_000_000_000
 SIZE = (120, 160)
 
 
@@ -66,7 +66,7 @@ def test_a_short_silence_keeps_the_id_and_a_long_one_does_not():
     assert ids(tracker, 2.2, thing()) == [2]
 
 
-def test_the_sound_moving_to_another_thing_is_another_id():
+def test_the_sound_moving_to_another_object_is_another_id():
     tracker = Tracker()
     assert ids(tracker, 0.0, thing(5, 40), factorization=factors(0)) == [1]
     assert ids(tracker, 0.1, thing(110, 40, word="cat"), factorization=factors(1)) == [2]
@@ -101,7 +101,7 @@ def test_a_look_of_one_frame_hardly_changes_that_of_the_track():
     assert np.linalg.norm(track.factor) == pytest.approx(1) and track.factor[0] > 0.8 > 0.5 > track.factor[3] > 0.2
 
 
-def test_the_longer_unseen_the_further_a_thing_may_be():
+def test_the_longer_unseen_the_further_a_object_may_be():
     tracker = Tracker()
     ids(tracker, 0.0, thing(20))
     (track,), moved = tracker.tracks, thing(50)
@@ -125,7 +125,7 @@ def test_the_most_alike_are_matched_first():
 
 
 def test_after_a_cut_the_old_place_says_nothing():
-    """In the middle of a silence the scene changes: another thing where the first one was is another thing."""
+    """In the middle of a silence the scene changes: another object where the first one was is another object."""
     for restart, wanted in (("", 1), ("cut", 2)):
         tracker = Tracker()
         ids(tracker, 0.0, thing(40, word="dog"), factorization=factors(0))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from taco.concepts import Naming, Sound, words_heard
+from taco.concepts import Naming, SoundEvidence, likeliest_words
 from taco.pipeline import _verdict
 from taco.segmentation.base import Segmentation
 from taco.types import SoundingObject
@@ -12,7 +12,7 @@ from taco.types import SoundingObject
 
 def sound(best, other=0.0):
     present = torch.tensor([0.01, best, 0.02])
-    return Sound(present / 2, present, other, 3)
+    return SoundEvidence(present / 2, present, other, 3)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_what_is_outlined_sounds_and_what_has_but_a_box_has_no_mask():
 
 
 def test_words_are_told_as_heard_from_a_tenth_on_best_first():
-    heard = Sound(torch.zeros(4), torch.tensor([0.2, 0.09, 0.7, 0.1]))
-    told = words_heard(heard, ("dog", "cat", "rain", "bell"), 5)
+    heard = SoundEvidence(torch.zeros(4), torch.tensor([0.2, 0.09, 0.7, 0.1]))
+    told = likeliest_words(heard, ("dog", "cat", "rain", "bell"), 5)
     assert [word for word, _ in told] == ["rain", "dog", "bell"] and told[0][1] == pytest.approx(0.7)
-    assert [word for word, _ in words_heard(heard, ("dog", "cat", "rain", "bell"), 2)] == ["rain", "dog"]
+    assert [word for word, _ in likeliest_words(heard, ("dog", "cat", "rain", "bell"), 2)] == ["rain", "dog"]

@@ -18,6 +18,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from taco.clock import NS
 from taco_ros.audio_messages import chunk_message
 from taco_ros.conversions import image_message, ns_to_stamp, stamp_to_ns
 from taco_ros.msg import AudioChunk, SoundingObjectArray
@@ -28,7 +29,6 @@ PREFIXES = [sys.prefix, *filter(None, os.environ.get("AMENT_PREFIX_PATH", "").sp
 BIN = next(
     (path for prefix in PREFIXES if (path := Path(prefix, "lib", "taco_ros")).is_dir()), Path(sys.prefix, "lib", "taco_ros")
 )
-NS = 1_000_000_000
 RATE = 16000
 RED_BOX, BLUE_BOX = (50, 100, 200, 200), (400, 200, 200, 200)  # x, y, width, height
 TONES = {"red": 300.0, "green": 1000.0, "blue": 5000.0}

@@ -7,13 +7,13 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from taco.clock import NS
 from taco.config import TargetsConfig
 from taco.types import SoundingObject, SoundingScene
 from taco_ros import targets as module
 from taco_ros.conversions import ns_to_stamp
 from taco_ros.targets import Targets
 
-NS = 1_000_000_000
 SIZE = (48, 64)
 
 

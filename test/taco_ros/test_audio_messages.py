@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from std_msgs.msg import Header
 
+from taco.clock import NS
 from taco.config import AudioConfig
 from taco_ros import audio_messages
 from taco_ros.audio_messages import chunk_message, to_chunk
-from taco_ros.conversions import NS, MessageError, ns_to_stamp
+from taco_ros.conversions import MessageError, ns_to_stamp
 
 HEADER = Header(stamp=ns_to_stamp(100 * NS), frame_id="mic")
 WAVE = np.round(np.sin(np.arange(480) / 7) * 0.5 * 127) / 128  # exact in 8 bits and more

@@ -19,13 +19,13 @@ from taco_ros.conversions import (
     map_message,
     mask_message,
     ns_to_stamp,
-    oriented,
-    packed,
+    orient,
+    restore,
     restore_scene,
-    restored,
     scene_from_message,
     scene_message,
     stamp_to_ns,
+    to_byte_array,
     tracks_message,
 )
 from taco_ros.msg import SoundingObjectArray
@@ -100,7 +100,7 @@ def message_of(pixels, encoding, padding=0, big=False):
     data = np.concatenate([data, RNG.integers(0, 255, (len(data), padding), np.uint8)], 1)
     height, width = pixels.shape[:2]
     return Image(
-        header=HEADER, height=height, width=width, encoding=encoding, step=step, is_bigendian=int(big), data=packed(data)
+        header=HEADER, height=height, width=width, encoding=encoding, step=step, is_bigendian=int(big), data=to_byte_array(data)
     )
 
 
@@ -129,7 +129,7 @@ def test_compressed_images(kind, tolerance, grey):
     if grey:
         rgb = np.repeat(rgb[..., :1], 3, 2)
     data = cv2.imencode(f".{kind}", rgb[..., 0] if grey else rgb[..., ::-1])[1]
-    message = CompressedImage(header=HEADER, format=f"bgr8; {kind} compressed bgr8", data=packed(data))
+    message = CompressedImage(header=HEADER, format=f"bgr8; {kind} compressed bgr8", data=to_byte_array(data))
     assert np.abs(image_to_frame(message).rgb.astype(int) - rgb).max() <= tolerance
 
 
@@ -168,16 +168,16 @@ def test_bad_images_name_their_fault():
 @pytest.mark.parametrize("rotation", (0, 90, 180, 270))
 def test_orientation_is_undone_in_the_outputs(rotation, mirror):
     rgb = smooth_picture(30, 50)
-    turned = oriented(rgb, rotation, mirror)
-    assert np.array_equal(restored(turned, rotation, mirror), rgb)
+    turned = orient(rgb, rotation, mirror)
+    assert np.array_equal(restore(turned, rotation, mirror), rgb)
     wanted = cv2.rotate(rgb, {90: 0, 180: 1, 270: 2}[rotation]) if rotation else rgb
     assert np.array_equal(turned, wanted[:, ::-1] if mirror else wanted)
     mask = np.zeros((30, 50), bool)
     mask[3:9, 20:45] = True
-    thing = SoundingObject.from_mask(oriented(mask, rotation, mirror), (("bell", 0.5),), 0.7, 4)
-    size = oriented(mask, rotation, mirror).shape
+    thing = SoundingObject.from_mask(orient(mask, rotation, mirror), (("bell", 0.5),), 0.7, 4)
+    size = orient(mask, rotation, mirror).shape
     scene = SoundingScene(
-        1, size, 0, 1, -20.0, 0.7, "sounding", (thing,), confidence=oriented(mask, rotation, mirror).astype(np.float32)
+        1, size, 0, 1, -20.0, 0.7, "sounding", (thing,), confidence=orient(mask, rotation, mirror).astype(np.float32)
     )
     back = restore_scene(scene, rotation, mirror)
     assert back.size == (30, 50) and back.objects[0].box == (20, 3, 25, 6) and back.objects[0].id == 4
@@ -185,7 +185,7 @@ def test_orientation_is_undone_in_the_outputs(rotation, mirror):
     for x, y, w, h in ((20, 3, 25, 6), (0, 0, 1, 1), (49, 29, 1, 1), (0, 10, 50, 3)):  # of things without an outline too
         mask = np.zeros((30, 50), bool)
         mask[y : y + h, x : x + w] = True
-        turned_box = SoundingObject.from_mask(oriented(mask, rotation, mirror), (("bell", 0.5),), 0.7).box
+        turned_box = SoundingObject.from_mask(orient(mask, rotation, mirror), (("bell", 0.5),), 0.7).box
         bare = SoundingObject.from_box(turned_box, size, (("bell", 0.5),), 0.7, 4)
         (back,) = restore_scene(dataclasses.replace(scene, objects=(bare,)), rotation, mirror).objects
         assert back.box == (x, y, w, h) and back.mask.shape == (30, 50) and not back.mask.any() and back.id == 4

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from taco.bench.node import verdict
-from taco_ros.latency_listener import share, summary
+from taco_ros.latency_listener import percentile, summary
 from test.taco_ros.graph import reserved_domain
 
 
@@ -74,7 +74,7 @@ def test_ages_of_a_growing_queue():
     assert row["age_p95_last_third_ms"] - row["age_p95_first_third_ms"] == pytest.approx(600, abs=20)
     assert (row["memory_first_mb"], row["memory_last_mb"]) == (100, 108)
     assert row["memory_last_third_mb"] - row["memory_first_third_mb"] == pytest.approx(6)
-    assert share([], 0.5) != share([], 0.5)  # nan
+    assert percentile([], 0.5) != percentile([], 0.5)  # nan
 
 
 def test_the_newest_answers_age_is_a_mean_over_time():

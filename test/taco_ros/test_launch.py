@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from taco.config import TacoConfig, walk
+from taco.config import TacoConfig, all_settings
 from test.taco_ros.graph import ROOT, wait_until
 
 FILES = ("taco.launch.py", "cameras.launch.py")
@@ -81,7 +81,7 @@ def test_camera_lists():
     assert remaps == [("audio", "/mic"), ("front/image", "/f/image_raw"), ("rear/image", "/r/image_raw")]
     with pytest.raises(ValueError, match="wanted 2 topics"):
         space["remappings_from"](["front", "rear"], ["/f"], "/mic")
-    assert "node.cameras" in {item.path for item in walk()}
+    assert "node.cameras" in {item.path for item in all_settings()}
 
 
 @pytest.mark.ros

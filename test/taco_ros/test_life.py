@@ -15,9 +15,10 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from taco_ros.conversions import image_message, ns_to_stamp, packed, stamp_to_ns
+from taco.clock import NS
+from taco_ros.conversions import image_message, ns_to_stamp, stamp_to_ns, to_byte_array
 from taco_ros.msg import SoundingObjectArray
-from test.taco_ros.graph import NS, RED_BOX, Robot, diagnostic, parameters, scene_image, wait_until
+from test.taco_ros.graph import RED_BOX, Robot, diagnostic, parameters, scene_image, wait_until
 
 pytestmark = pytest.mark.ros
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = (
@@ -173,7 +174,7 @@ def test_rotated_camera_and_compressed_images(start, domain):
     robot = Robot(domain)
     publisher = robot.node.create_publisher(CompressedImage, "/front/image_raw/compressed", robot.best_effort)
     masks = robot.listen(Image, "taco_node/mask")
-    data = packed(cv2.imencode(".jpg", scene_image()[..., ::-1])[1])
+    data = to_byte_array(cv2.imencode(".jpg", scene_image()[..., ::-1])[1])
     robot.send_image = lambda stamp_ns: publisher.publish(
         CompressedImage(
             header=Header(stamp=ns_to_stamp(stamp_ns), frame_id="front"), format="rgb8; jpeg compressed bgr8", data=data

@@ -5,14 +5,15 @@ import pytest
 from std_msgs.msg import Header
 
 from taco.audio import AudioBuffer
+from taco.clock import NS
 from taco.config import TacoConfig
 from taco.errors import ShapeError
 from taco.types import AudioChunk
 from taco_ros.conversions import image_message, ns_to_stamp
 from taco_ros.diagnostics import Statistics
-from taco_ros.live import Processor
-from taco_ros.mailbox import Pending
-from test.taco_ros.graph import NS, RATE, scene_image
+from taco_ros.live import LivePipeline
+from taco_ros.mailbox import PendingImage
+from test.taco_ros.graph import RATE, scene_image
 
 START_NS = 100 * NS
 
@@ -26,9 +27,9 @@ class Rig:
         tone = 0.3 * np.where(time_s < 3.5, np.sin(2 * np.pi * 300 * time_s), np.sin(2 * np.pi * 5000 * time_s))
         self.audio.push(AudioChunk(tone.astype(np.float32)[:, None], RATE, START_NS - 2 * NS))
         config = TacoConfig().updated({"models.image": "standin", "node.cameras": cameras, "node.max_age_s": 0.0})
-        self.processor = Processor(config, self.audio, self.statistics, lambda: START_NS, self.warn)
+        self.live = LivePipeline(config, self.audio, self.statistics, lambda: START_NS, self.warn)
         self.seen, self.heard = [], []
-        backbones = next(iter(self.processor.pipelines.values())).backbones
+        backbones = next(iter(self.live.pipelines.values())).backbones
         self.backbones = backbones
         self.count(backbones.image, "encode_batch", self.seen)
         self.count(backbones.audio, "encode", self.heard)
@@ -47,7 +48,7 @@ class Rig:
         setattr(owner, name, counted)
 
     def process(self, *items):
-        return list(self.processor.process(items))
+        return list(self.live.process(items))
 
 
 def picture(name):
@@ -58,7 +59,7 @@ def picture(name):
 
 def item(name, stamp_ns, rgb=None, encoding="rgb8"):
     message = image_message(picture(name) if rgb is None else rgb, encoding, Header(stamp=ns_to_stamp(stamp_ns), frame_id=name))
-    return Pending(name, message, stamp_ns, stamp_ns)
+    return PendingImage(name, message, stamp_ns, stamp_ns)
 
 
 def told(result):
@@ -133,7 +134,7 @@ def test_a_pipeline_that_fails_for_one_camera_loses_no_other():
     def fails(*_, **__):
         raise ShapeError("segment: wanted something else")
 
-    rig.processor.pipelines["front"].process = fails
+    rig.live.pipelines["front"].process = fails
     (result,) = rig.process(item("front", START_NS), item("rear", START_NS))
     assert result.camera == "rear" and rig.said == [("failed", "segment: wanted something else")]
 
@@ -144,9 +145,9 @@ def test_silence_asks_no_model():
     rig.audio.push(AudioChunk(np.zeros((3 * RATE, 1), np.float32), RATE, START_NS - 2 * NS))
     found = rig.process(item("front", START_NS), item("rear", START_NS))
     assert [result.scene.verdict for result in found] == ["silent", "silent"] and rig.seen == [] and rig.heard == []
-    assert rig.processor.newest.verdict == "silent"
-    rig.processor.reset()
-    assert rig.processor.newest is None
+    assert rig.live.newest.verdict == "silent"
+    rig.live.reset()
+    assert rig.live.newest is None
 
 
 def test_times_and_losses_of_warm_and_cold_starts_are_noted():
@@ -161,4 +162,4 @@ def test_times_and_losses_of_warm_and_cold_starts_are_noted():
 
 def test_warm_up_takes_all_cameras_at_once_too():
     rig = Rig("front", "rear", "left")
-    assert rig.processor.warm_up() > 0 and 3 in rig.seen
+    assert rig.live.warm_up() > 0 and 3 in rig.seen

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
+from taco.clock import NS
 from taco.types import AudioChunk
-from test.taco_ros.graph import NS, RATE
+from test.taco_ros.graph import RATE
 from test.taco_ros.test_live import START_NS, Rig, item, picture
 
 
 def one(config=None, **settings):
     """A rig with one camera and these settings; __ stands for a dot."""
     rig = Rig("front")
-    rig.processor.set_config(rig.processor.config.updated({name.replace("__", "."): value for name, value in settings.items()}))
+    rig.live.set_config(rig.live.config.updated({name.replace("__", "."): value for name, value in settings.items()}))
     return rig
 
 
@@ -24,13 +25,13 @@ def test_a_centered_window_waits_for_its_second_half_but_not_for_ever():
     rig = one(audio__alignment="centered", audio__window_s=1.0)
     end_ns = rig.audio.newest_ns
     soon, late = item("front", end_ns - NS // 2), item("front", end_ns - NS // 2 + 1)
-    rig.processor._now_ns = lambda: late.arrival_ns + 2 * NS
-    assert rig.processor.ready(soon) and not rig.processor.ready(late)
-    rig.processor._now_ns = lambda: late.arrival_ns + 2 * NS + NS // 2 + 1
-    assert rig.processor.ready(late), "the sound has stopped: it is told as missing, and nothing waits behind it"
-    rig.processor.set_config(rig.processor.config.updated({"audio.alignment": "trailing"}))
-    rig.processor._now_ns = lambda: late.arrival_ns
-    assert rig.processor.ready(late)
+    rig.live._now_ns = lambda: late.arrival_ns + 2 * NS
+    assert rig.live.ready(soon) and not rig.live.ready(late)
+    rig.live._now_ns = lambda: late.arrival_ns + 2 * NS + NS // 2 + 1
+    assert rig.live.ready(late), "the sound has stopped: it is told as missing, and nothing waits behind it"
+    rig.live.set_config(rig.live.config.updated({"audio.alignment": "trailing"}))
+    rig.live._now_ns = lambda: late.arrival_ns
+    assert rig.live.ready(late)
 
 
 @pytest.mark.parametrize("alignment, limit_s", (("trailing", 0.5), ("centered", 1.0)))
@@ -38,7 +39,7 @@ def test_images_grow_too_old_a_centered_one_half_a_window_later(alignment, limit
     rig = one(audio__alignment=alignment, audio__window_s=1.0, node__max_age_s=0.5)
     for number, (age_s, taken) in enumerate(((limit_s - 0.01, 1), (limit_s + 0.01, 0))):
         stamp_ns = START_NS + number * NS // 10
-        rig.processor._now_ns = lambda stamp_ns=stamp_ns, age_s=age_s: stamp_ns + round(age_s * NS)
+        rig.live._now_ns = lambda stamp_ns=stamp_ns, age_s=age_s: stamp_ns + round(age_s * NS)
         assert len(rig.process(item("front", stamp_ns))) == taken
     ((reason, line),) = rig.said
     assert reason == "too_old" and f"is {limit_s + 0.01:.2f} s old" in line
@@ -63,7 +64,7 @@ def test_stamps_that_jump_back_start_everything_anew():
 def test_tracks_follow_live_settings(hold_s, state):
     rig = one()
     assert rig.process(item("front", START_NS))[0].tracks[0].state == "sounding"
-    rig.processor.set_config(rig.processor.config.updated({"tracking.hold_s": hold_s}))
+    rig.live.set_config(rig.live.config.updated({"tracking.hold_s": hold_s}))
     quiet(rig)
     assert [track.state for track in rig.process(item("front", START_NS + NS // 10))[0].tracks] == [state]
 
@@ -92,4 +93,4 @@ def test_verdicts_are_counted():
 def test_every_camera_has_a_memory_of_its_own():
     rig = Rig("front", "rear")
     first = [result.scene.factorization.restart for result in rig.process(item("front", START_NS), item("rear", START_NS))]
-    assert first == ["cold", "cold"] and len({id(pipeline) for pipeline in rig.processor.pipelines.values()}) == 2
+    assert first == ["cold", "cold"] and len({id(pipeline) for pipeline in rig.live.pipelines.values()}) == 2

@@ -6,12 +6,13 @@ import time
 import pytest
 
 from taco_ros.diagnostics import Statistics
-from taco_ros.mailbox import Mailbox, Pending, Worker
+from taco_ros.mailbox import Mailbox, PendingImage
+from taco_ros.worker import Worker
 from test.taco_ros.graph import wait_until
 
 
 def image(stamp, camera=""):
-    return Pending(camera, object(), stamp, 0)
+    return PendingImage(camera, object(), stamp, 0)
 
 
 def test_newest_wins():
@@ -29,7 +30,7 @@ def test_one_place_for_every_camera():
 
 
 def test_held_images_wait_until_ready():
-    box = Mailbox(hold=4)
+    box = Mailbox(capacity=4)
     for stamp in (1, 2, 3, 4, 5):
         box.put(image(stamp))
     assert box.replaced == 1 and not box.take(lambda item: False)
@@ -143,7 +144,7 @@ class Camera:
 
     def later(self, seconds):
         self.now += seconds
-        return self.box.patience_s()
+        return self.box.wait_s()
 
 
 def test_a_waiting_image_gives_way_to_the_next_where_that_is_due_sooner():
@@ -154,7 +155,7 @@ def test_a_waiting_image_gives_way_to_the_next_where_that_is_due_sooner():
     assert camera.later(0.04) == pytest.approx(0.03, abs=0.004)  # ... 30 ms away: fresher by 70
     camera.now += 0.03
     camera.box.put(image(1))
-    assert camera.box.patience_s() == 0 and camera.box.replaced == 1
+    assert camera.box.wait_s() == 0 and camera.box.replaced == 1
 
 
 def test_nobody_waits_for_an_image_that_is_late_or_unsteady():
@@ -167,7 +168,7 @@ def test_nobody_waits_for_an_image_that_is_late_or_unsteady():
     camera = Camera()
     camera.plays(0.1, 3)
     assert camera.later(0.09) == 0  # too few to tell
-    camera = Camera(hold=5)
+    camera = Camera(capacity=5)
     camera.plays(0.1, 10)
     assert camera.later(0.09) == 0  # waits for its sound already
 
@@ -188,10 +189,10 @@ def test_cameras_that_expose_together_are_taken_together():
     camera.box.take()
     camera.now += 0.097
     camera.box.put(image(1, "front"))
-    assert 0 < camera.box.patience_s() < 0.01  # the other one comes in 3 ms
+    assert 0 < camera.box.wait_s() < 0.01  # the other one comes in 3 ms
     camera.now += 0.003
     camera.box.put(image(1, "rear"))
-    assert camera.box.patience_s() == 0 and len(camera.box.take()) == 2
+    assert camera.box.wait_s() == 0 and len(camera.box.take()) == 2
 
 
 def test_waiting_has_an_end_however_many_cameras_there_are():
@@ -216,13 +217,13 @@ def test_what_was_to_be_waited_is_not_waited_again_for_the_next_camera():
     camera.box.take()
     camera.now += 0.092
     camera.box.put(image(1, "a"))
-    assert camera.box.patience_s() == pytest.approx(0.007)
+    assert camera.box.wait_s() == pytest.approx(0.007)
     camera.now += 0.004
     camera.box.put(image(2, "b"))
-    assert camera.box.patience_s() == pytest.approx(0.003)
+    assert camera.box.wait_s() == pytest.approx(0.003)
     camera.box.take()
     camera.box.put(image(3, "b"))
-    assert camera.box.patience_s() == pytest.approx(0.007), "what was taken waits no more"
+    assert camera.box.wait_s() == pytest.approx(0.007), "what was taken waits no more"
 
 
 def processed(thread, done):

@@ -15,10 +15,11 @@ import pytest
 import soundfile
 from diagnostic_msgs.msg import DiagnosticArray
 
+from taco.clock import NS
 from taco.io.sound_device import StreamClock
 from taco_ros.conversions import stamp_to_ns
 from taco_ros.msg import AudioChunk
-from test.taco_ros.graph import BIN, NS, RATE, Process, diagnostic, parameters, wait_until
+from test.taco_ros.graph import BIN, RATE, Process, diagnostic, parameters, wait_until
 
 pytestmark = pytest.mark.ros
 

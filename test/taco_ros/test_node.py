@@ -11,11 +11,12 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float64
 from std_srvs.srv import SetBool, Trigger
 
+from taco.clock import NS
 from taco.types import VERDICTS
 from taco_ros.conversions import stamp_to_ns
 from taco_ros.msg import SoundingObjectArray, SoundingTrackArray
 from taco_ros.srv import SetWords
-from test.taco_ros.graph import BLUE_BOX, NS, RED_BOX, TONES, diagnostic, wait_until
+from test.taco_ros.graph import BLUE_BOX, RED_BOX, TONES, diagnostic, wait_until
 
 pytestmark = pytest.mark.ros
 

@@ -5,9 +5,9 @@ import rclpy
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from taco.config import MicrophoneConfig, TacoConfig, walk
+from taco.config import MicrophoneConfig, TacoConfig, all_settings
 from taco.errors import ConfigError
-from taco_ros.parameters import Parameters, parameter_file, read_parameter_file, settings_of
+from taco_ros.parameters import Parameters, parameter_file, parameter_settings, read_parameter_file
 from test.taco_ros.graph import ROOT
 
 
@@ -32,9 +32,9 @@ def test_parameter_file_is_generated_from_the_settings():
     hint = "run: python -m taco_ros.parameters config/taco.yaml"
     assert (ROOT / "config" / "taco.yaml").read_text() == parameter_file(), hint
     assert TacoConfig.from_yaml(ROOT / "config" / "taco.yaml") == TacoConfig()
-    assert set(read_parameter_file(ROOT / "config" / "taco.yaml", "taco_node")) == {item.path for item in walk()}
+    assert set(read_parameter_file(ROOT / "config" / "taco.yaml", "taco_node")) == {item.path for item in all_settings()}
     assert set(read_parameter_file(ROOT / "config" / "taco.yaml", "microphone")) == {
-        i.path for i in settings_of(MicrophoneConfig())
+        i.path for i in parameter_settings(MicrophoneConfig())
     }
 
 
@@ -47,7 +47,7 @@ def test_ros_reads_the_file_as_the_defaults(node):
 def test_every_setting_is_a_described_parameter(node):
     ros = node()
     Parameters(ros, TacoConfig())
-    for item in walk():
+    for item in all_settings():
         described = ros.describe_parameter(item.path)
         assert item.help in described.description, item.path
         if item.minimum is not None and item.maximum is not None and item.type in (int, float):

@@ -8,12 +8,13 @@ import pytest
 import soundfile
 from sensor_msgs.msg import CompressedImage, Image
 
+from taco.clock import NS
 from taco.io.video_writer import VideoWriter
 from taco.types import AudioChunk as Sound
 from taco_ros.conversions import stamp_to_ns
 from taco_ros.msg import AudioChunk
 from taco_ros.player import file_events, main
-from test.taco_ros.graph import NS, RATE, parameters, scene_image, wait_until
+from test.taco_ros.graph import RATE, parameters, scene_image, wait_until
 
 pytestmark = pytest.mark.ros
 

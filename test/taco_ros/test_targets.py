@@ -13,11 +13,12 @@ from sensor_msgs.msg import CameraInfo, Image, LaserScan
 from visualization_msgs.msg import Marker, MarkerArray
 
 from taco import geometry
+from taco.clock import NS
 from taco.types import SoundingObject
 from taco_ros.conversions import MessageError, ns_to_stamp, stamp_to_ns
 from taco_ros.targets import depth_metres
 from taco_ros.transforms import Transforms
-from test.taco_ros.made_targets import NS, SIZE, Bench, camera_info, depth_image, header, thing, vector
+from test.taco_ros.made_targets import SIZE, Bench, camera_info, depth_image, header, thing, vector
 
 pytestmark = pytest.mark.ros
 

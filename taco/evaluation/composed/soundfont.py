@@ -1,4 +1,4 @@
-"""Notes from a SoundFont 2 file: recorded instruments for the test scenes, without a synthesizer package.
+"""Notes from a SoundFont 2 file, without a synthesizer.
 
 Reads presets, instruments and samples; plays a note as its nearest sample at the note's pitch, looped
 and faded. Filters, modulators and effects of the format are left out.
@@ -7,6 +7,7 @@ and faded. Filters, modulators and effects of the format are left out.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ class SoundFont:
         peak = float(np.abs(out).max())
         return out * (0.9 / peak) if peak else out
 
-    def _note(self, bank: int, program: int, key: int, loudness: float, length: float):
+    def _note(self, bank: int, program: int, key: int, loudness: float, length: float) -> Iterator[np.ndarray]:
         for first in self._zones("pbag", "pgen", self._presets[bank, program], key, loudness, INSTRUMENT):
             heads = self._records["inst"]
             span = (heads[first[INSTRUMENT]][1], heads[first[INSTRUMENT] + 1][1])
@@ -59,7 +60,8 @@ class SoundFont:
 
     def _zones(self, bag: str, gen: str, span: tuple[int, int], key: int, loudness: float, last: int) -> list[dict[int, int]]:
         """Generators of the zones that the note falls into; the first zone without ``last`` holds for all."""
-        common, found = {}, []
+        common: dict[int, int] = {}
+        found = []
         for number in range(*span):
             begin, end = self._records[bag][number][0], self._records[bag][number + 1][0]
             zone = dict(self._records[gen][begin:end])
@@ -96,10 +98,11 @@ class SoundFont:
         wave = data[whole] * (1 - part) + data[whole + 1] * part
         time = np.arange(len(wave)) / RATE
         fade = np.clip(1 - (time - length) / release, 0, 1) * np.clip(time / 0.003, 0, 1)
-        return (wave * fade * loudness * 10 ** (-zone.get(ATTENUATION, 0) * 0.4 / 200)).astype(np.float32)
+        loud = wave * fade * loudness * 10 ** (-zone.get(ATTENUATION, 0) * 0.4 / 200)
+        return np.asarray(loud, np.float32)
 
 
-def _chunks(data: bytes, at: int = 0, end: int | None = None):
+def _chunks(data: bytes, at: int = 0, end: int | None = None) -> Iterator[tuple[str, bytes]]:
     """(name, bytes) of the leaves of a RIFF file."""
     end = len(data) if end is None else end
     while at + 8 <= end:

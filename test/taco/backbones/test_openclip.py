@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from taco.backbones.checkpoint import UnsetWeights
-from taco.backbones.openclip import IMAGE_SIZE, MEAN, STD, OpenCLIPImageEncoder, import_open_clip
+from taco.backbones.checkpoint import SkipInitialisation
+from taco.backbones.openclip import IMAGE_SIZE, MEAN, STD, OpenCLIPImageEncoder
+from taco.backbones.vendors import import_open_clip
 from taco.errors import ConfigError, DeviceError, ShapeError, WeightsError
 from taco.types import VideoFrame
 from test.taco import synthetic_weights as synthetic
@@ -121,7 +122,7 @@ def test_every_file_form_gives_the_same_encoder(folder, encoder, name):
 
 
 def test_full_size_checkpoint_loads_strictly(tmp_path):
-    with UnsetWeights():
+    with SkipInitialisation():
         model = import_open_clip().create_model("convnext_large_d_320", pretrained=None)
     for index, value in enumerate(model.state_dict().values()):
         value.fill_(index)

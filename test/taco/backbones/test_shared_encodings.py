@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from taco.backbones import standin
+from taco.backbones import stand_in
 from taco.backbones.base import Backbones, ImageEncoder, encode_images
 from taco.backbones.efficientnet import EfficientNetEncoder, EfficientNetLite0
 from taco.backbones.openclip import OpenCLIPImageEncoder
@@ -30,13 +30,13 @@ def efficientnet():
             module.weight.data.uniform_(0.5, 1.5)
         if isinstance(module, torch.nn.Conv2d):
             module.weight.data.normal_(0, 2.0 / module.weight[0].numel() ** 0.5)
-    return EfficientNetEncoder(network, {"thing": [1]}, image_size=96)
+    return EfficientNetEncoder(network, {"object": [1]}, image_size=96)
 
 
 ENCODERS = {
     "efficientnet": efficientnet,
     "openclip": lambda: OpenCLIPImageEncoder(*synthetic.tiny_clip(), name=synthetic.TINY_NAME, image_size=synthetic.TINY_SIDE),
-    "standin": standin.StandinImageEncoder,
+    "standin": stand_in.StandInImageEncoder,
 }
 
 
@@ -62,9 +62,9 @@ def test_a_batch_is_one_by_one(name):
 
 
 def test_one_pass_takes_the_time_of_one():
-    encoder, frames = standin.StandinImageEncoder(50.0), pictures()
+    encoder, frames = stand_in.StandInImageEncoder(50.0), pictures()
     window = silence()
-    shared = SharedEncodings(Backbones(encoder, standin.StandinAudioEncoder(), standin.WORDS), frames)
+    shared = SharedEncodings(Backbones(encoder, stand_in.StandInAudioEncoder(), stand_in.WORDS), frames)
     for frame in frames:
         shared.image(frame)
         shared.sound(window)
@@ -130,17 +130,17 @@ def silence(start_ns=0, level=0.0):
 
 
 def test_equal_windows_are_encoded_once():
-    class Ear:
+    class CountingEncoder:
         calls = 0
 
         def encode(self, window):
             self.calls += 1
             return self.calls
 
-    ear = Ear()
-    shared = SharedEncodings(Backbones(None, ear, ()), [])
+    encoder = CountingEncoder()
+    shared = SharedEncodings(Backbones(None, encoder, ()), [])
     assert [shared.sound(silence()), shared.sound(silence()), shared.sound(silence(level=0.1))] == [1, 1, 2]
-    assert shared.sound(silence()) == 1 and ear.calls == 2
+    assert shared.sound(silence()) == 1 and encoder.calls == 2
 
 
 def test_nothing_is_encoded_twice_and_its_time_is_known():

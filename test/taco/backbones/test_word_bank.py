@@ -8,7 +8,7 @@ import torch
 
 from taco.backbones import build_anchors
 from taco.backbones.base import Backbones
-from taco.backbones.paper import default_words
+from taco.backbones.paper_models import default_words
 from taco.backbones.word_bank import resolve_words
 from taco.errors import ConfigError
 
@@ -47,7 +47,7 @@ def weights(tmp_path):
 
 
 def pair(weights):
-    return Backbones(Encoder("eye", 4, weights), Encoder("ear", 6, weights), ("dog", "cat", "siren"))
+    return Backbones(Encoder("image", 4, weights), Encoder("sound", 6, weights), ("dog", "cat", "siren"))
 
 
 def test_default_bank_is_audiosets_527_names_in_order():
@@ -154,7 +154,7 @@ def test_encoders_without_a_weights_file_are_never_cached(cache):
     assert encoders.image.asked == 2 and not cache.exists()
 
 
-def test_a_cache_that_cannot_be_written_is_told_and_not_fatal(weights, cache, caplog):
+def test_a_cache_that_cannot_be_written_is_a_warning_and_not_fatal(weights, cache, caplog):
     cache.write_text("a file where the folder should be")
     assert build_anchors(pair(weights), ("dog",)).words == ("dog",)
     assert "not kept" in caplog.text

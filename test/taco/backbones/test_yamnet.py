@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from taco.backbones import build_anchors, embedded
+from taco.backbones import build_anchors, embedded_models
 from taco.backbones.base import AudioEncoder
 from taco.backbones.closed_vocabulary import BANDS, STEPS, YamnetHead
 from taco.backbones.yamnet import BLOCKS, CLASSES, FEATURES, PATCH_SAMPLES, YAMNet
-from taco.concepts import listen, pooled_sound
+from taco.concepts import pooled_sound, sound_evidence
 from taco.config import ModelsConfig
 from taco.errors import ShapeError, WeightsError
 from taco.package_files import model_dir
@@ -21,13 +21,13 @@ RATE = 16000
 
 @pytest.fixture(scope="module")
 def models():
-    embedded.fetch(ModelsConfig())
-    return embedded.load(ModelsConfig())
+    embedded_models.fetch(ModelsConfig())
+    return embedded_models.load(ModelsConfig())
 
 
 @pytest.fixture(scope="module")
 def network():
-    embedded.fetch(ModelsConfig())
+    embedded_models.fetch(ModelsConfig())
     return YAMNet.from_file(model_dir() / "embedded" / "yamnet.tflite")
 
 
@@ -106,7 +106,7 @@ class Counting:
 
     def log_mel(self, samples):
         assert len(samples) == PATCH_SAMPLES
-        self.heard = samples
+        self.likeliest_sounds = samples
         return torch.arange(96.0)[:, None].expand(96, 64)
 
     def tokens(self, log_mel):
@@ -146,9 +146,9 @@ def test_of_a_longer_window_the_newest_whole_patch_counts():
     network = Counting()
     samples = np.arange(40_000, dtype=np.float32)
     YamnetHead(network, {"dog": (0,)}).tokens(samples)
-    assert network.heard[0] == 40_000 - PATCH_SAMPLES and network.heard[-1] == 39_999
+    assert network.likeliest_sounds[0] == 40_000 - PATCH_SAMPLES and network.likeliest_sounds[-1] == 39_999
     YamnetHead(network, {"dog": (0,)}).tokens(samples[:4000])  # a shorter one is repeated
-    assert network.heard[4000] == network.heard[0] == 0
+    assert network.likeliest_sounds[4000] == network.likeliest_sounds[0] == 0
 
 
 def test_a_word_is_the_likeliest_of_its_classes_and_general_ones_stand_aside():
@@ -162,7 +162,7 @@ def test_words_are_log_odds_whatever_else_is_in_the_bank(models):
     """The same sound gives a word the same probability, and share of all that is heard, in a bank of 3 and of 80 words."""
     component = pooled_sound(models.audio.encode(AudioWindow(sound("beeps", RATE), RATE, 0)))
     every, few = build_anchors(models), build_anchors(models, ("telephone", "dog", "bell"))
-    one, other = listen(component, every), listen(component, few)
+    one, other = sound_evidence(component, every), sound_evidence(component, few)
     for place, word in enumerate(few.words):
         assert float(one.present[every.words.index(word)]) == pytest.approx(float(other.present[place]), abs=1e-5)
         assert float(one.share[every.words.index(word)]) == pytest.approx(float(other.share[place]), abs=1e-5)
@@ -172,21 +172,21 @@ def test_words_are_log_odds_whatever_else_is_in_the_bank(models):
     assert float(other.share.sum()) < 1
 
 
-def test_what_has_no_word_is_told_and_stands_against_the_words(models):
+def test_classes_without_a_word_are_reported_and_stand_against_the_words(models):
     component = pooled_sound(models.audio.encode(AudioWindow(sound("noise", RATE), RATE, 0)))
-    told = models.audio.heard(component, 5)
+    told = models.audio.likeliest_sounds(component, 5)
     assert told and told[0][0] in ("White noise", "Pink noise", "Rain", "waterfall or fountain")
     assert [p for _, p in told] == sorted((p for _, p in told), reverse=True) and told[-1][1] >= 0.1
     anchors = build_anchors(models, ("dog", "cat"))
-    heard = listen(component, anchors)
-    assert heard.other > 10 * float(heard.present.max()) and not heard.known
-    assert models.audio.heard(component, 1) == told[:1] and models.audio.heard(component, 0) == ()
+    likeliest_sounds = sound_evidence(component, anchors)
+    assert likeliest_sounds.other > 10 * float(likeliest_sounds.present.max()) and not likeliest_sounds.known
+    assert models.audio.likeliest_sounds(component, 1) == told[:1] and models.audio.likeliest_sounds(component, 0) == ()
 
 
-def test_general_names_are_told_only_where_no_clear_one_is_heard(models):
+def test_general_names_are_reported_only_where_no_specific_one_is_likely(models):
     tone = pooled_sound(models.audio.encode(AudioWindow(sound("trill", RATE), RATE, 0)))
     general = {"Synthesizer", "Keyboard (musical)", "Sound effect"}
-    assert general & {name for name, _ in models.audio.heard(tone, 9)}
+    assert general & {name for name, _ in models.audio.likeliest_sounds(tone, 9)}
     assert not general & set(models.audio._names)
 
 
@@ -195,7 +195,7 @@ def test_every_word_of_the_bank_has_a_class_of_its_own_ear(models):
     assert isinstance(models.audio, AudioEncoder)
     rows = models.audio.encode_text(models.words)
     others = models.audio.encode_others(models.words)
-    assert torch.equal(rows @ others.T, torch.zeros(len(rows), len(others)))  # none is both a word and another thing
+    assert torch.equal(rows @ others.T, torch.zeros(len(rows), len(others)))  # none is both a word and another class
     assert len(torch.cat([rows, others]).unique(dim=0)) == len(rows) + len(others)
 
 
@@ -210,7 +210,7 @@ def test_bad_weights_are_said_in_one_line(tmp_path, damage):
     if damage == "text":
         path.write_text("nothing at all, and no model")
     elif damage == "half":
-        embedded.fetch(ModelsConfig())
+        embedded_models.fetch(ModelsConfig())
         path.write_bytes((model_dir() / "embedded" / "yamnet.tflite").read_bytes()[:200_000])
     with pytest.raises(WeightsError, match="wanted YAMNet's weights.*taco weights fetch embedded") as error:
         YAMNet.from_file(path)

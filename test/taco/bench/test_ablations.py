@@ -67,19 +67,20 @@ def test_the_stand_in_is_gone_afterwards():
 
 
 def test_the_table_tells_the_true_factors_from_random_ones_and_from_a_grid():
-    said = []
+    steps = []
     found = ablations(
-        models.CONFIG, ("as configured", "random factors", "cold every frame"), bench=models.bench(), dataset=models.made(3),
-        say=said.append,
+        models.CONFIG, ("as configured", "random factors", "cold every frame"),
+        method_runner=models.method_runner(), dataset=models.made(3),
+        progress=lambda done, total: steps.append((done, total)),
     )  # fmt: skip
-    assert list(found) == ["as configured", "random factors", "cold every frame"] and len(said) == 3
+    assert list(found) == ["as configured", "random factors", "cold every frame"] and steps == [(1, 3), (2, 3), (3, 3)]
     assert found["as configured"]["right word"] == 100 and found["as configured"]["live IoU"] > 60
     assert found["random factors"]["live IoU"] < found["as configured"]["live IoU"] - 30
     assert found["cold every frame"] == pytest.approx(found["as configured"], abs=20)
 
 
 def test_it_is_a_bench_by_name(capsys):
-    assert command.BENCHES["ablations"] == "taco.cli.bench_ablations"
+    assert "photographs" in command.BENCHMARKS["ablations"][0]
     from taco import cli
 
     assert cli.main(["bench", "ablations", "--count", "0"]) == 2

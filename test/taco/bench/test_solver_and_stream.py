@@ -58,7 +58,7 @@ def test_masks_and_summary_by_hand():
 
 def test_the_box_holds_the_mask_and_the_loss_alone_does_not():
     """The trap: more sweeps without a box give a lower loss and a worse mask."""
-    found = quality(5, 5, lambda text: None, make_world(0, words=100, visual_dim=128, audio_dim=96), side=12)
+    found = quality(5, 5, None, make_world(0, words=100, visual_dim=128, audio_dim=96), side=12)
     boxed, free = found["block, cold (default)"], found["block, 15 sweeps, no box"]
     assert free["loss"] < boxed["loss"] and free["mask IoU"] < boxed["mask IoU"] - 0.1
     assert boxed["mask IoU"] > 0.85

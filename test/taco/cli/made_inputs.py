@@ -8,10 +8,9 @@ import numpy as np
 import soundfile
 from PIL import Image
 
+from taco.clock import NS
 from taco.io.video_writer import VideoWriter
 from taco.types import AudioChunk, SoundingObject, SoundingScene
-
-NS = 1_000_000_000
 
 
 class MadePipeline:
@@ -37,8 +36,8 @@ class MadePipeline:
         mask = np.zeros(frame.size, bool)
         left = int(len(MadePipeline.seen) % (columns // 2))
         mask[rows // 4 : rows // 2, left : left + columns // 4] = True
-        thing = SoundingObject.from_mask(mask, [("dog", 0.8), ("cat", 0.1)], 0.75)
-        return SoundingScene(*head, 0.7, "sounding", (thing,), stage_ms={"image": 1.0}, heard=self.heard)
+        outlined = SoundingObject.from_mask(mask, [("dog", 0.8), ("cat", 0.1)], 0.75)
+        return SoundingScene(*head, 0.7, "sounding", (outlined,), stage_ms={"image": 1.0}, heard=self.heard)
 
     def process_clip(self, frames, windows):
         self.clips.append(len(frames))

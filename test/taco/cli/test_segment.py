@@ -11,15 +11,15 @@ import pytest
 import soundfile
 from PIL import Image
 
-from taco import cli
-from taco.cli import segment
-from taco.cli.segment_summary import told_bank
+from taco import cli, segment
+from taco.cli.segment import format_bank
+from taco.clock import NS
 from taco.errors import AudioGapError, ConfigError
 from taco.io import files as media
 from taco.io.sources import open_sources
 from taco.io.video_writer import VideoWriter
 from taco.types import VERDICTS, AudioChunk, SoundingObject, SoundingScene
-from test.taco.cli.made_inputs import NS, MadePipeline, files, lines, make_clip, make_still, tone
+from test.taco.cli.made_inputs import MadePipeline, files, lines, make_clip, make_still, tone
 
 real_pipeline = segment.make_pipeline
 
@@ -98,7 +98,7 @@ def test_clip_keeps_its_sound_and_its_times(tmp_path):
     records = lines("out")
     assert [r["time_s"] for r in records] == [pytest.approx(i / 10, abs=1e-4) for i in range(20)]
     assert records[0]["verdict"] == "silent" and {r["verdict"] for r in records[1:]} == {"sounding"}
-    assert {thing["id"] for r in records for thing in r["objects"]} == {1}, "one thing, one id"
+    assert {outlined["id"] for r in records for outlined in r["objects"]} == {1}, "one thing, one id"
     assert records[-1]["tracks"] == [{"id": 1, "label": "dog", "state": "sounding", "age_s": pytest.approx(1.8)}]
     info = media.probe("out/overlay.mp4")
     assert info.size == (48, 64) and info.sample_rate == 16000 and abs(info.duration_s - 2.0) < 0.11
@@ -133,8 +133,8 @@ class HeardOnly(MadePipeline):
         turn = len(MadePipeline.seen) % 3
         if turn:
             return SoundingScene(*head, 0.1, ("unknown", "not_in_view")[turn - 1], heard=((("Rain", "Bark")[turn - 1], 0.8),))
-        thing = SoundingObject.from_box((10, 8, 30, 20), frame.size, [("dog", 0.7)], 0.6)
-        return SoundingScene(*head, 0.6, "no_mask", (thing,), heard=(("Bark", 0.8),))
+        outlined = SoundingObject.from_box((10, 8, 30, 20), frame.size, [("dog", 0.7)], 0.6)
+        return SoundingScene(*head, 0.6, "no_mask", (outlined,), heard=(("Bark", 0.8),))
 
 
 def test_what_is_heard_is_told_where_nothing_can_be_outlined(tmp_path, monkeypatch, capsys):
@@ -147,8 +147,8 @@ def test_what_is_heard_is_told_where_nothing_can_be_outlined(tmp_path, monkeypat
     assert summary["bank"] == {"models": "embedded", "words": 3, "chosen": False}
     records = lines("out")
     assert [r["verdict"] for r in records[:3]] == ["unknown", "not_in_view", "no_mask"]
-    (thing,) = records[2]["objects"]
-    assert thing["box"] == [10, 8, 30, 20] and thing["area"] == 0 and thing["centre"] == [24.5, 17.5]
+    (outlined,) = records[2]["objects"]
+    assert outlined["box"] == [10, 8, 30, 20] and outlined["area"] == 0 and outlined["centre"] == [24.5, 17.5]
     assert not np.asarray(Image.open(f"out/{records[2]['mask']}")).any() and records[0]["mask"] is None
     assert list(media.frames("out/overlay.mp4")) and "none of the words listened for" in (tmp_path / "out/view.html").read_text()
     assert cli.main(["segment", "clip.mp4", "-o", "out", "--html"]) == 0
@@ -161,21 +161,21 @@ def test_what_is_heard_is_told_where_nothing_can_be_outlined(tmp_path, monkeypat
 
 def test_the_summary_names_a_chosen_bank_and_says_how_to_listen_for_more():
     assert (
-        told_bank("embedded", 1, True)
+        format_bank("embedded", 1, True)
         == "listened for 1 word of the embedded models (models.word_bank; `taco words` lists what there is)"
     )
-    assert "models.word_bank takes any others" in told_bank("paper", 527, False)
+    assert "models.word_bank takes any others" in format_bank("paper", 527, False)
 
 
 @pytest.mark.parametrize(("text", "wanted"), [("1", (1, 0)), ("5", (5, 0)), ("0.5s", (0, NS // 2)), ("2s", (0, 2 * NS))])
 def test_every_is_understood(text, wanted):
-    assert segment.parse_every(text) == wanted
+    assert segment.parse_step(text) == wanted
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "0s", "-1s", "s", "", "nans", "infs", "1.5"])
 def test_bad_every_is_refused(text):
     with pytest.raises(ConfigError, match="--every: wanted"):
-        segment.parse_every(text)
+        segment.parse_step(text)
 
 
 def test_page_for_browsers_and_the_viewers_missing_package(tmp_path, capsys, monkeypatch):
@@ -289,7 +289,7 @@ def test_a_hole_in_the_sound_skips_frames_and_says_why(tmp_path, monkeypatch):
     def with_hole(path, start_s=-float("inf")):
         return (c for c in chunks(path, start_s) if not 0.5 * NS < c.stamp_ns < 0.9 * NS)
 
-    monkeypatch.setattr("taco.io.sources.media.chunks", with_hole)
+    monkeypatch.setattr("taco.io.sources.files.chunks", with_hole)
     assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 0
     skipped = [r for r in lines("out") if r["verdict"] == "skipped"]
     assert len(skipped) >= 8 and all("hole" in r["reason"] for r in skipped)
@@ -306,12 +306,12 @@ def test_names_of_sources_are_unique(tmp_path):
 @pytest.mark.data
 def test_real_models_outline_the_piano_of_a_picture_and_tell_why(tmp_path, monkeypatch, capsys):
     """The embedded models through both commands, on a composed scene of two real things of which one sounds."""
-    from taco.evaluation.composed.scenes import Stamps
+    from taco.evaluation.composed.scenes import SceneComposer
 
     monkeypatch.setattr(segment, "make_pipeline", real_pipeline)
     words = ("guitar", "drums", "cello", "violin", "piano", "harp", "flute")
-    scenes = (Stamps(words).compose("two", "val", seed) for seed in itertools.count())
-    scene = next(scene for scene in scenes if scene.heard == ("piano",))
+    scenes = (SceneComposer(words).compose("two", "val", seed) for seed in itertools.count())
+    scene = next(scene for scene in scenes if scene.sounding_words == ("piano",))
     (frame,) = scene.frames
     Image.fromarray(frame.frame.rgb).save("image.png")
     soundfile.write("sound.wav", frame.window.samples, frame.window.sample_rate)

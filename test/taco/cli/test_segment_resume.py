@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taco import cli
-from taco.cli import segment
+from taco import cli, segment
 from taco.errors import MediaError
-from taco.io.results import Results, mask_of, record_of, run_lengths, scene_of
+from taco.io.results import Results, mask_from_runs, run_lengths, scene_from_record, scene_record
 from taco.types import SoundingObject, SoundingScene
 from test import ROOT
 from test.taco.cli.made_inputs import MadePipeline, files, lines, make_clip
@@ -80,9 +79,9 @@ def test_a_finished_run_is_not_done_again_unless_asked(tmp_path, capsys):
 
 def test_a_long_run_keeps_no_masks_in_memory(tmp_path):
     mask = np.ones((6, 8), bool)
-    thing = SoundingObject.from_mask(mask, [("dog", 0.5)], 0.75)
+    outlined = SoundingObject.from_mask(mask, [("dog", 0.5)], 0.75)
     with Results(tmp_path / "out", {}) as results:
-        results.add(SoundingScene(7, (6, 8), 0, 6, -12.5, 0.5, "sounding", (thing,)))
+        results.add(SoundingScene(7, (6, 8), 0, 6, -12.5, 0.5, "sounding", (outlined,)))
         assert results.records[0]["objects"] == [{"id": 1, "label": "dog", "score": 0.75}]
         assert next(results.read())["objects"][0]["rle"] == [0, 48]
 
@@ -99,7 +98,7 @@ def test_killed_run_leaves_no_final_name(tmp_path):
         sys.path.insert(0, sys.argv[1])
         from test.taco.cli import made_inputs
         from taco import cli
-        from taco.cli import segment
+        from taco import segment
         class Slow(made_inputs.MadePipeline):
             def process(self, frame, window):
                 time.sleep(0.2)
@@ -129,7 +128,7 @@ def test_full_disk_is_one_line(tmp_path):
         sys.path.insert(0, sys.argv[1])
         from test.taco.cli import made_inputs
         from taco import cli
-        from taco.cli import segment
+        from taco import segment
         segment.make_pipeline = made_inputs.MadePipeline
         resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))
         sys.exit(cli.main(["segment", "clip.mp4", "-o", "out"]))
@@ -146,16 +145,16 @@ def test_run_lengths_give_the_mask_back(size):
     noise = np.random.default_rng(0)
     for mask in (noise.random(size) < 0.5, np.zeros(size, bool), np.ones(size, bool)):
         counts = run_lengths(mask)
-        assert sum(counts) == mask.size and (mask_of(counts, size) == mask).all()
+        assert sum(counts) == mask.size and (mask_from_runs(counts, size) == mask).all()
     assert run_lengths(np.array([[True, False], [True, True]])) == [0, 2, 1, 1], "down the columns, first the zeros"
 
 
 def test_a_record_gives_what_was_heard_and_an_empty_mask_back():
-    thing = SoundingObject.from_box((3, 2, 6, 3), (10, 20), [("dog", 0.9)], 0.7, 4)
-    before = SoundingScene(5, (10, 20), 0, 1, -20.0, 0.7, "no_mask", (thing,), heard=(("Bark", 0.75), ("Rain", 0.5)))
-    after = scene_of(json.loads(json.dumps(record_of(before, 0))))
+    outlined = SoundingObject.from_box((3, 2, 6, 3), (10, 20), [("dog", 0.9)], 0.7, 4)
+    before = SoundingScene(5, (10, 20), 0, 1, -20.0, 0.7, "no_mask", (outlined,), heard=(("Bark", 0.75), ("Rain", 0.5)))
+    after = scene_from_record(json.loads(json.dumps(scene_record(before, 0))))
     assert (after.verdict, after.heard) == ("no_mask", before.heard)
-    assert after.objects[0].box == thing.box and after.objects[0].mask.shape == (10, 20) and not after.objects[0].mask.any()
+    assert after.objects[0].box == outlined.box and after.objects[0].mask.shape == (10, 20) and not after.objects[0].mask.any()
 
 
 @pytest.mark.parametrize(
@@ -163,18 +162,18 @@ def test_a_record_gives_what_was_heard_and_an_empty_mask_back():
     [{"heard": None}, {"heard": [["Rain"]]}, {"verdict": "loud"}, {"size": 4}, {"heard": [["Rain", 0.1], ["Wind", 0.9]]}],
 )
 def test_a_line_that_is_none_of_ours_is_one_line(damage):
-    record = {**record_of(SoundingScene(5, (10, 20), 0, 1, -20.0, 0.7, "unknown", heard=(("Rain", 0.5),)), 0), **damage}
+    record = {**scene_record(SoundingScene(5, (10, 20), 0, 1, -20.0, 0.7, "unknown", heard=(("Rain", 0.5),)), 0), **damage}
     for broken in (record, {name: value for name, value in record.items() if name not in damage}):
         with pytest.raises(MediaError, match="wanted a line of taco segment of this version.*--overwrite") as error:
-            scene_of(broken)
+            scene_from_record(broken)
         assert "\n" not in str(error.value)
 
 
 def test_a_record_gives_the_scene_back():
     mask = np.zeros((6, 8), bool)
     mask[1:3, 2:7] = True
-    thing = SoundingObject.from_mask(mask, [("dog", 0.5), ("cat", 0.25)], 0.75, id=3)
-    scene = SoundingScene(7, (6, 8), -5, 6, -12.5, 0.5, "sounding", (thing,))
-    back = scene_of(json.loads(json.dumps(record_of(scene, 0))))
+    outlined = SoundingObject.from_mask(mask, [("dog", 0.5), ("cat", 0.25)], 0.75, id=3)
+    scene = SoundingScene(7, (6, 8), -5, 6, -12.5, 0.5, "sounding", (outlined,))
+    back = scene_from_record(json.loads(json.dumps(scene_record(scene, 0))))
     assert (back.stamp_ns, back.size, back.window_start_ns, back.level_dbfs) == (7, (6, 8), -5, -12.5)
-    assert back.objects[0].labels == thing.labels and (back.objects[0].mask == mask).all() and back.objects[0].id == 3
+    assert back.objects[0].labels == outlined.labels and (back.objects[0].mask == mask).all() and back.objects[0].id == 3

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from taco import cli
-from taco.backbones import embedded
+from taco.backbones import embedded_models
 from taco.backbones.base import WordSource
 from taco.cli import words
 from taco.config import ModelsConfig
@@ -22,7 +22,7 @@ MADE = [
 
 @pytest.fixture
 def made(monkeypatch):
-    monkeypatch.setattr(embedded, "word_sources", lambda models: MADE, raising=False)
+    monkeypatch.setattr(embedded_models, "word_sources", lambda models: MADE, raising=False)
 
 
 def test_the_bank_is_the_words_that_ear_and_eye_know(made, capsys):
@@ -117,4 +117,4 @@ def test_the_documents_table_is_the_one_that_the_code_prints():
 def test_the_bank_is_the_one_that_the_models_listen_for():
     models = ModelsConfig()
     told = [source.word for source in words.bank(words.sources(models), models)]
-    assert told == list(embedded.load(models).words) and len(told) >= 75
+    assert told == list(embedded_models.load(models).words) and len(told) >= 75

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from taco.backbones.base import Backbones
 from taco.config import TacoConfig
-from taco.evaluation.datasets import Dataset, Rules, Sample
-from taco.evaluation.methods import Bench
+from taco.evaluation.datasets import Dataset, EvaluationFrame, ScoringRules
+from taco.evaluation.methods import MethodRunner
 from taco.pipeline import TacoPipeline
 from taco.segmentation.activation import ActivationSegmenter
 from taco.types import AudioWindow, ImageFeatures, Tokens, VideoFrame
@@ -104,19 +104,19 @@ class MadeClip:
             frame, masks = picture(left, right)
             frame = dataclasses.replace(frame, stamp_ns=i * 10**8)
             truth = masks.get(sounds, np.zeros(frame.size, bool))
-            things = ((sounds, masks[sounds]),) if sounds in masks else ()
+            sounding_objects = ((sounds, masks[sounds]),) if sounds in masks else ()
             quiet = [mask for word, mask in masks.items() if word != sounds]
             silent = np.any(quiet, 0) if quiet else None
             window = tone(sounds, window_s, seed=len(self.id) + i)
-            out.append(Sample(f"{self.id}/{i}", frame, window, truth, 0, sounds, things, silent))
+            out.append(EvaluationFrame(f"{self.id}/{i}", frame, window, truth, 0, sounds, sounding_objects, silent))
         return out
 
 
 def made(n=3):
     words = WORDS
     clips = [MadeClip(f"clip{i}", ((words[i % 3], words[(i + 1) % 3], words[i % 3]),), "ab"[i % 2]) for i in range(n)]
-    return Dataset("made", "test", tuple(clips), Rules("threshold", temporal="causal", size=0), words)
+    return Dataset("made", "test", tuple(clips), ScoringRules("threshold", temporal="causal", size=0), words)
 
 
-def bench():
-    return Bench(CONFIG, pipeline=pipeline(CONFIG))
+def method_runner():
+    return MethodRunner(CONFIG, pipeline=pipeline(CONFIG))

@@ -17,11 +17,11 @@ from ray.cluster_utils import Cluster
 from taco import cli, parallel
 from taco.errors import ConfigError, MediaError, TacoError
 from taco.evaluation import runner
-from taco.parallel import Engine
+from taco.parallel import ClipExecutor
 from test import ROOT
 from test.taco.cli.made_inputs import files, lines, make_clip
 from test.taco.evaluation import made_datasets, made_models
-from test.taco.evaluation.made_models import CONFIG, bench, made
+from test.taco.evaluation.made_models import CONFIG, made, method_runner
 
 pytestmark = pytest.mark.live
 STANDIN = ["--set", "models.image=standin"]
@@ -44,8 +44,8 @@ def address():
 
 def test_every_node_gets_a_worker_and_records_are_those_of_one_process(address, tmp_path):
     items = [(i, clip, [("taco", 0), ("u", 0)]) for i, clip in enumerate(made(6).clips)]
-    alone = {item[0]: result for item, result in Engine().map(Scorer(), items)}
-    spread = {item[0]: result for item, result in Engine("ray", address).map(Scorer(tmp_path, parties=2), items)}
+    alone = {item[0]: result for item, result in ClipExecutor().map(Scorer(), items)}
+    spread = {item[0]: result for item, result in ClipExecutor("ray", address).map(Scorer(tmp_path, parties=2), items)}
     assert spread == alone and len(list(tmp_path.iterdir())) == 2
 
 
@@ -57,7 +57,7 @@ class Scorer:
     parties: int = 0
 
     def __call__(self):
-        self.worker = runner.ClipWorker(runner.Run(made(6), ("taco", "u"), (0,), CONFIG), bench())
+        self.worker = runner.ClipWorker(runner.Run(made(6), ("taco", "u"), (0,), CONFIG), method_runner())
         return self.work
 
     def work(self, item):
@@ -71,7 +71,7 @@ class Scorer:
 
 def test_a_killed_worker_is_started_again_and_its_item_run_again(address, tmp_path):
     flag = tmp_path / "killed"
-    results = dict(Engine("ray", address).map(Fragile(flag, kills=1), range(5)))
+    results = dict(ClipExecutor("ray", address).map(Fragile(flag, kills=1), range(5)))
     assert results == {i: i * 10 for i in range(5)} and flag.read_text() == "x"
 
 
@@ -79,7 +79,7 @@ def test_an_item_that_kills_every_worker_ends_the_run(address, tmp_path, monkeyp
     flag = tmp_path / "killed"
     monkeypatch.setattr(parallel, "RETRIES", 1)
     with pytest.raises(TacoError, match="the worker of item 3 died, and died again 1 times"):
-        list(Engine("ray", address).map(Fragile(flag, kills=99), range(5)))
+        list(ClipExecutor("ray", address).map(Fragile(flag, kills=99), range(5)))
     assert 1 <= len(flag.read_text()) <= 4  # a run of an item may also die before it begins
 
 
@@ -111,13 +111,13 @@ def test_an_error_of_a_worker_is_told_as_it_is(address, where):
         raise MediaError("wanted weights, got none")
 
     with pytest.raises(MediaError, match="^wanted weights, got none$"):
-        list(Engine("ray", address).map(make, [1, 2]))
+        list(ClipExecutor("ray", address).map(make, [1, 2]))
 
 
 def test_more_workers_than_places_wait_for_one(address):
-    assert dict(Engine("ray", address, workers=5).map(lambda: str, range(6))) == {i: str(i) for i in range(6)}
+    assert dict(ClipExecutor("ray", address, workers=5).map(lambda: str, range(6))) == {i: str(i) for i in range(6)}
     with pytest.raises(ConfigError, match="wanted a CPU and 1 GPU for a worker, got a cluster of 2 CPUs"):
-        list(Engine("ray", address, gpus=1).map(lambda: str, [1]))
+        list(ClipExecutor("ray", address, gpus=1).map(lambda: str, [1]))
 
 
 def test_evaluate_tells_the_same_table(address, tmp_path, capsys):
@@ -166,7 +166,7 @@ def test_a_cluster_of_its_own_talks_to_this_machine_alone(tmp_path):
     """In a process of its own, as Ray reads its switches once."""
     code = """
         import os, pathlib, sys, time
-        from taco.parallel import Engine
+        from taco.parallel import ClipExecutor
         def make():
             return look
         def look(item):
@@ -178,7 +178,7 @@ def test_a_cluster_of_its_own_talks_to_this_machine_alone(tmp_path):
                 time.sleep(0.05)
             return ray.util.get_node_ip_address(), os.environ["RAY_USAGE_STATS_ENABLED"]
         if __name__ == "__main__":
-            print({told for _, told in Engine("ray", "local", workers=2).map(make, [sys.argv[1]] * 4)})
+            print({told for _, told in ClipExecutor("ray", "local", workers=2).map(make, [sys.argv[1]] * 4)})
     """
     script = tmp_path / "own.py"
     script.write_text(textwrap.dedent(code))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from taco.errors import MediaError, ValueRangeError
-from taco.evaluation.composed.scenes import KINDS, SOUND_RATE, Stamps, coloured_noise, excerpt
+from taco.evaluation.composed.scenes import KINDS, SOUND_RATE, SceneComposer, coloured_noise, excerpt
 from taco.evaluation.composed.soundfont import RATE, SoundFont
-from taco.evaluation.composed.sources import StampSources, catalogue
+from taco.evaluation.composed.sources import SceneSources, catalogue
 
 WORDS = ("guitar", "drums", "cello", "violin", "piano", "harp", "flute")
 FIRST = {"bank": "instruments", "background": "painted"}  # everyday scenes: test_everyday_scenes.py
@@ -39,7 +39,7 @@ class MadeSources:
 
 @pytest.fixture(scope="module")
 def stamps():
-    return Stamps(WORDS, sources=MadeSources(), size=(120, 160), **FIRST)
+    return SceneComposer(WORDS, sources=MadeSources(), size=(120, 160), **FIRST)
 
 
 def same(one, two):
@@ -61,15 +61,15 @@ def test_a_scene_is_a_function_of_its_seed(stamps, kind):
 def test_what_is_in_view_and_what_sounds(stamps, kind, shown, sounding):
     for scene in stamps.scenes(kind, "test", 4):
         first = scene.frames[0]
-        assert len(first.things) == shown and sum(thing.sounding for thing in first.things) == sounding
-        assert sorted(thing.word for thing in first.things if thing.sounding) == sorted(scene.heard if sounding else ())
-        union = np.any([thing.mask for thing in first.things if thing.sounding], 0) if sounding else np.zeros((120, 160), bool)
+        assert len(first.objects) == shown and sum(item.sounding for item in first.objects) == sounding
+        assert sorted(item.word for item in first.objects if item.sounding) == sorted(scene.sounding_words if sounding else ())
+        union = np.any([item.mask for item in first.objects if item.sounding], 0) if sounding else np.zeros((120, 160), bool)
         assert np.array_equal(first.truth, union)
-        total = sum(thing.mask.astype(int) for thing in first.things)
+        total = sum(item.mask.astype(int) for item in first.objects)
         assert total.max() == 1  # things do not cover each other
         if kind == "offscreen":
-            assert len(scene.heard) == 1 and scene.heard[0] not in {thing.word for thing in first.things}
-        words = [thing.word for thing in first.things if thing.word]
+            assert len(scene.sounding_words) == 1 and scene.sounding_words[0] not in {item.word for item in first.objects}
+        words = [item.word for item in first.objects if item.word]
         assert len(set(words)) == len(words)
 
 
@@ -83,8 +83,8 @@ def test_one_sound_follows_the_other_within_the_window(stamps, monkeypatch):
     monkeypatch.setattr("taco.evaluation.composed.scenes.excerpt", level)
     changes, in_view_first = [], set()
     for scene in stamps.scenes("succession", "test", 12):
-        first, second = scene.heard
-        in_view_first.add(scene.frames[0].things[0].word == first)
+        first, second = scene.sounding_words
+        in_view_first.add(scene.frames[0].objects[0].word == first)
         change = calls[-2]
         assert first != second and calls[-2] + calls[-1] == len(scene.samples) == SOUND_RATE
         assert scene.samples[: change - 500].min() > 0.1 and scene.samples[change:].max() < -0.1, "never both at once"
@@ -97,43 +97,45 @@ def test_one_sound_follows_the_other_within_the_window(stamps, monkeypatch):
 def test_of_a_succession_with_one_in_view_the_other_sounds_elsewhere(stamps):
     turns = set()
     for scene in stamps.scenes("succession-one", "test", 12):
-        (sounding,) = [thing.word for thing in scene.frames[0].things if thing.sounding]
-        (other,) = set(scene.heard) - {sounding}
-        assert other not in {thing.word for thing in scene.frames[0].things} and len(scene.heard) == len(scene.sources) == 2
-        turns.add(scene.heard.index(sounding))
+        (sounding,) = [item.word for item in scene.frames[0].objects if item.sounding]
+        (other,) = set(scene.sounding_words) - {sounding}
+        assert (
+            other not in {item.word for item in scene.frames[0].objects} and len(scene.sounding_words) == len(scene.sources) == 2
+        )
+        turns.add(scene.sounding_words.index(sounding))
     assert turns == {0, 1}
 
 
 def test_masks_are_where_the_thing_was_painted(stamps):
     for scene in stamps.scenes("one", "val", 5):
-        (thing,) = scene.frames[0].things
-        inside = scene.frames[0].frame.rgb[thing.mask].astype(float)
-        outside = scene.frames[0].frame.rgb[~thing.mask].astype(float)
-        assert 0.01 < thing.mask.mean() < 0.6
+        (item,) = scene.frames[0].objects
+        inside = scene.frames[0].frame.rgb[item.mask].astype(float)
+        outside = scene.frames[0].frame.rgb[~item.mask].astype(float)
+        assert 0.01 < item.mask.mean() < 0.6
         assert inside.std(0).max() < 12 < outside.std(0).max() + 12  # one colour inside
 
 
 def test_splits_share_no_thing_and_no_recording():
-    for role in ("thing", "sound"):
+    for role in ("object", "sound"):
         split = {
             name: {e.source for e in catalogue("instruments") if e.role == role and e.split == name} for name in ("val", "test")
         }
         assert split["val"] and split["test"] and not split["val"] & split["test"]
     voiced = {(entry.word, entry.split) for entry in catalogue("instruments") if entry.role == "sound"}
-    assert all((entry.word, entry.split) in voiced for entry in catalogue("instruments") if entry.role == "thing")
+    assert all((entry.word, entry.split) in voiced for entry in catalogue("instruments") if entry.role == "object")
 
 
 def test_a_scene_stays_in_its_split_and_its_words(stamps):
     table = {entry.source: entry for entry in catalogue("instruments")}
     for kind in ("two", "offscreen"):
         for scene in stamps.scenes(kind, "test", 8):
-            used = [*scene.sources, *(thing.source for thing in scene.frames[0].things)]
+            used = [*scene.sources, *(item.source for item in scene.frames[0].objects)]
             assert {table[source].split for source in used} == {"test"}
             assert {table[source].word for source in used} <= set(WORDS)
 
 
 def test_few_scenes_cover_every_word(stamps):
-    heard = {scene.heard[0] for scene in stamps.scenes("one", "test", 3)}
+    heard = {scene.sounding_words[0] for scene in stamps.scenes("one", "test", 3)}
     assert heard == {"guitar", "drums", "violin"}
 
 
@@ -162,8 +164,8 @@ def test_bad_requests_are_said(stamps):
         stamps.compose("four", "val", 0)
     with pytest.raises(ValueRangeError, match="wanted val or test"):
         stamps.compose("one", "train", 0)
-    with pytest.raises(ValueRangeError, match="at least two things"):
-        Stamps(("dog",), sources=MadeSources(), **FIRST)
+    with pytest.raises(ValueRangeError, match="at least two objects"):
+        SceneComposer(("dog",), sources=MadeSources(), **FIRST)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.5, 1.0])
@@ -234,13 +236,13 @@ def test_soundfont_errors(tmp_path):
 
 @pytest.fixture(scope="module")
 def real():
-    return StampSources()
+    return SceneSources()
 
 
 @pytest.mark.data
 def test_every_line_of_the_catalogue_can_be_read(real):
     for entry in catalogue("instruments"):
-        if entry.role == "thing":
+        if entry.role == "object":
             rgba = real.cutout(entry.source)
             assert rgba.shape[2] == 4 and 0.05 < (rgba[..., 3] > 127).mean() < 0.95
         elif not entry.source.startswith("gm"):
@@ -250,7 +252,7 @@ def test_every_line_of_the_catalogue_can_be_read(real):
 
 @pytest.mark.data
 def test_a_real_scene_and_a_made_melody(real):
-    scene = Stamps(WORDS, sources=real, **FIRST).compose("distractors", "test", 0)
+    scene = SceneComposer(WORDS, sources=real, **FIRST).compose("distractors", "test", 0)
     assert scene.frames[0].frame.size == (480, 640) and 0.005 < scene.frames[0].truth.mean() < 0.3
     first, second = real.sound("gm:24", 1)[0], real.sound("gm:24", 2)[0]
     assert np.abs(first).max() == pytest.approx(0.9, abs=0.01) and not np.array_equal(first, second)

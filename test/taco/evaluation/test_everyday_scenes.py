@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from taco.errors import MediaError, ValueRangeError
-from taco.evaluation.composed.backgrounds import LIGHTS, backgrounds, cropped
-from taco.evaluation.composed.dataset import stamp_set
-from taco.evaluation.composed.scenes import INSTRUMENTS, Stamps
-from taco.evaluation.composed.sources import PACKAGES, StampSources, catalogue, numbered_wave
+from taco.evaluation.composed.canvas import LIGHTS, backgrounds, cropped
+from taco.evaluation.composed.scenes import INSTRUMENTS, SceneComposer, composed_set
+from taco.evaluation.composed.sources import PACKAGES, SceneSources, catalogue, numbered_wave
 
 WORDS = ("person", "dog", "bird", "cow", "car", "guitar", "drums", "sheep", "boat")
 SPLITS = ("val", "test")
@@ -25,8 +24,8 @@ SPLITS = ("val", "test")
 class MadeSources:
     """Every thing an ellipse of its own shape and colour, every photograph smooth noise, every sound a tone."""
 
-    silent_things = {split: tuple(f"{split}{n}.png" for n in range(4)) for split in SPLITS}
-    distractors = silent_things
+    silent_objects = {split: tuple(f"{split}{n}.png" for n in range(4)) for split in SPLITS}
+    distractors = silent_objects
 
     def cutout(self, name):
         rng = np.random.default_rng(zlib.crc32(name.encode()))
@@ -46,7 +45,7 @@ class MadeSources:
 
 @pytest.fixture(scope="module")
 def stamps():
-    return Stamps(WORDS, sources=MadeSources(), size=(240, 320))
+    return SceneComposer(WORDS, sources=MadeSources(), size=(240, 320))
 
 
 def test_no_thing_recording_person_or_background_is_in_both_splits():
@@ -66,7 +65,7 @@ def test_people_are_told_apart_by_name_not_by_picture():
 def test_forty_words_or_more_have_a_picture_and_a_sound():
     both = set()
     for split in SPLITS:
-        seen = {e.word for e in catalogue() if (e.role, e.split) == ("thing", split)}
+        seen = {e.word for e in catalogue() if (e.role, e.split) == ("object", split)}
         both |= seen & {e.word for e in catalogue() if e.role in ("sound", "speech") and e.split == split}
     assert len(both) >= 40
 
@@ -76,7 +75,7 @@ def test_every_word_of_the_catalogue_is_one_of_the_bank_of_the_embedded_models()
 
     lines = files("taco.backbones").joinpath("embedded_words.csv").read_text().splitlines()
     bank = {row["word"] for row in csv.DictReader(line for line in lines if not line.startswith("#"))}
-    unknown = {e.word for e in catalogue() if e.role in ("thing", "sound")} - bank
+    unknown = {e.word for e in catalogue() if e.role in ("object", "sound")} - bank
     assert not unknown
 
 
@@ -96,17 +95,17 @@ def test_a_natural_scene_is_a_function_of_its_seed(stamps, kind):
 @pytest.mark.parametrize("kind", ["one", "two", "three", "several", "distractors"])
 def test_what_is_in_view_of_a_thing_takes_three_to_sixty_percent(stamps, kind):
     for scene in stamps.scenes(kind, "test", 12):
-        for thing in scene.frames[0].things:
-            assert 0.029 <= thing.mask.mean() <= 0.605, (scene.name, thing.source)
-            assert -0.05 <= thing.hidden <= 0.75
+        for item in scene.frames[0].objects:
+            assert 0.029 <= item.mask.mean() <= 0.605, (scene.name, item.source)
+            assert -0.05 <= item.hidden <= 0.75
 
 
 def test_some_things_are_hidden_and_masks_never_overlap(stamps):
     hidden = []
     for scene in stamps.scenes("two", "val", 40):
-        masks = [thing.mask for thing in scene.frames[0].things]
+        masks = [item.mask for item in scene.frames[0].objects]
         assert not (masks[0] & masks[1]).any()
-        hidden += [thing.hidden for thing in scene.frames[0].things]
+        hidden += [item.hidden for item in scene.frames[0].objects]
     assert 0.05 < np.mean(np.array(hidden) > 0.1) < 0.8
 
 
@@ -119,18 +118,18 @@ def test_lights_differ_in_brightness(stamps):
 
 def test_several_of_a_kind_are_one_answer(stamps):
     for scene in stamps.scenes("several", "test", 5):
-        things = scene.frames[0].things
-        assert 2 <= len(things) <= 4 and len({thing.word for thing in things}) == 1 and all(thing.sounding for thing in things)
-        assert len(scene.heard) == 1
-    dataset = stamp_set(WORDS, "test", 3, ("several",))
+        objects = scene.frames[0].objects
+        assert 2 <= len(objects) <= 4 and len({item.word for item in objects}) == 1 and all(item.sounding for item in objects)
+        assert len(scene.sounding_words) == 1
+    dataset = composed_set(WORDS, "test", 3, ("several",))
     assert [clip.kind for clip in dataset.clips] == ["several"] * 3
 
 
 @pytest.mark.parametrize(("kind", "heard"), [("speech", ("person",)), ("weather", ()), ("music", ())])
 def test_negative_scenes_show_nothing_that_makes_their_sound(stamps, kind, heard):
     for scene in stamps.scenes(kind, "val", 8):
-        assert scene.heard == heard and not scene.frames[0].truth.any()
-        words = {thing.word for thing in scene.frames[0].things}
+        assert scene.sounding_words == heard and not scene.frames[0].truth.any()
+        words = {item.word for item in scene.frames[0].objects}
         assert kind != "speech" or "person" not in words
         assert kind != "music" or not words & {"guitar", "drums"}
         assert {e.role for e in catalogue() if e.source in scene.sources} == {kind}
@@ -138,15 +137,15 @@ def test_negative_scenes_show_nothing_that_makes_their_sound(stamps, kind, heard
 
 
 def test_everyday_scenes_show_a_person_every_fifth_turn(stamps):
-    words = [scene.heard[0] for scene in stamps.scenes("one", "test", 10)]
+    words = [scene.sounding_words[0] for scene in stamps.scenes("one", "test", 10)]
     assert [n for n, word in enumerate(words) if word == "person"] == [4, 9] and len(set(words)) >= 7
 
 
 def test_unknown_banks_and_backgrounds_are_said():
     with pytest.raises(ValueRangeError, match="natural or painted"):
-        Stamps(WORDS, sources=MadeSources(), background="made")
+        SceneComposer(WORDS, sources=MadeSources(), background="made")
     with pytest.raises(ValueRangeError, match="all or instruments"):
-        Stamps(WORDS, sources=MadeSources(), bank="some")
+        SceneComposer(WORDS, sources=MadeSources(), bank="some")
 
 
 def test_a_photograph_is_cropped_without_stretching():
@@ -211,30 +210,30 @@ def digest(scene) -> str:
     for frame in scene.frames:
         total.update(frame.frame.rgb.tobytes())
         total.update(frame.window.samples.tobytes())
-        for thing in frame.things:
-            total.update(thing.word.encode())
-            total.update(thing.mask.tobytes())
+        for item in frame.objects:
+            total.update(item.word.encode())
+            total.update(item.mask.tobytes())
     total.update(scene.samples.tobytes())
     return total.hexdigest()[:16]
 
 
 @pytest.fixture(scope="module")
 def real():
-    return StampSources()
+    return SceneSources()
 
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", FIRST_SCENES)
 def test_painted_scenes_of_instruments_are_the_first_scenes(real, name):
     kind, split, seed = name.split("-")
-    stamps = Stamps(INSTRUMENTS, sources=real, bank="instruments", background="painted")
+    stamps = SceneComposer(INSTRUMENTS, sources=real, bank="instruments", background="painted")
     assert digest(stamps.compose(kind, split, int(seed))) == FIRST_SCENES[name]
 
 
 @pytest.mark.data
 def test_every_line_of_the_everyday_catalogue_can_be_read(real):
     for entry in catalogue():
-        if entry.role == "thing":
+        if entry.role == "object":
             rgba = real.cutout(entry.source)
             assert rgba.shape[2] == 4 and 0.04 < (rgba[..., 3] > 127).mean() < 0.98, entry
         else:
@@ -251,9 +250,9 @@ def test_every_background_is_a_photograph_of_its_own(real):
 @pytest.mark.data
 def test_a_real_everyday_scene_stays_in_its_split(real):
     table = {entry.source: entry for entry in catalogue()}
-    stamps = Stamps([entry.word for entry in catalogue()], sources=real)
+    stamps = SceneComposer([entry.word for entry in catalogue()], sources=real)
     for kind in ("two", "several", "three"):
         scene = stamps.compose(kind, "test", 4)
-        used = [*scene.sources, *(thing.source for thing in scene.frames[0].things)]
+        used = [*scene.sources, *(item.source for item in scene.frames[0].objects)]
         assert {table[source].split for source in used} == {"test"} and scene.background in backgrounds()["test"]
         assert dataclasses.replace(scene).name == f"{kind}-test-0004"

@@ -9,8 +9,9 @@ import torch
 from taco.config import TacoConfig
 from taco.errors import ConfigError
 from taco.evaluation import metrics
-from taco.evaluation.datasets import Sample
-from taco.evaluation.methods import BY_U, METHODS, Bench, as_factors, method_named, nearest_words, resized, u_map
+from taco.evaluation.datasets import EvaluationFrame
+from taco.evaluation.methods import BY_U, METHODS, MethodRunner, as_factors, method_named, resized, u_map
+from taco.factorization import nearest_words
 from taco.types import AudioWindow
 from test.taco.evaluation import made_models as models
 
@@ -18,15 +19,15 @@ from test.taco.evaluation import made_models as models
 def sample(left="red", right="blue", sounds="blue", told=None):
     frame, masks = models.picture(left, right)
     truth = masks.get(sounds, np.zeros(frame.size, bool))
-    return Sample(f"{left}-{right}-{sounds}", frame, models.tone(sounds), truth, 0, sounds if told is None else told)
+    return EvaluationFrame(f"{left}-{right}-{sounds}", frame, models.tone(sounds), truth, 0, sounds if told is None else told)
 
 
 CONFIG = TacoConfig().updated({"factorization.n_factors": 4})
 
 
 @pytest.fixture(scope="module")
-def bench():
-    return Bench(CONFIG, pipeline=models.pipeline(CONFIG))
+def method_runner():
+    return MethodRunner(CONFIG, pipeline=models.pipeline(CONFIG))
 
 
 def iou(outcome, truth):
@@ -34,117 +35,117 @@ def iou(outcome, truth):
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"no-sound", "no-penalty", "no-min", "no-component"}))
-def test_methods_that_hear_find_the_sounding_thing(name, bench):
+def test_methods_that_hear_find_the_sounding_thing(name, method_runner):
     wanted = sample(sounds="blue")
-    (found,) = bench.run(name, [wanted], settings={"factorization.max_iterations": 120} if name == "gradient" else None)
+    (found,) = method_runner.run(name, [wanted], settings={"factorization.max_iterations": 120} if name == "gradient" else None)
     assert iou(found, wanted.truth) > 0.5, name
     assert found.label == "blue" and 0 <= found.score <= 1
     assert found.map.min() >= 0 and found.map.max() <= 1 and found.winner.shape == found.map.shape
 
 
 @pytest.mark.parametrize("name", (*METHODS, *BY_U))
-def test_every_method_gives_a_whole_outcome(name, bench):
-    (found,) = bench.run(name, [sample()], settings={"factorization.max_iterations": 20})
+def test_every_method_gives_a_whole_outcome(name, method_runner):
+    (found,) = method_runner.run(name, [sample()], settings={"factorization.max_iterations": 20})
     assert found.map.ndim == 2 and np.isfinite(found.map).all()
     assert found.label in models.WORDS and found.ms["image"] > 0
 
 
 @pytest.mark.parametrize("name", BY_U)
-def test_a_variant_read_out_by_u_shows_the_activations_of_its_own_factor(name, bench):
+def test_a_variant_read_out_by_u_shows_the_activations_of_its_own_factor(name, method_runner):
     wanted, settings = sample(sounds="blue"), {"factorization.max_iterations": 20}
-    (found,), (plain,) = (bench.run(n, [wanted], settings=settings, seed=3) for n in (name, name.removeprefix("u-")))
-    features, _ = bench.encoded(wanted)
+    (found,), (plain,) = (method_runner.run(n, [wanted], settings=settings, seed=3) for n in (name, name.removeprefix("u-")))
+    features, _ = method_runner.encoded(wanted)
     assert torch.equal(found.factorization.visual_activations, plain.factorization.visual_activations)
     assert np.array_equal(found.map, u_map(features, plain.factorization, found.factor)) and found.label == plain.label
     assert found.map.shape == (models.GRID, models.GRID) != plain.map.shape
     assert method_named(name).settings == METHODS[name.removeprefix("u-")].settings
 
 
-def test_methods_without_a_factorization_have_no_u(bench):
+def test_methods_without_a_factorization_have_no_u(method_runner):
     with pytest.raises(ConfigError, match="--method: wanted one of .*u-gradient"):
-        bench.run("u-late-fusion", [sample()])
+        method_runner.run("u-late-fusion", [sample()])
 
 
-def test_the_papers_solver_reports_what_the_live_line_would(bench):
+def test_the_papers_solver_reports_what_the_live_line_would(method_runner):
     """With a closed vocabulary eye and ear name the factor together, whichever solver found it."""
     wanted = sample(sounds="blue")
-    (found,) = bench.run("gradient", [wanted], settings={"factorization.max_iterations": 60})
+    (found,) = method_runner.run("gradient", [wanted], settings={"factorization.max_iterations": 60})
     assert found.label == found.objects[0].label == "blue" and found.score > 0
 
 
 @pytest.mark.parametrize("temporal", ["none", "joint"])
-def test_noise_scores_nothing_as_in_the_live_line_and_is_mapped_all_the_same(temporal, bench):
+def test_noise_scores_nothing_as_in_the_live_line_and_is_mapped_all_the_same(temporal, method_runner):
     wanted = sample(sounds="blue")
     noise = np.random.default_rng(0).normal(0, 0.1, wanted.window.sample_rate).astype(np.float32)
     noisy = dataclasses.replace(wanted, window=AudioWindow(noise, wanted.window.sample_rate, wanted.window.start_ns))
     config = CONFIG.updated({"concepts.min_structure": 0.4})
-    strict = Bench(config, pipeline=bench.base.sibling(config))
+    strict = MethodRunner(config, pipeline=method_runner.base.sibling(config))
     clear, deaf = (strict.run("taco", [one] * 2, temporal=temporal)[0] for one in (wanted, noisy))
-    assert clear.score > 0.5 and deaf.score == 0 < bench.run("taco", [noisy])[0].score
+    assert clear.score > 0.5 and deaf.score == 0 < method_runner.run("taco", [noisy])[0].score
     assert deaf.factorization is not None and deaf.map.any()  # maps are judged whatever the score
 
 
-def test_no_sound_does_not_hear_and_true_word_needs_no_sound(bench):
+def test_no_sound_does_not_hear_and_true_word_needs_no_sound(method_runner):
     frame, masks = models.picture("red", "blue")
     frame.rgb[16:48, 40:56] = (90, 90, 130)  # the blue thing is pale: red is the strongest evidence
-    told = Sample("x", frame, models.tone("blue"), masks["blue"], 0, "blue")
-    assert bench.run("no-sound", [told])[0].label == "red"
-    assert bench.run("a-fcclip", [told])[0].label == "blue"
-    deaf = Sample("y", frame, models.tone("green"), masks["blue"], 0, "blue")
-    (found,) = bench.run("true-word", [deaf])
+    told = EvaluationFrame("x", frame, models.tone("blue"), masks["blue"], 0, "blue")
+    assert method_runner.run("no-sound", [told])[0].label == "red"
+    assert method_runner.run("a-fcclip", [told])[0].label == "blue"
+    deaf = EvaluationFrame("y", frame, models.tone("green"), masks["blue"], 0, "blue")
+    (found,) = method_runner.run("true-word", [deaf])
     assert found.label == "blue" and iou(found, masks["blue"]) > 0.5
 
 
-def test_late_fusion_corrects_a_word_that_is_not_in_view(bench):
+def test_late_fusion_corrects_a_word_that_is_not_in_view(method_runner):
     # heard: mostly green, some blue; seen: red and blue only
     frame, masks = models.picture("red", "blue")
     mixed = models.tone("green", level=0.14).samples + models.tone("blue", level=0.11).samples
     window = models.AudioWindow(mixed, models.RATE, 0)
-    heard = Sample("z", frame, window, masks["blue"], 0, "blue")
-    assert bench.run("a-fcclip", [heard])[0].label == "green"
-    assert bench.run("late-fusion", [heard])[0].label == "blue"
+    heard = EvaluationFrame("z", frame, window, masks["blue"], 0, "blue")
+    assert method_runner.run("a-fcclip", [heard])[0].label == "green"
+    assert method_runner.run("late-fusion", [heard])[0].label == "blue"
 
 
-def test_true_word_refuses_frames_without_a_word(bench):
+def test_true_word_refuses_frames_without_a_word(method_runner):
     with pytest.raises(ConfigError, match="true-word: wanted a data set that tells what sounds"):
-        bench.run("true-word", [sample(told="")])
+        method_runner.run("true-word", [sample(told="")])
 
 
 def test_a_frame_is_encoded_once_for_all_methods():
-    bench = Bench(CONFIG, pipeline=models.pipeline(CONFIG))
+    method_runner = MethodRunner(CONFIG, pipeline=models.pipeline(CONFIG))
     frames = [sample(), sample("green", "red", "red")]
     for name in ("taco", "u", "late-fusion", "true-word", "taco"):
-        bench.run(name, frames)
-    assert bench.base.backbones.image.passes == 2
-    bench.forget()
-    bench.run("taco", frames[:1])
-    assert bench.base.backbones.image.passes == 3
+        method_runner.run(name, frames)
+    assert method_runner.base.backbones.image.passes == 2
+    method_runner.forget()
+    method_runner.run("taco", frames[:1])
+    assert method_runner.base.backbones.image.passes == 3
 
 
-def test_same_seed_same_answer_and_clips_do_not_see_each_other(bench):
+def test_same_seed_same_answer_and_clips_do_not_see_each_other(method_runner):
     frames = [sample(), sample("green", "red", "red"), sample("blue", "green", "green")]
-    first = bench.run("taco", frames, seed=3, temporal="causal")
-    bench.run("taco", frames[::-1], seed=9, temporal="causal")
-    again = bench.run("taco", frames, seed=3, temporal="causal")
+    first = method_runner.run("taco", frames, seed=3, temporal="causal")
+    method_runner.run("taco", frames[::-1], seed=9, temporal="causal")
+    again = method_runner.run("taco", frames, seed=3, temporal="causal")
     for a, b in zip(first, again):
         assert np.array_equal(a.map, b.map) and a.score == b.score
 
 
-def test_none_takes_frames_alone_and_causal_carries_the_past(bench):
+def test_none_takes_frames_alone_and_causal_carries_the_past(method_runner):
     frames = [sample(), sample(), sample()]
-    alone = bench.run("taco", frames, temporal="none")
+    alone = method_runner.run("taco", frames, temporal="none")
     assert {o.factorization.restart for o in alone} == {"cold"}
-    carried = bench.run("taco", frames, temporal="causal")
+    carried = method_runner.run("taco", frames, temporal="causal")
     assert [o.factorization.restart for o in carried] == ["cold", "", ""]
 
 
-def test_joint_solves_the_clip_as_one_problem(bench):
+def test_joint_solves_the_clip_as_one_problem(method_runner):
     frames = [sample(), sample(), sample("red", "blue", "red")]
     settings = {"factorization.solver": "gradient", "factorization.max_iterations": 80}
-    joint = bench.run("taco", frames, temporal="joint", settings=settings)
+    joint = method_runner.run("taco", frames, temporal="joint", settings=settings)
     assert len(joint) == 3 and all(o.factorization is not None for o in joint)
-    pulled = bench.run("taco", frames, temporal="joint", settings={**settings, "factorization.temporal_weight": 50.0})
-    alone = bench.run("no-temporal", frames, temporal="joint", settings=settings)
+    pulled = method_runner.run("taco", frames, temporal="joint", settings={**settings, "factorization.temporal_weight": 50.0})
+    alone = method_runner.run("no-temporal", frames, temporal="joint", settings=settings)
 
     def alike(outcomes):
         a, b = (o.factorization.visual_factors[o.factorization.sounding] for o in outcomes[1:])
@@ -153,25 +154,25 @@ def test_joint_solves_the_clip_as_one_problem(bench):
     assert alike(pulled) > alike(alone)
 
 
-def test_words_stand_where_factors_stand(bench):
-    features, audio = bench.encoded(sample())
-    factors = as_factors(bench.anchors, [2], features.tokens, audio)
+def test_words_stand_where_factors_stand(method_runner):
+    features, audio = method_runner.encoded(sample())
+    factors = as_factors(method_runner.anchors, [2], features.tokens, audio)
     assert factors.sounding == 2 and factors.visual_factors.shape == (3, 4)
     assert factors.visual_activations.min() >= 0 and factors.visual_activations.max() <= 1
-    assert nearest_words(factors.visual_factors[1], bench.anchors)[0][0] == "green"
+    assert nearest_words(factors, method_runner.anchors, 1)[0][0][0] == "green"
 
 
-def test_clamping_cuts_the_negative_part_of_the_prompt(bench):
-    features, audio = bench.encoded(sample())
-    anchors = bench.anchors
+def test_clamping_cuts_the_negative_part_of_the_prompt(method_runner):
+    features, audio = method_runner.encoded(sample())
+    anchors = method_runner.anchors
     odd = type(anchors)(anchors.words, anchors.visual - 0.5, anchors.audio, None, 1.0)
     assert as_factors(odd, [0], features.tokens, audio).visual_factors.min() < 0
     assert as_factors(odd, [0], features.tokens, audio, clamp=True).visual_factors.min() == 0
 
 
-def test_unknown_methods_name_the_nearest(bench):
+def test_unknown_methods_name_the_nearest(method_runner):
     with pytest.raises(ConfigError, match="did you mean late-fusion"):
-        bench.run("late-fussion", [sample()])
+        method_runner.run("late-fussion", [sample()])
 
 
 def test_resizing_aligns_corners():
@@ -196,7 +197,7 @@ def clip_bench(tmp_path_factory):
     config = TacoConfig().updated({"factorization.n_factors": 3})
     both = Backbones(encoder, models.Ear(), models.WORDS)
     segmenter = FCCLIPSegmenter.from_checkpoint(path, encoder)
-    return Bench(config, pipeline=TacoPipeline(config, backbones=both, segmenter=segmenter))
+    return MethodRunner(config, pipeline=TacoPipeline(config, backbones=both, segmenter=segmenter))
 
 
 def scaled(values):
@@ -245,9 +246,9 @@ def test_a_word_is_prompted_among_the_whole_bank(clip_bench):
 
 def test_the_ceiling_is_told_every_sounding_word_even_with_the_papers_solver(clip_bench):
     frame, masks = models.picture("red", "blue")
-    things = (("blue", masks["blue"]), ("red", masks["red"]))
-    both = Sample("both", frame, models.tone("blue"), masks["red"] | masks["blue"], 0, "", things)
-    papers = Bench(clip_bench.config.updated({"factorization.solver": "gradient"}), pipeline=clip_bench.base)
+    sounding_objects = (("blue", masks["blue"]), ("red", masks["red"]))
+    both = EvaluationFrame("both", frame, models.tone("blue"), masks["red"] | masks["blue"], 0, "", sounding_objects)
+    papers = MethodRunner(clip_bench.config.updated({"factorization.solver": "gradient"}), pipeline=clip_bench.base)
     papers.base.config = papers.config
     (found,) = papers.run("true-word", [both])
     features, _ = papers.encoded(both)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from taco.backbones.torchvision_compat import ensure_torchvision
+from taco.backbones.vendors import ensure_torchvision
 from taco.errors import ShapeError, ValueRangeError
 from taco.evaluation import metrics
 

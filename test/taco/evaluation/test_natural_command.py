@@ -9,8 +9,8 @@ import pytest
 from taco import cli
 from taco.cli import evaluate
 from taco.evaluation import natural
-from taco.evaluation.datasets import Dataset, Rules
-from taco.evaluation.methods import Bench
+from taco.evaluation.datasets import Dataset, ScoringRules
+from taco.evaluation.methods import MethodRunner
 from test.taco.evaluation import made_models as models
 from test.taco.evaluation.made_models import MadeClip
 
@@ -28,14 +28,14 @@ def photographs(monkeypatch):
     """Three photographs of one thing, three pairs; what was asked for is kept."""
     asked = []
 
-    def natural_set(words, split, kinds, given):
+    def photograph_set(words, split, kinds, given):
         asked.append((tuple(words), split, kinds, given))
         clips = [Photo(f"photo{i}", ((w, None, w),), "photo", f"{i}.jpg") for i, w in enumerate(models.WORDS)]
         clips += [Photo(f"pair{i}", ((w, models.WORDS[i - 1], w),), "pair", f"{i}.jpg") for i, w in enumerate(models.WORDS)]
-        return Dataset("natural", split, tuple(clips), Rules("threshold", temporal="causal", size=0), tuple(words))
+        return Dataset("natural", split, tuple(clips), ScoringRules("threshold", temporal="causal", size=0), tuple(words))
 
-    monkeypatch.setattr(natural, "natural_set", natural_set)
-    monkeypatch.setattr(evaluate, "make_bench", lambda config: Bench(config, pipeline=models.pipeline(config)))
+    monkeypatch.setattr(natural, "photograph_set", photograph_set)
+    monkeypatch.setattr(evaluate, "make_method_runner", lambda config: MethodRunner(config, pipeline=models.pipeline(config)))
     return asked
 
 
@@ -48,7 +48,7 @@ def run(*words, capsys):
 def test_tables_by_kind_and_word_and_a_sheet(photographs, tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     status, out, err = run("--sheet", sheet, "--audio", "silence", capsys=capsys)
-    assert status == 0 and "natural test: 6/6 clips, done" in err
+    assert status == 0 and "natural test: 100%" in err and "6/6" in err
     assert photographs == [(models.WORDS, "test", ("photo", "pair"), False)]
     first = [line.split()[0] for line in out.splitlines() if line[:1].isalpha() and ":" not in line]
     assert first.count("taco") >= 4 and {"all", "pair", "photo", *models.WORDS} <= set(first)

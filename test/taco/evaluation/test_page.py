@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from taco.evaluation import page
+from taco.evaluation import report
 from taco.types import AudioWindow
 
 POINT = {"threshold": 0.5, "accepted": 90.0, "frames": 20.0, "pixels": 3.0}
@@ -40,20 +40,20 @@ class Texts(HTMLParser):
 
 
 def test_the_best_row_but_the_ceiling_is_bold_and_times_are_not_judged():
-    told = Texts(page.html_page("T", ["a < b"], "stamps", ROWS))
+    told = Texts(report.html_page("T", ["a < b"], "stamps", ROWS))
     assert told.rows[:4] == [["", "IoU", "ms"], ["taco", "60.00", "9"], ["u", "70.00", "9"], ["true-word", "80.00", "9"]]
     assert told.best == ["70.00"]
 
 
 def test_groups_are_compared_by_one_figure_with_bars():
-    text = page.html_page("T", [], "stamps", ROWS, groups={"one": ROWS, "two": {"taco": {"iou": (25.4, 0.0)}}})
+    text = report.html_page("T", [], "stamps", ROWS, groups={"one": ROWS, "two": {"taco": {"iou": (25.4, 0.0)}}})
     told = Texts(text)
     assert ["", "taco", "u", "true-word"] in told.rows and ["two", "25.40", "-", "-"] in told.rows
     assert "--share:25%" in text and "IoU by group" in text and text.count("<details>") == 1
 
 
 def test_marks_of_the_plot_lie_at_the_operating_points():
-    text = page.html_page("T", [], "stamps", ROWS, wrong={"noise": {"taco": FOUND, "u": FOUND}})
+    text = report.html_page("T", [], "stamps", ROWS, wrong={"noise": {"taco": FOUND, "u": FOUND}})
     x0, y0 = map(float, re.search(r"points='([\d.]+),([\d.]+)", text).groups())  # nothing accepted, nothing reported
     marks = [tuple(map(float, found)) for found in re.findall(r"cx=([\d.]+) cy=([\d.]+)", text)]
     assert marks == [(x0 + 0.2 * 300, y0 - 0.9 * 300), (x0 + 0.2 * 300, y0 - 0.5 * 300)]
@@ -63,7 +63,7 @@ def test_marks_of_the_plot_lie_at_the_operating_points():
 
 
 def test_nothing_of_a_name_becomes_markup():
-    text = page.html_page("<b>", ["<i>"], "stamps", {"<u>": {"iou": (1.0, 0.0)}}, groups={"<s>": ROWS})
+    text = report.html_page("<b>", ["<i>"], "stamps", {"<u>": {"iou": (1.0, 0.0)}}, groups={"<s>": ROWS})
     assert not re.search("<[bius]>", text) and "&lt;b&gt;" in text
 
 
@@ -71,7 +71,7 @@ def test_nothing_of_a_name_becomes_markup():
 def test_the_sound_is_drawn_with_its_pitch_and_its_map(rate, seconds):
     t = np.arange(round(rate * seconds)) / rate
     window = AudioWindow((0.5 * np.sin(2 * np.pi * 1000 * t)).astype(np.float32), rate, 0)
-    shown = page._sound_panel(window, np.array([[0.0, 0.0, 1.0, 0.0]]), (200, 80))
+    shown = report._sound_panel(window, np.array([[0.0, 0.0, 1.0, 0.0]]), (200, 80))
     assert shown.shape == (200, 80, 3) and shown.dtype == np.uint8
     below = shown[-20].astype(int).sum(1)
     assert (below[42:58] > 500).all() and (below[:38] < 60).all() and (below[62:] < 60).all()

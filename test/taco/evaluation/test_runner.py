@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-import io
+import re
 import sys
 
 import numpy as np
@@ -10,15 +10,15 @@ import pytest
 
 from taco.errors import ConfigError, MediaError, MissingPackageError
 from taco.evaluation import datasets, runner, scores, wrong_sounds
-from taco.evaluation.datasets import Dataset, Rules, Sample
-from taco.evaluation.methods import Bench, Outcome
-from taco.parallel import Engine, engine_from
+from taco.evaluation.datasets import Dataset, EvaluationFrame, ScoringRules
+from taco.evaluation.methods import MethodRunner, Outcome
+from taco.parallel import ClipExecutor, executor_from
 from taco.types import SoundingObject
 from test.taco.evaluation import made_models as models
-from test.taco.evaluation.made_models import CONFIG, MadeClip, bench, made
+from test.taco.evaluation.made_models import CONFIG, MadeClip, made, method_runner
 
 
-class Counting(Bench):
+class Counting(MethodRunner):
     """Counts runs; stops like Ctrl+C after some."""
 
     def __init__(self, stop_after=10**9):
@@ -35,13 +35,13 @@ class Counting(Bench):
 def test_a_stopped_run_goes_on_where_it_stopped(tmp_path):
     run = runner.Run(made(4), ("taco", "late-fusion"), (0, 1), CONFIG)
     with pytest.raises(KeyboardInterrupt):
-        runner.evaluate(run, tmp_path, bench=Counting(stop_after=6))
+        runner.evaluate(run, tmp_path, method_runner=Counting(stop_after=6))
     steps = []
     second = Counting()
-    found = runner.evaluate(run, tmp_path, bench=second, progress=lambda done, total: steps.append((done, total)))
+    found = runner.evaluate(run, tmp_path, method_runner=second, progress=lambda done, total: steps.append((done, total)))
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert second.runs == 3 * 4  # one of four clips was there already
-    whole = runner.evaluate(run, tmp_path / "fresh", bench=bench())
+    whole = runner.evaluate(run, tmp_path / "fresh", method_runner=method_runner())
     assert set(found) == {"taco", "late-fusion"} and set(found["taco"]) == {0, 1}
     for row in found:
         for seed in (0, 1):
@@ -50,9 +50,9 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path):
 
 
 def test_more_methods_later_add_to_what_is_there(tmp_path):
-    runner.evaluate(runner.Run(made(), ("taco",), (0,), CONFIG), tmp_path, bench=bench())
+    runner.evaluate(runner.Run(made(), ("taco",), (0,), CONFIG), tmp_path, method_runner=method_runner())
     later = Counting()
-    runner.evaluate(runner.Run(made(), ("taco", "u"), (0,), CONFIG), tmp_path, bench=later)
+    runner.evaluate(runner.Run(made(), ("taco", "u"), (0,), CONFIG), tmp_path, method_runner=later)
     assert later.runs == 3
 
 
@@ -69,11 +69,11 @@ def test_other_settings_are_not_taken_for_the_same_run():
 
 def test_a_damaged_record_is_made_again(tmp_path):
     run = runner.Run(made(), ("taco",), (0,), CONFIG)
-    runner.evaluate(run, tmp_path, bench=bench())
+    runner.evaluate(run, tmp_path, method_runner=method_runner())
     victim = next(tmp_path.rglob("*.npz"))
     victim.write_bytes(victim.read_bytes()[:100])
     again = Counting()
-    runner.evaluate(run, tmp_path, bench=again)
+    runner.evaluate(run, tmp_path, method_runner=again)
     assert again.runs == 1
 
 
@@ -87,7 +87,7 @@ def test_records_survive_the_disk(tmp_path):
 
 def test_figures_of_a_made_set(tmp_path):
     data = made(6)
-    found = runner.evaluate(runner.Run(data, ("taco", "true-word"), (0,), CONFIG), tmp_path, bench=bench())
+    found = runner.evaluate(runner.Run(data, ("taco", "true-word"), (0,), CONFIG), tmp_path, method_runner=method_runner())
     figures = scores.figures(data, found["true-word"][0], threshold=0.4)
     assert figures["iou"] >= figures["fixed_iou"] > 50 and figures["right_word"] == 100 and figures["hit"] == 100
     assert figures["iou"] >= figures["tuned_iou"] > 50 and figures["hit_silent"] == 0
@@ -137,11 +137,11 @@ def test_pointing_by_hand():
 
 def test_semantic_labels_are_painted_where_the_prompt_wins():
     words = ("background", "dog", "violin")
-    data = Dataset("avss", "test", (), Rules("semantic", "argmax", bank="specific"), words)
+    data = Dataset("avss", "test", (), ScoringRules("semantic", "argmax", bank="specific"), words)
     truth = np.zeros((4, 4), np.int64)
     truth[:2] = 2
     frame, _ = models.picture("red", None, (8, 8))
-    sample = Sample("x", frame, models.tone("red"), truth)
+    sample = EvaluationFrame("x", frame, models.tone("red"), truth)
     winner = np.zeros((8, 8), bool)
     winner[:4] = True
     found = scores.record(data, sample, Outcome(np.zeros((8, 8), np.float32), winner, "violin"), CONFIG)
@@ -149,7 +149,7 @@ def test_semantic_labels_are_painted_where_the_prompt_wins():
     assert scores.figures(data, [found])["miou"] == 100.0
     unknown = scores.record(data, sample, Outcome(np.zeros((8, 8), np.float32), winner, "cat"), CONFIG)
     assert unknown["counts"].tolist() == [[8, 16, 8], [0, 0, 0], [0, 0, 8]]
-    ade = dataclasses.replace(data, rules=Rules("semantic"), words=("dog", "violin"))
+    ade = dataclasses.replace(data, rules=ScoringRules("semantic"), words=("dog", "violin"))
     heat = winner.astype(np.float32) * 0.6
     found = scores.record(ade, sample, Outcome(heat, ~winner, "violin"), CONFIG)
     assert found["counts"].tolist() == [[8, 8, 8], [0, 0, 0], [8, 8, 8]]
@@ -161,7 +161,7 @@ def test_public_sets_run_through(tmp_path):
     for name, build, key in (("s4", trees.s4, "iou"), ("ade-sp", trees.ade, "map"), ("avss", trees.avss, "miou")):
         data = datasets.load(name, build(tmp_path / name))
         small = dataclasses.replace(data, clips=data.clips[:2])
-        found = runner.evaluate(runner.Run(small, ("taco", "u"), (0,), CONFIG), tmp_path / "out", bench=bench())
+        found = runner.evaluate(runner.Run(small, ("taco", "u"), (0,), CONFIG), tmp_path / "out", method_runner=method_runner())
         assert len(found["u"][0]) == sum(len(c.images) for c in small.clips)
         assert 0 <= scores.figures(small, found["taco"][0])[key] <= 100
 
@@ -174,7 +174,7 @@ def test_wrong_sounds(tmp_path):
     (sample,) = data.clips[0].load()
     for kind in ("silence", "noise", "other"):
         wrong = wrong_sounds.replaced(sample, kind, data, 0, 1.0)
-        assert not wrong.truth.any() and wrong.word == "" and wrong.things == ()
+        assert not wrong.truth.any() and wrong.word == "" and wrong.sounding_objects == ()
         assert np.array_equal(wrong.window.samples, wrong_sounds.replaced(sample, kind, data, 0, 1.0).window.samples)
         if kind == "silence":
             assert wrong.window.level_dbfs == -200
@@ -216,22 +216,26 @@ def test_roc_and_operating_point_by_hand():
 # --- progress and engines
 
 
-def test_progress_tells_the_time_left_without_a_terminal():
-    stream = io.StringIO()
-    bar = runner.Progress("made", stream)
-    for done in range(41):
-        bar(done, 40)
-    lines = stream.getvalue().splitlines()
-    assert len(lines) == 11 and lines[-1] == "made: 40/40 clips, done" and " left" in lines[3]
-    assert [runner.clock(s) for s in (8.2, 130, 11100)] == ["8 s", "2 min 10 s", "3 h 05 min"]
+def test_progress_is_shown_without_a_terminal_too(capsys):
+    show = runner.ProgressBar("made")
+    for done in range(10, 41):
+        show(done, 40)
+    lines = re.split("[\r\n]+", capsys.readouterr().err)
+    assert lines[0] == "made: 10 of 40 clips are there already"
+    assert "25%" in lines[1] and lines[-2].startswith("made: 100%") and "40/40" in lines[-2] and len(lines) < 8
+
+
+def test_nothing_is_shown_where_all_is_there_already(capsys):
+    runner.ProgressBar("made")(4, 4)
+    assert capsys.readouterr().err == ""
 
 
 def test_engine_names_are_checked(monkeypatch):
     with pytest.raises(ConfigError, match="--engine: wanted local or ray"):
-        Engine("dask")
+        ClipExecutor("dask")
     monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
     with pytest.raises(MissingPackageError, match="pip install 'taco-sounding\\[ray\\]'"):
-        list(Engine("ray").map(lambda: str, [1]))
+        list(ClipExecutor("ray").map(lambda: str, [1]))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +252,7 @@ def test_engine_names_are_checked(monkeypatch):
 )
 def test_places_on_a_cluster_of_three_nodes(device, workers, has, wanted):
     args = argparse.Namespace(engine="ray", address="auto", workers=workers)
-    engine = engine_from(args, CONFIG.updated({"models.device": device}))
+    engine = executor_from(args, CONFIG.updated({"models.device": device}))
     if isinstance(wanted, str):
         with pytest.raises(ConfigError, match=wanted):
             engine.places(has, nodes=3)

@@ -10,10 +10,10 @@ import pytest
 from taco import cli
 from taco.cli import evaluate
 from taco.errors import ConfigError
-from taco.evaluation import page, streams, tables
-from taco.evaluation.composed import dataset
-from taco.evaluation.datasets import Dataset, Rules
-from taco.evaluation.methods import Bench
+from taco.evaluation import report, streams, tables
+from taco.evaluation.composed import scenes
+from taco.evaluation.datasets import Dataset, ScoringRules
+from taco.evaluation.methods import MethodRunner
 from test.taco.evaluation import made_datasets as trees
 from test.taco.evaluation import made_models as models
 from test.taco.evaluation.test_runner import CONFIG, MadeClip, made
@@ -23,23 +23,23 @@ EYE = models.Eye.encode_text
 
 @pytest.fixture
 def made_models(monkeypatch):
-    monkeypatch.setattr(evaluate, "make_bench", lambda config: Bench(config, pipeline=models.pipeline(config)))
+    monkeypatch.setattr(evaluate, "make_method_runner", lambda config: MethodRunner(config, pipeline=models.pipeline(config)))
 
 
 @pytest.fixture
 def made_scenes(monkeypatch, made_models):
     """Stamps without the packages: squares and tones; a kind for each case."""
 
-    def stamp_set(words, split="test", count=4, kinds=("one", "two"), **material):
+    def composed_set(words, split="test", count=4, kinds=("one", "two"), **material):
         clips = []
         for kind in kinds:
             for i in range(count):
                 a, b = words[i % 3], words[(i + 1) % 3]
                 pair = {"one": (a, None, a), "two": (a, b, a), "silence": (a, b, None), "offscreen": (a, None, b)}[kind]
                 clips.append(MadeClip(f"{kind}-{split}-{i}", (pair,), kind))
-        return Dataset("stamps", split, tuple(clips), Rules("threshold", temporal="causal", size=0), tuple(words))
+        return Dataset("stamps", split, tuple(clips), ScoringRules("threshold", temporal="causal", size=0), tuple(words))
 
-    monkeypatch.setattr(dataset, "stamp_set", stamp_set)
+    monkeypatch.setattr(scenes, "composed_set", composed_set)
 
 
 def run(*words, capsys):
@@ -52,7 +52,7 @@ def test_stamps_table_wrong_sounds_and_page(made_scenes, tmp_path, capsys):
     page = tmp_path / "page.html"
     words = ("stamps", "--limit", 4, "--out", tmp_path, "--audio", "silence", "offscreen", "--html", page)
     status, out, err = run(*words, capsys=capsys)
-    assert status == 0 and "stamps val: " in err and "clips, done" in err
+    assert status == 0 and "stamps val: 100%" in err and "8/8" in err
     lines = out.splitlines()
     assert lines[0] == "stamps test: 8 clips, 8 frames, 1 seed(s), embedded models, 3 words"
     rows = {line.split()[0]: line.split() for line in lines if line[:1].isalpha()}
@@ -102,7 +102,7 @@ def test_json_tells_the_same_and_a_second_run_reads_it_from_disk(made_scenes, tm
     _, first, _ = run(*words, capsys=capsys)
     _, second, err = run(*words, capsys=capsys)
     found = json.loads(first)
-    assert json.loads(second) == found and "/6 clips" not in err
+    assert json.loads(second) == found and "6/6" not in err
     assert set(found["rows"]) == {"taco", "true-word"} and found["seeds"] == 2
     assert set(found["groups"]) == {"one", "two"} and 0 < found["val_thresholds"]["taco"] < 1
     assert set(found["wrong_sounds"]["silence"]) == {"taco"}  # nothing to tell the ceiling about
@@ -171,7 +171,9 @@ def test_a_specific_bank_of_unknown_words_is_refused_by_a_closed_vocabulary(made
 def test_paper_takes_the_papers_models_solver_and_binding(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(
-        evaluate, "make_bench", lambda config: seen.append(config) or Bench(CONFIG, pipeline=models.pipeline(CONFIG))
+        evaluate,
+        "make_method_runner",
+        lambda config: seen.append(config) or MethodRunner(CONFIG, pipeline=models.pipeline(CONFIG)),
     )
     trees.s4(tmp_path / "data")
     words = ["s4", "--data", tmp_path / "data", "--out", tmp_path / "out", "--limit", 1, "--iterations", 3, "--paper", "--json"]
@@ -199,7 +201,7 @@ def test_errors_are_one_line(words, status, told, made_scenes, tmp_path, capsys)
 def test_rivals_and_ceiling_in_one_line():
     values = {"taco": 45, "a-fcclip": 30, "late-fusion": 46, "true-word": 60}
     rows = {name: {"fixed_iou": (value, 0.0)} for name, value in values.items()}
-    told = evaluate._against_rivals(rows)
+    told = tables.against_rivals(rows)
     assert told == "taco: IoU +15.0 points from a-fcclip, -1.0 from late fusion, 75 % of the ceiling true-word"
 
 
@@ -208,20 +210,23 @@ def test_json_knows_no_nan():
 
 
 def test_every_published_figure_has_its_column_and_its_word_bank():
-    for rows in (*tables.PUBLISHED.values(), *tables.PUBLISHED_SPECIFIC.values()):
+    for rows in (*report.PUBLISHED.values(), *report.PUBLISHED_SPECIFIC.values()):
         for figures in rows.values():
-            assert set(figures) <= set(tables.HEADINGS)
-    assert tables.published("ade-sp", "no-min") == {"paper": {"iou": 29.93, "map": 34.59}}
-    assert tables.published("ade-sp", "no-min", "specific") == {}
-    assert tables.published("ms3", "gradient") == {"paper": {"iou": 50.46, "f": 58.11}, "reference": {"iou": 43.15, "f": 47.50}}
-    assert tables.published("ms3", "gradient", "specific") == {"paper": {"iou": 47.23}}
-    assert tables.published("s4", "a-fcclip", "specific")["paper"] == {"iou": 51.52, "f": 57.25}
-    assert tables.published("s4", "taco", "my-words.txt") == {} == tables.published("stamps", "taco")
-    assert tables.published("avss", "taco", "specific")["paper"] == {"miou": 20.50, "f": 23.02}
+            assert set(figures) <= set(report.HEADINGS)
+    assert report.published_figures("ade-sp", "no-min") == {"paper": {"iou": 29.93, "map": 34.59}}
+    assert report.published_figures("ade-sp", "no-min", "specific") == {}
+    assert report.published_figures("ms3", "gradient") == {
+        "paper": {"iou": 50.46, "f": 58.11},
+        "reference": {"iou": 43.15, "f": 47.50},
+    }
+    assert report.published_figures("ms3", "gradient", "specific") == {"paper": {"iou": 47.23}}
+    assert report.published_figures("s4", "a-fcclip", "specific")["paper"] == {"iou": 51.52, "f": 57.25}
+    assert report.published_figures("s4", "taco", "my-words.txt") == {} == report.published_figures("stamps", "taco")
+    assert report.published_figures("avss", "taco", "specific")["paper"] == {"miou": 20.50, "f": 23.02}
 
 
 def test_table_tells_deviation_only_where_there_is_one():
-    table = tables.text_table(
+    table = report.text_table(
         "", {"taco": {"iou": (50.0, 1.234), "f": (60.0, 0.0), "ms": (12.4, 0.0), "hit": (float("nan"), 0.0)}}
     )
     assert table.splitlines()[1].split() == ["taco", "50.00", "±1.23", "60.00", "-", "12"]
@@ -229,7 +234,7 @@ def test_table_tells_deviation_only_where_there_is_one():
 
 def test_best_and_worst_frames_are_of_different_clips():
     records = [{"id": f"clip{c}/{f}", "scored": True, "iou": np.full(19, c / 10 + f / 100)} for c in range(5) for f in range(3)]
-    best, worst = page.extremes(records, 2)
+    best, worst = report.extremes(records, 2)
     assert [r["id"] for r in best] == ["clip4/2", "clip3/2"] and [r["id"] for r in worst] == ["clip0/0", "clip1/0"]
 
 
@@ -237,10 +242,10 @@ def test_pictures_show_the_frames_that_were_scored(tmp_path):
     from taco.evaluation import runner
 
     data = made(3)
-    bench = Bench(CONFIG, pipeline=models.pipeline(CONFIG))
+    method_runner = MethodRunner(CONFIG, pipeline=models.pipeline(CONFIG))
     plan = runner.Run(data, ("taco",), (0,), CONFIG)
-    records = runner.evaluate(plan, tmp_path, bench=bench)["taco"][0]
-    (shown,) = page.pictures(plan, bench, "taco", 0, records[1:2])
+    records = runner.evaluate(plan, tmp_path, method_runner=method_runner)["taco"][0]
+    (shown,) = report.pictures(plan, method_runner, "taco", 0, records[1:2])
     assert shown.facts.endswith("clip1/0") and [name for name, _ in shown.panels][:5] == [
         "image",
         "truth",
@@ -275,16 +280,18 @@ def test_delay_by_hand():
 
 def test_modes_of_a_stream():
     clip = MadeClip("walk", (("red", "blue", "blue"),) * 4 + (("red", "blue", "red"),) * 4)
-    bench = Bench(CONFIG, pipeline=models.pipeline(CONFIG))
+    method_runner = MethodRunner(CONFIG, pipeline=models.pipeline(CONFIG))
     samples = clip.load()
-    restarts = {mode: [o.factorization.restart for o in streams.run_mode(bench, mode, samples)] for mode in streams.MODES}
+    restarts = {mode: [o.factorization.restart for o in streams.run_mode(method_runner, mode, samples)] for mode in streams.MODES}
     assert set(restarts["cold"]) == {"cold"} and restarts["warm"][1:4] == ["", "", ""]
     assert restarts["warm, no term"][1:4] == ["", "", ""]
-    labels = {mode: [o.label for o in streams.run_mode(bench, mode, samples)] for mode in ("warm", "warm, no memory", "joint")}
+    labels = {
+        mode: [o.label for o in streams.run_mode(method_runner, mode, samples)] for mode in ("warm", "warm, no memory", "joint")
+    }
     assert labels["warm, no memory"] == ["blue"] * 4 + ["red"] * 4
     assert labels["warm"][:5] == labels["joint"][:5] == ["blue"] * 5 and labels["warm"][-1] == labels["joint"][-1] == "red"
-    outcomes = streams.run_mode(bench, "warm", samples)
-    u_masks = [streams._u_mask(bench, *pair) for pair in zip(samples, outcomes)]
+    outcomes = streams.run_mode(method_runner, "warm", samples)
+    u_masks = [streams._u_mask(method_runner, *pair) for pair in zip(samples, outcomes)]
     figures = streams._measured(clip, samples, outcomes, u_masks)
     assert figures["iou"] > 40 and figures["stability"] > 40 and figures["ms"] > 0
     activations = outcomes[0].factorization.visual_activations[:, outcomes[0].factor]
@@ -317,29 +324,37 @@ WORDS = ("guitar", "piano", "violin", "cello", "harp", "flute", "drums")
 @pytest.fixture
 def composer(monkeypatch):
     from taco.evaluation import wrong_sounds
-    from taco.evaluation.composed.scenes import Stamps
+    from taco.evaluation.composed.scenes import SceneComposer
 
-    made = Stamps(WORDS, sources=MadeSources(), size=(120, 160), bank="instruments", background="painted")
-    monkeypatch.setattr(dataset, "stamps_of", lambda words, window_s, *material: made)
-    monkeypatch.setattr(streams, "stamps_of", lambda words, window_s, *material: made)
+    made = SceneComposer(WORDS, sources=MadeSources(), size=(120, 160), bank="instruments", background="painted")
+    monkeypatch.setattr(scenes, "composer_for", lambda words, window_s, *material: made)
+    monkeypatch.setattr(streams, "composer_for", lambda words, window_s, *material: made)
     monkeypatch.setattr(wrong_sounds, "_sources", MadeSources)
     return made
 
 
 def test_scenes_as_a_data_set(composer):
-    data = dataset.stamp_set(WORDS, "val", 20, bank="instruments")
-    assert {kind: sum(c.kind == kind for c in data.clips) for kind in dataset.SCORED_KINDS} == {
+    data = scenes.composed_set(WORDS, "val", 20, bank="instruments")
+    assert {kind: sum(c.kind == kind for c in data.clips) for kind in scenes.SCORED_KINDS} == {
         "one": 20, "two": 20, "both": 20, "distractors": 20, "motion": 2,
     }  # fmt: skip
-    first = {kind: next(c for c in data.clips if c.kind == kind).load() for kind in dataset.SCORED_KINDS}
+    first = {kind: next(c for c in data.clips if c.kind == kind).load() for kind in scenes.SCORED_KINDS}
     (two,) = first["two"]
-    assert len(two.things) == 1 and two.word == two.things[0][0] and np.array_equal(two.truth, two.things[0][1])
+    assert (
+        len(two.sounding_objects) == 1
+        and two.word == two.sounding_objects[0][0]
+        and np.array_equal(two.truth, two.sounding_objects[0][1])
+    )
     assert two.silent.any() and not (two.silent & two.truth).any()
     (both,) = first["both"]
-    assert len(both.things) == 2 and both.word == "" and np.array_equal(both.truth, both.things[0][1] | both.things[1][1])
+    assert (
+        len(both.sounding_objects) == 2
+        and both.word == ""
+        and np.array_equal(both.truth, both.sounding_objects[0][1] | both.sounding_objects[1][1])
+    )
     assert len(first["motion"]) == 30 and sum(s.truth is not None for s in first["motion"]) == 6
-    (quiet,) = dataset.stamp_set(WORDS, "val", 1, kinds=("offscreen",)).clips[0].load()
-    assert not quiet.truth.any() and quiet.things == () and quiet.word == "" and np.any(quiet.window.samples)
+    (quiet,) = scenes.composed_set(WORDS, "val", 1, kinds=("offscreen",)).clips[0].load()
+    assert not quiet.truth.any() and quiet.sounding_objects == () and quiet.word == "" and np.any(quiet.window.samples)
 
 
 def test_the_sound_changes_from_one_thing_in_view_to_the_other(composer):
@@ -363,7 +378,7 @@ def test_the_sound_changes_from_one_thing_in_view_to_the_other(composer):
 def test_offscreen_sounds_are_of_other_things(composer):
     from taco.evaluation import wrong_sounds
 
-    data = dataset.stamp_set(WORDS, "val", 2, kinds=("two",))
+    data = scenes.composed_set(WORDS, "val", 2, kinds=("two",))
     (sample,) = data.clips[0].load()
     wrong = wrong_sounds.replaced(sample, "offscreen", data, 0, 1.0)
     assert wrong.window.level_dbfs > -30 and len(wrong.window.samples) == 48000 and not wrong.truth.any()
@@ -375,11 +390,13 @@ def test_streams_from_end_to_end(made_models, monkeypatch, tmp_path, capsys):
     class Switch(MadeClip):
         change = 4
 
-    monkeypatch.setattr(streams, "StampClip", lambda kind, split, seed, words, *material: MadeClip(f"walk-{seed}", (still,) * 6))
+    monkeypatch.setattr(
+        streams, "ComposedClip", lambda kind, split, seed, words, *material: MadeClip(f"walk-{seed}", (still,) * 6)
+    )
     monkeypatch.setattr(
         streams, "SwitchClip", lambda split, seed, words, *material: Switch(f"switch-{seed}", (still,) * 4 + (walk,) * 5)
     )
-    monkeypatch.setattr(streams, "_is_switch", lambda clip: isinstance(clip, Switch))
+
     page = tmp_path / "streams.html"
     status, out, err = run("streams", "--limit", 2, "--html", page, "--json", capsys=capsys)
     found = json.loads(out)
@@ -390,4 +407,4 @@ def test_streams_from_end_to_end(made_models, monkeypatch, tmp_path, capsys):
     )
     assert warm["u_iou"] > 50 and warm["u_stability"] > 80
     Whole().feed(page.read_text())
-    assert "4/4 clips, done" in err
+    assert "streams: 100%" in err and "4/4" in err

@@ -2,7 +2,7 @@
 
 import torch
 
-from taco.factorization.anchors import word_bank
+from taco.factorization.anchors import prepared_anchors
 from taco.factorization.objective import Problem
 from taco.factorization.temporal import recency_weights
 from taco.types import Anchors, Factorization
@@ -46,7 +46,7 @@ def as_init(start, sounding=0):
 def as_problem(x_v, x_a, anchors, config, grid=None):
     """What the solvers work on: one frame."""
     x_v, x_a = x_v[None], x_a[None]
-    bank = word_bank(anchors, x_a.shape[-1], x_v.dtype, x_v.device)
+    bank = prepared_anchors(anchors, x_a.shape[-1], x_v.dtype, x_v.device)
     recent = (recency_weights(x_a.shape[1], None, x_a.dtype, x_a.device) @ x_a[0])[None]
     heard = bank.audio_logits(recent[:, None], grad=False)[0]
     return Problem(x_v, x_a, x_v.square().sum((-1, -2)), x_a.square().sum((-1, -2)), bank, config, recent, heard, grid)
@@ -76,9 +76,9 @@ def planted_scene(seed=0, side=12, t=16, c=48, m=20, sources=3, scale=20.0, nois
 
 
 def quarters(seed=0, side=16, c=64, m=20, t=16, noise=0.3, scale=20.0):
-    """An image of four things, a quarter each, of which the first sounds: fewer things than factors.
+    """An image of four objects, a quarter each, of which the first sounds: fewer objects than factors.
 
-    Returns x_v (side^2, c), x_a (t, c), anchors, label (side, side) 0 to 3, 0 the sounding thing.
+    Returns x_v (side^2, c), x_a (t, c), anchors, label (side, side) 0 to 3, 0 the sounding object.
     """
     g = torch.Generator().manual_seed(seed)
     words_v = torch.randn(m, c, generator=g).clamp(min=0) + 0.3 * torch.rand(c, generator=g)

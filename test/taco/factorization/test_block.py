@@ -119,7 +119,7 @@ def test_known_factors_are_recovered(binding):
     assert float(found.max(0).values.min()) > 0.99
 
 
-def test_the_sounding_thing_is_outlined():
+def test_the_sounding_object_is_outlined():
     scores = []
     for seed in range(12):
         x_v, x_a, anchors, truth = planted_scene(seed)
@@ -223,7 +223,7 @@ def test_the_pull_is_on_the_sounding_row_by_its_slope(visual, weight):
     ]
     solver = BlockSolver(problem, *sides, torch.tensor([1]))
     side, before, past = (sides[0], v_v, problem.previous_visual) if visual else (sides[1], v_a, problem.previous_audio)
-    side.measure()
+    side.measure_norm()
     solver.update_factors(side, False)
     gram = float(side.u[0, 0] @ side.u[0, 0])
     row = before[0, 1].clone().requires_grad_()
@@ -298,7 +298,7 @@ def test_the_penalty_moves_the_sounding_activations_by_the_box_at_most_both_ways
     torch.testing.assert_close(solver.target[0, 0], (anchors.audio_logit_scale * heard).softmax(-1).detach())
     found, _ = solver.run(2)
     k = int(found.sounding)
-    moved = found.visual_u[0, k] - solver.centre[0, k]
+    moved = found.visual_u[0, k] - solver.trusted[0, k]
     assert float(moved.max()) == pytest.approx(0.1) and float(moved.min()) == pytest.approx(-0.1)
 
 

@@ -50,7 +50,7 @@ def guided(seed, quiet=False, **settings):
 @pytest.mark.parametrize("seed", range(6))
 def test_factor_0_is_the_cluster_that_fits_the_sound(seed):
     problem, state, truth = guided(seed)
-    heard = problem.heard[0, 0].softmax(-1)
+    heard = problem.recent_logits[0, 0].softmax(-1)
     d = torch.cosine_similarity(state.visual_v[0][:, None], problem.bank.visual[None], dim=-1)
     entropies = -(heard * d.log_softmax(-1)).sum(-1)
     enough = (state.visual_u[0] > 0.5).sum(-1) >= 6
@@ -79,7 +79,7 @@ def test_without_a_penalty_the_sound_has_no_say():
 
 
 def test_a_cluster_of_few_tokens_is_not_what_sounds():
-    """Five tokens that are the word itself, and a thing of forty that is nearly it: the thing is meant."""
+    """Five tokens that are the word itself, and an object of forty that is nearly it: the object is meant."""
     x_v, x_a, anchors, label = quarters(0, side=12)
     word = anchors.visual[int((anchors.audio @ x_a.mean(0)).argmax())]
     x_v = x_v.clone()
@@ -101,7 +101,7 @@ def test_half_of_the_restarts_are_seeded_at_the_tokens_nearest_to_the_word_heard
     problem, _, _ = guided(1)
     (shape, first), (shape_a, first_a) = given
     assert shape == (1, 8, 6) and shape_a == (1, 4, 6) and first_a is None
-    heard, words = problem.heard[0, 0].softmax(-1), torch.nn.functional.normalize(problem.bank.anchors.visual, dim=-1)
+    heard, words = problem.recent_logits[0, 0].softmax(-1), torch.nn.functional.normalize(problem.bank.anchors.visual, dim=-1)
     nearest = (problem.visual[0] @ (heard @ words - words.mean(0))).argsort(descending=True)[:8]
     assert first.shape == (1, 4) and set(first[0].tolist()) <= set(nearest.tolist()) and len(set(first[0].tolist())) > 1
 
@@ -134,7 +134,7 @@ def test_scores_are_smoothed_half_and_half_by_their_3_x_3_means():
 
 
 def test_smoothing_makes_the_clusters_whole():
-    """In noise, more tokens lie in the cluster of their own thing where the grid is known."""
+    """In noise, more tokens lie in the cluster of their own object where the grid is known."""
 
     def purity(grid):
         pure = []

@@ -5,7 +5,7 @@ import torch
 
 from taco.config import FactorizationConfig
 from taco.factorization import factorize
-from taco.factorization.anchors import word_bank
+from taco.factorization.anchors import prepared_anchors
 from taco.factorization.gradient import gradients
 from taco.factorization.objective import Problem, State, squared_residual
 from test.taco.factorization.made_problems import as_init, random_problem
@@ -27,7 +27,7 @@ def config(**kw):
 
 
 def problem_of(x_v, x_a, anchors, cfg, linked=None):
-    bank = word_bank(anchors, x_a.shape[-1], x_v.dtype, x_v.device)
+    bank = prepared_anchors(anchors, x_a.shape[-1], x_v.dtype, x_v.device)
     squares = x_v.square().sum((-1, -2)), x_a.square().sum((-1, -2))
     return Problem(x_v, x_a, *squares, bank, cfg, x_a.mean(1), None, linked=linked)
 

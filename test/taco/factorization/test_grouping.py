@@ -1,4 +1,4 @@
-"""A thing is all of its factors: what is merged, what stays apart, and what becomes of the factors that are free then."""
+"""An object is all of its factors: what is merged, what stays apart, and what becomes of the factors that are free then."""
 
 import dataclasses
 import statistics
@@ -8,9 +8,9 @@ import torch
 
 from taco.config import FactorizationConfig
 from taco.factorization import factorize
-from taco.factorization.anchors import word_bank
-from taco.factorization.grouping import merged, revived
-from taco.factorization.objective import Known, Problem, State, terms
+from taco.factorization.anchors import prepared_anchors
+from taco.factorization.grouping import merge_factors, revive_idle
+from taco.factorization.objective import Problem, SolverProducts, State, loss_terms
 from taco.types import Anchors
 from test.taco.factorization.made_problems import column_iou, quarters, random_problem
 from test.taco.factorization.reference import frame_loss
@@ -30,7 +30,7 @@ def active(f):
 
 
 @pytest.mark.parametrize(("side", "c"), SIZES)
-def test_the_sounding_factor_is_the_whole_thing(side, c):
+def test_the_sounding_factor_is_the_whole_object(side, c):
     whole, split = [], []
     for seed in range(12):
         f, label = solved(seed, side, c)
@@ -41,7 +41,7 @@ def test_the_sounding_factor_is_the_whole_thing(side, c):
     assert statistics.fmean(split) < 0.7, "the problem must be one that splits things"
 
 
-def test_the_factors_of_other_things_stay_as_they_are():
+def test_the_factors_of_other_objects_stay_as_they_are():
     for seed in range(6):
         x_v, x_a, anchors, label = quarters(seed)
         plain, whole = (factorize(x_v, x_a, anchors, dataclasses.replace(CFG, merge=m)) for m in ("never", "auto"))
@@ -69,7 +69,7 @@ def test_losses_are_those_of_the_merged_factors():
     assert whole.losses["visual_reconstruction"] < 1.02 * plain.losses["visual_reconstruction"]
 
 
-def test_a_warm_stream_keeps_the_thing_whole_and_its_factor():
+def test_a_warm_stream_keeps_the_object_whole_and_its_factor():
     for seed in range(4):
         f, label = solved(seed)
         x_v, x_a, anchors, _ = quarters(seed)
@@ -84,7 +84,7 @@ def test_a_warm_stream_keeps_the_thing_whole_and_its_factor():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_free_factor_takes_up_what_comes_into_view(seed):
-    """After a merge few factors are active; a new thing in the picture, with no cut, gets one."""
+    """After a merge few factors are active; a new object in the picture, with no cut, gets one."""
     x_v, x_a, anchors, label = quarters(seed)
     f = factorize(x_v, x_a, anchors, CFG)
     assert int(active(f).sum()) < 8
@@ -130,13 +130,13 @@ def by_hand(v, u, anchors=None, sounding=0, grid=None, **settings):
     x_v, x_a = u.mT @ v, torch.rand(1, 5, 4)
     k, c = v.shape[1:]
     anchors = anchors or Anchors(("a", "b", "c"), torch.eye(3, c), torch.rand(3, 4), None, 5.0)
-    bank = word_bank(anchors, 4, torch.float32, x_v.device)
+    bank = prepared_anchors(anchors, 4, torch.float32, x_v.device)
     config = FactorizationConfig(n_factors=k, **settings)
     heard = bank.audio_logits(x_a.mean(1, keepdim=True), grad=False)[0]
     squares = x_v.square().sum((-1, -2)), x_a.square().sum((-1, -2))
     problem = Problem(x_v, x_a, *squares, bank, config, x_a.mean(1), heard, grid)
     state = State(u, v, torch.rand(1, k, 5), torch.rand(1, k, 4), torch.tensor([sounding]))
-    return merged(problem, state), problem
+    return merge_factors(problem, state), problem
 
 
 V = [[4.0, 0.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0]]
@@ -159,7 +159,7 @@ def test_activations_that_add_up_to_more_than_one_are_scaled():
     state, problem = by_hand([V[0], V[0], V[2]], [[0.9, 0.9, 0, 0, 0], [0.8, 0.0, 0.8, 0, 0], U[2]])
     assert float(state.visual_u.max()) == pytest.approx(1.0)
     torch.testing.assert_close(state.visual_u.mT @ state.visual_v, problem.visual)
-    assert float(terms(problem, state)["visual_reconstruction"]) < 1e-3
+    assert float(loss_terms(problem, state)["visual_reconstruction"]) < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -167,10 +167,10 @@ def test_activations_that_add_up_to_more_than_one_are_scaled():
     [
         (0, {}, [True, False, True]),
         (1, {}, [False, True, True]),
-        (2, {}, [True, True, True]),  # the thing of the other two is not the sounding one
+        (2, {}, [True, True, True]),  # the object of the other two is not the sounding one
     ],
 )
-def test_what_shows_the_sounding_thing_goes_into_the_sounding_factor(sounding, settings, left):
+def test_what_shows_the_sounding_object_goes_into_the_sounding_factor(sounding, settings, left):
     state, _ = by_hand(V, U, sounding=sounding, **settings)
     assert state.visual_u[0].any(-1).tolist() == left and state.sounding.tolist() == [sounding]
 
@@ -183,7 +183,7 @@ def test_without_a_penalty_the_sound_has_no_say_and_nothing_is_merged():
 
 
 def test_parts_that_do_not_touch_stay_two():
-    """Rows alike: side by side they are one thing, with a gap of tokens between them two."""
+    """Rows alike: side by side they are one object, with a gap of tokens between them two."""
     rows = [[1.0, 0, 0, 0], [0.99, 0.14, 0, 0], [0, 0, 1.0, 0]]
     near, far = torch.zeros(3, 12), torch.zeros(3, 12)
     near[0, :3] = near[1, 3:6] = near[2, 6:] = 1
@@ -228,7 +228,7 @@ def test_different_rows_of_one_word_become_one_where_both_are_sure(others, scale
 
 
 def test_a_part_that_looks_different_counts_in_full():
-    """Parallel rows keep the reconstruction; of one word but another look, each token of a part is as much of the thing."""
+    """Parallel rows keep the reconstruction; of one word but another look, each token of a part is as much of the object."""
     words = torch.tensor([[1.0, 0, 1.0, 0], [0, 1.0, 0, 0], [0, 1.0, 0, 1.0]]) / 2**0.5
     anchors = Anchors(("a", "b", "c"), words, torch.rand(3, 4), None, 5.0, visual_others=torch.eye(4)[3:])
     head, tail = [9.0, 1.0, 3.0, 0], [3.0, 0.0, 9.0, 0.0]
@@ -246,13 +246,13 @@ def test_factors_without_activation_are_of_no_group():
 
 
 def test_idle_factors_point_at_what_is_explained_worst():
-    """Three idle factors and two unexplained things: the first two take one each, in order of their residual."""
+    """Three idle factors and two unexplained objects: the first two take one each, in order of their residual."""
     x = torch.tensor([[5.0, 0, 0, 0], [0, 3.0, 0, 0], [0, 3.1, 0, 0], [0, 0, 2.0, 0]])[None]
     u = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])[None]
     v = torch.tensor([[5.0, 0, 0, 0], [7.0, 7.0, 7.0, 7.0], [0, 0, 0, 0]])[None]
-    got = revived(x, u, v)
+    got = revive_idle(x, u, v)
     torch.testing.assert_close(got[0], torch.tensor([[5.0, 0, 0, 0], [0, 3.1, 0, 0], [0, 0, 2.0, 0]]))
-    assert revived(x, torch.ones_like(u), v) is v
+    assert revive_idle(x, torch.ones_like(u), v) is v
 
 
 def test_merging_and_reviving_take_random_problems_as_they_come():
@@ -312,7 +312,7 @@ def test_what_is_known_of_the_factors_follows_them():
     plain, problem = by_hand(V, U, sounding=2)
     cross = activations @ problem.visual
     logits = problem.bank.visual_logits(cross)[0]
-    known = Known(cross, torch.rand(1, 3, 4), torch.ones(1), torch.ones(1), logits)
-    state = merged(problem, State(activations, rows, plain.audio_u, plain.audio_v, torch.tensor([0]), known))
-    torch.testing.assert_close(state.known.visual_cross, state.visual_u @ problem.visual)
-    assert not torch.allclose(state.known.visual_cross, cross)
+    known = SolverProducts(cross, torch.rand(1, 3, 4), torch.ones(1), torch.ones(1), logits)
+    state = merge_factors(problem, State(activations, rows, plain.audio_u, plain.audio_v, torch.tensor([0]), known))
+    torch.testing.assert_close(state.products.visual_cross, state.visual_u @ problem.visual)
+    assert not torch.allclose(state.products.visual_cross, cross)

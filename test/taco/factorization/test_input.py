@@ -11,7 +11,7 @@ from taco.factorization import check_factor_count, factorize
 from taco.factorization.temporal import (
     CUT,
     RECENCY,
-    Memory,
+    StreamMemory,
     block_means,
     cut_score,
     guess_grid,
@@ -238,7 +238,7 @@ def test_recency_weights_are_those_of_a_token_s_time_in_every_band():
 
 
 def memory(heard, sound):
-    return Memory(torch.zeros(9, 4), torch.tensor(heard), torch.tensor(sound))
+    return StreamMemory(torch.zeros(9, 4), torch.tensor(heard), torch.tensor(sound))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The sound's factors beside the image's: which sound goes with which thing, when it sounds, and how times are read."""
+"""The sound's factors beside the image's: which sound goes with which object, when it sounds, and how times are read."""
 
 import dataclasses
 
@@ -7,9 +7,9 @@ import torch
 
 from taco.config import FactorizationConfig
 from taco.factorization import explain_factors, factorize
-from taco.factorization.grouping import agreement, paired, pairs, source_activations
+from taco.factorization.grouping import pair_sources, pairs_sources, source_activations, word_agreement
 from taco.factorization.objective import State
-from taco.factorization.temporal import RECENCY, course_change, folded, recency_weights
+from taco.factorization.temporal import RECENCY, course_change, mean_of_rounds, recency_weights
 from taco.types import Anchors, Factorization
 from test.taco.factorization.made_problems import as_problem
 
@@ -29,7 +29,7 @@ def in_turn(*order, side=6, scale=20.0):
 
 @pytest.mark.parametrize("order", ["ab", "ba", "ca", "abc", "cba"])
 @pytest.mark.parametrize("seed", range(3))
-def test_each_thing_has_its_own_sound_as_its_partner(order, seed):
+def test_each_object_has_its_own_sound_as_its_partner(order, seed):
     visual, audio, anchors = in_turn(*order)
     config = FactorizationConfig(n_factors=4)
     f = factorize(visual, audio, anchors, config, generator=torch.Generator().manual_seed(seed))
@@ -65,10 +65,10 @@ def made_state(order):
 @pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2], [2, 0, 1], [1, 2, 0]])
 def test_pairing_only_changes_the_order_of_the_sounds_factors(order):
     problem, state = made_state(order)
-    agreed = agreement(problem, state, state.audio_u @ problem.audio)
+    agreed = word_agreement(problem, state, state.audio_u @ problem.audio)
     assert agreed.shape == (1, 3, 3) and agreed.min() >= 0 and agreed.max() <= 1
     assert agreed[0].argmax(1).tolist() == [order.index(k) for k in range(3)]
-    found = paired(problem, state)
+    found = pair_sources(problem, state)
     assert torch.equal(found.visual_u, state.visual_u) and torch.equal(found.sounding, state.sounding)
     straight = made_state([0, 1, 2])[1]
     assert torch.equal(found.audio_u, straight.audio_u) and torch.equal(found.audio_v, straight.audio_v)
@@ -79,7 +79,7 @@ def test_a_factor_without_activation_agrees_with_nothing():
     u_v, u_a = state.visual_u.clone(), state.audio_u.clone()
     u_v[:, 1], u_a[:, 2] = 0, 0
     idle = dataclasses.replace(state, visual_u=u_v, audio_u=u_a)
-    agreed = agreement(problem, idle, u_a @ problem.audio)[0]
+    agreed = word_agreement(problem, idle, u_a @ problem.audio)[0]
     assert agreed[1].max() == 0 and agreed[:, 2].max() == 0 and agreed[0, 0] > 0
 
 
@@ -94,9 +94,9 @@ def test_every_frame_of_a_batch_is_paired_by_itself():
 
 
 def test_the_papers_solver_and_a_solve_without_a_penalty_are_left_as_they_are():
-    assert pairs(FactorizationConfig())
+    assert pairs_sources(FactorizationConfig())
     for changes in ({"solver": "gradient"}, {"binding": "penalty"}, {"penalty": "none"}, {"penalty_weight": 0.0}):
-        assert not pairs(FactorizationConfig(**changes))
+        assert not pairs_sources(FactorizationConfig(**changes))
 
 
 def test_a_source_is_all_of_its_factors():
@@ -132,9 +132,9 @@ def test_times_of_the_steps_give_their_weights():
 
 def test_rounds_of_one_window_are_folded_into_one():
     rows = torch.tensor([[1.0, 2, 3, 4, 5, 6], [10, 20, 30, 40, 50, 60]])
-    assert folded(rows, None) is rows
-    assert folded(rows, torch.tensor([0.2, 0.5, 0.8, 0.2, 0.5, 0.8])).tolist() == [[2.5, 3.5, 4.5], [25, 35, 45]]
-    assert folded(rows, torch.linspace(0, 1, 6)).tolist() == rows.tolist()
+    assert mean_of_rounds(rows, None) is rows
+    assert mean_of_rounds(rows, torch.tensor([0.2, 0.5, 0.8, 0.2, 0.5, 0.8])).tolist() == [[2.5, 3.5, 4.5], [25, 35, 45]]
+    assert mean_of_rounds(rows, torch.linspace(0, 1, 6)).tolist() == rows.tolist()
     visual, audio, anchors = in_turn("a", "b")
     f = factorize(visual, audio, anchors, FactorizationConfig(n_factors=4))
     twice = torch.arange(STEPS) % 6 / 6

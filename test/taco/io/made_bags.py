@@ -4,9 +4,9 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from taco.clock import NS
 from taco.io import bags
 
-NS = 1_000_000_000
 BASE_NS = 1_700_000_000 * NS
 AUDIO_COMMON = {
     "audio_common_msgs/msg/AudioData": "uint8[] data\n",

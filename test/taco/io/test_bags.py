@@ -14,13 +14,13 @@ pytest.importorskip("rosbags")
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import get_types_from_msg
 
-from taco import cli
-from taco.cli import segment
+from taco import cli, segment
+from taco.clock import NS
 from taco.config import AudioConfig
 from taco.errors import MediaError
 from taco.io import bags
 from taco.types import SoundingObject, SoundingScene
-from test.taco.io.made_bags import AUDIO_COMMON, BASE_NS, MGONZS13, NS, MakeBag, tone
+from test.taco.io.made_bags import AUDIO_COMMON, BASE_NS, MGONZS13, MakeBag, tone
 
 
 def whole_sound(reader):
@@ -170,9 +170,9 @@ def test_bad_bags_are_one_clear_line(tmp_path):
 def scene(stamp_ns=BASE_NS + 5):
     mask = np.zeros((24, 32), bool)
     mask[4:9, 10:20] = True
-    thing = SoundingObject.from_mask(mask, [("dog", 0.5), ("cat", 0.25)], 0.75, id=300)
+    outlined = SoundingObject.from_mask(mask, [("dog", 0.5), ("cat", 0.25)], 0.75, id=300)
     head = (stamp_ns, (24, 32), stamp_ns - NS, stamp_ns, -12.5, 0.5, "sounding")
-    return SoundingScene(*head, (thing,), heard=(("Bark", 0.75), ("Rain", 0.25)))
+    return SoundingScene(*head, (outlined,), heard=(("Bark", 0.75), ("Rain", 0.25)))
 
 
 @pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
@@ -186,9 +186,9 @@ def test_written_messages_are_those_of_the_node(tmp_path, storage):
     kind, raw, message, t = found["/taco_node/objects"]
     assert kind == "taco_ros/msg/SoundingObjectArray" and t == BASE_NS + 5 and message.header.frame_id == "cam_optical"
     assert (message.verdict, message.heard, message.heard_scores.tolist()) == ("sounding", ["Bark", "Rain"], [0.75, 0.25])
-    (thing,) = message.objects
-    assert (thing.id, thing.label, thing.score, len(thing.place)) == (300, "dog", 0.75, 0)
-    assert thing.mask.data.tolist() == [255] * 50 and (thing.bounding_box.x_offset, thing.bounding_box.width) == (10, 10)
+    (outlined,) = message.objects
+    assert (outlined.id, outlined.label, outlined.score, len(outlined.place)) == (300, "dog", 0.75, 0)
+    assert outlined.mask.data.tolist() == [255] * 50 and (outlined.bounding_box.x_offset, outlined.bounding_box.width) == (10, 10)
     mask = found["/taco_node/mask"][2]
     assert mask.data.reshape(24, 32)[5, 12] == (300 - 1) % 255 + 1 and mask.data.sum() == 50 * 45
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -233,9 +233,9 @@ def test_segment_of_a_bag_into_a_bag(tmp_path, monkeypatch, capsys):
         def process(self, frame, window):
             mask = np.zeros(frame.size, bool)
             mask[2:9, 3:12] = True
-            thing = SoundingObject.from_mask(mask, [("dog", 1.0)], 0.5)
+            outlined = SoundingObject.from_mask(mask, [("dog", 1.0)], 0.5)
             return SoundingScene(
-                frame.stamp_ns, frame.size, window.start_ns, window.end_ns, window.level_dbfs, 0.5, "sounding", (thing,)
+                frame.stamp_ns, frame.size, window.start_ns, window.end_ns, window.level_dbfs, 0.5, "sounding", (outlined,)
             )
 
     monkeypatch.setattr(segment, "make_pipeline", Pipeline)

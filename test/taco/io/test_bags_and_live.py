@@ -15,12 +15,13 @@ pytest.importorskip("rclpy")
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from taco.clock import NS
 from taco.config import AudioConfig
 from taco.errors import MediaError
 from taco.io import bags, pcm, pixels
 from taco_ros.audio_messages import chunk_message, to_chunk
 from taco_ros.conversions import MessageError, image_to_frame, ns_to_stamp
-from test.taco.io.made_bags import AUDIO_COMMON, BASE_NS, MGONZS13, NS, MakeBag
+from test.taco.io.made_bags import AUDIO_COMMON, BASE_NS, MGONZS13, MakeBag
 
 RNG = np.random.default_rng(5)
 HEADER = Header(stamp=ns_to_stamp(BASE_NS), frame_id="cam")

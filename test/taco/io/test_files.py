@@ -13,14 +13,13 @@ import pytest
 import soundfile
 from PIL import Image
 
+from taco.clock import NS
 from taco.config import AudioConfig
 from taco.errors import MediaError
 from taco.io import files
 from taco.io.video_writer import VideoWriter
 from taco.types import AudioChunk, VideoFrame
 from test import ROOT
-
-NS = 1_000_000_000
 
 
 def tone(rate=16000, seconds=3.0, channels=1, hz=440.0):

@@ -44,23 +44,23 @@ def test_as_cv_bridge_decodes_it(encoding):
 
 def test_16_bit_values_are_rounded_over_the_full_range():
     values = np.array([[0, 128, 129, 257, 385, 386, 65535]], ">u2")
-    out = pixels.unpacked(values.view(np.uint8).ravel(), (1, 7), "mono16", big_endian=True)
+    out = pixels.unpack(values.view(np.uint8).ravel(), (1, 7), "mono16", big_endian=True)
     assert out[0, :, 1].tolist() == [0, 0, 1, 1, 1, 2, 255]
 
 
 def test_a_size_that_an_encoding_cannot_have_is_one_line():
     with pytest.raises(MessageError, match="wanted a size that uyvy can have, got 3 x 2 px") as caught:
-        pixels.unpacked(np.zeros(12, np.uint8), (2, 3), "uyvy")
+        pixels.unpack(np.zeros(12, np.uint8), (2, 3), "uyvy")
     assert caught.value.reason == "image_size"
 
 
 def test_the_last_row_may_come_without_its_padding():
     data = np.arange(13, dtype=np.uint8)
-    assert pixels.unpacked(data, (2, 3), "mono8", step=10)[..., 0].tolist() == [[0, 1, 2], [10, 11, 12]]
+    assert pixels.unpack(data, (2, 3), "mono8", step=10)[..., 0].tolist() == [[0, 1, 2], [10, 11, 12]]
     with pytest.raises(MessageError, match="got step 10 and 12 bytes"):
-        pixels.unpacked(data[:12], (2, 3), "mono8", step=10)
+        pixels.unpack(data[:12], (2, 3), "mono8", step=10)
     with pytest.raises(MessageError, match="got step 2 and 13 bytes"):
-        pixels.unpacked(data, (2, 3), "mono8", step=2)
+        pixels.unpack(data, (2, 3), "mono8", step=2)
 
 
 def test_a_cameras_jpeg_is_not_turned_by_its_orientation_tag():
@@ -70,5 +70,5 @@ def test_a_cameras_jpeg_is_not_turned_by_its_orientation_tag():
     stream, tags = io.BytesIO(), Image.Exif()
     tags[0x0112] = 6  # a quarter turn
     Image.fromarray(picture).save(stream, "jpeg", exif=tags, quality=95)
-    out = pixels.decompressed(np.frombuffer(stream.getvalue(), np.uint8), "jpeg")
+    out = pixels.decompress(np.frombuffer(stream.getvalue(), np.uint8), "jpeg")
     assert out.shape == (16, 32, 3) and out[:, :8].min() > 240 and out[:, 24:].max() < 15

@@ -8,30 +8,30 @@ import torch
 from taco.config import SegmentationConfig
 from taco.segmentation.activation import ActivationSegmenter
 from taco.segmentation.base import Segmentation, Segmenter
-from taco.segmentation.silhouette import SIDE, Silhouettes
+from taco.segmentation.silhouette import SIDE, SilhouetteNetwork
 from taco.types import Concept, Factorization, ImageFeatures, Tokens, VideoFrame
 
 GRID, SIZE, DIM = (12, 16), (240, 320), 4
-PLACES = {0: (90, 120), 1: (230, 110)}  # x, y of the things
+PLACES = {0: (90, 120), 1: (230, 110)}  # x, y of the objects
 
 
 def scene(noise=6.0, seed=0):
-    """(rgb, {thing: mask}): a red disc and a green square on grey."""
+    """(rgb, {object: mask}): a red disc and a green square on grey."""
     rgb = np.full((*SIZE, 3), 120, np.uint8)
     masks = {0: np.zeros(SIZE, np.uint8), 1: np.zeros(SIZE, np.uint8)}
     cv2.circle(masks[0], PLACES[0], 45, 1, -1)
     cv2.rectangle(masks[1], (195, 75), (265, 145), 1, -1)
     rgb[masks[0] > 0], rgb[masks[1] > 0] = (200, 40, 30), (30, 180, 60)
     rgb = np.clip(rgb + np.random.default_rng(seed).normal(0, noise, rgb.shape), 0, 255).astype(np.uint8)
-    return rgb, {thing: mask > 0 for thing, mask in masks.items()}
+    return rgb, {item: mask > 0 for item, mask in masks.items()}
 
 
 def factors(masks, strength=1.0, restart="") -> Factorization:
-    """Factor ``thing`` is active where its mask covers a token, and shows direction ``thing``."""
+    """Factor ``object`` is active where its mask covers a token, and shows direction ``object``."""
     active = torch.full((GRID[0] * GRID[1], DIM), 0.01)
-    for thing, mask in masks.items():
+    for item, mask in masks.items():
         share = cv2.resize(mask.astype(np.float32), GRID[::-1], interpolation=cv2.INTER_AREA)
-        active[:, thing] += strength * torch.from_numpy(cv2.GaussianBlur(share, (3, 3), 0.7)).flatten()
+        active[:, item] += strength * torch.from_numpy(cv2.GaussianBlur(share, (3, 3), 0.7)).flatten()
     return Factorization(active, torch.eye(DIM), torch.ones(2, DIM), torch.ones(DIM, 3), 0, restart=restart)
 
 
@@ -40,8 +40,8 @@ def features() -> ImageFeatures:
     return ImageFeatures(Tokens(torch.rand(GRID[0] * GRID[1], DIM), GRID), {}, SIZE, SIZE)
 
 
-def concept(thing, score=0.8) -> Concept:
-    return Concept(min(thing, DIM - 1), ((f"thing {thing}", 0.9),), score, torch.eye(DIM)[thing])
+def concept(item, score=0.8) -> Concept:
+    return Concept(min(item, DIM - 1), ((f"object {item}", 0.9),), score, torch.eye(DIM)[item])
 
 
 class Painter:
@@ -61,8 +61,8 @@ class Painter:
 
 def segmenter(paint=None, **settings) -> tuple[ActivationSegmenter, SegmentationConfig]:
     """With a made outline network where ``paint`` is given; and its settings."""
-    silhouettes = None if paint is None else Silhouettes(Painter(paint), "out")
-    return ActivationSegmenter(silhouettes), SegmentationConfig(**settings)
+    silhouette_network = None if paint is None else SilhouetteNetwork(Painter(paint), "out")
+    return ActivationSegmenter(silhouette_network), SegmentationConfig(**settings)
 
 
 def segment(concepts, with_=None, rgb=None, factorization=None, tokens=None, before=None):
@@ -77,16 +77,16 @@ def iou(a, b):
     return (a & b).sum() / max(1, (a | b).sum())
 
 
-@pytest.mark.parametrize("thing", [0, 1])
+@pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("paint, least", [(None, 0.85), (lambda standing: standing, 0.95)])
-def test_the_mask_fits_the_thing_and_not_the_grid(thing, paint, least):
-    found, masks = segment([concept(thing)], segmenter(paint))
+def test_the_mask_fits_the_object_and_not_the_grid(number, paint, least):
+    found, masks = segment([concept(number)], segmenter(paint))
     (item,) = found.objects
-    assert iou(item.mask, masks[thing]) > least
-    coarse, _ = segment([concept(thing)], segmenter(refine="none"))
-    assert iou(coarse.objects[0].mask, masks[thing]) < iou(item.mask, masks[thing]) - 0.05
+    assert iou(item.mask, masks[number]) > least
+    coarse, _ = segment([concept(number)], segmenter(refine="none"))
+    assert iou(coarse.objects[0].mask, masks[number]) < iou(item.mask, masks[number]) - 0.05
     x, y = item.centre
-    assert abs(x - PLACES[thing][0]) < 6 and abs(y - PLACES[thing][1]) < 6
+    assert abs(x - PLACES[number][0]) < 6 and abs(y - PLACES[number][1]) < 6
 
 
 def test_what_comes_out_keeps_the_contract():
@@ -96,7 +96,7 @@ def test_what_comes_out_keeps_the_contract():
         assert found.confidence.shape == SIZE and found.confidence.dtype == np.float32
         assert found.confidence.min() >= 0 and found.confidence.max() <= 1
         (item,) = found.objects
-        assert item.label == "thing 0" and item.score == 0.7 and found.steps == ("edges",)
+        assert item.label == "object 0" and item.score == 0.7 and found.steps == ("edges",)
         assert np.array_equal(item.mask, found.confidence >= np.float32(threshold))
 
 
@@ -113,7 +113,7 @@ def test_two_concepts_share_no_pixel():
 def test_the_factors_place_the_mask_and_not_the_tokens():
     _, masks = scene()
     tokens = torch.zeros(GRID[0] * GRID[1], DIM)
-    tokens[:, 0] = factors(masks).visual_activations[:, 1]  # the tokens show word 0 where thing 1 is
+    tokens[:, 0] = factors(masks).visual_activations[:, 1]  # the tokens show word 0 where object 1 is
     found, _ = segment([concept(0)], tokens=ImageFeatures(Tokens(tokens, GRID), {}, SIZE, SIZE))
     assert iou(found.objects[0].mask, masks[0]) > 0.85
 
@@ -123,7 +123,7 @@ def test_nothing_asked_gives_no_object():
     assert found.objects == () and not found.confidence.any() and found.confidence.shape == SIZE
 
 
-def test_a_thing_without_an_outline_is_told_with_the_box_of_its_factor():
+def test_an_object_without_an_outline_has_the_box_of_its_factor():
     _, masks = scene()
     against = Concept(1, (("none", 1.0),), 0.5, -torch.ones(DIM))
     (item,) = segment([against])[0].objects
@@ -147,7 +147,7 @@ def test_the_threshold_is_live():
     assert wide.objects[0].mask.sum() > 1.5 * tight.objects[0].mask.sum()
 
 
-def test_of_two_things_that_stand_out_the_one_that_the_map_reaches_is_taken():
+def test_of_two_objects_that_stand_out_the_one_that_the_map_reaches_is_taken():
     found, masks = segment([concept(1)], segmenter(lambda standing: np.ones_like(standing) * standing))
     assert iou(found.objects[0].mask, masks[1]) > 0.95 and not (found.objects[0].mask & masks[0]).any()
 
@@ -157,7 +157,7 @@ def test_of_two_things_that_stand_out_the_one_that_the_map_reaches_is_taken():
     [
         lambda standing: np.zeros_like(standing),  # nothing stands out
         lambda standing: np.full_like(standing, 0.6),  # all does, unclearly
-        lambda standing: np.pad(np.ones((3, 3), np.float32), ((95, 94), (95, 94))),  # a crumb on the thing
+        lambda standing: np.pad(np.ones((3, 3), np.float32), ((95, 94), (95, 94))),  # a crumb on the object
         lambda standing: np.pad(np.ones((9, 9), np.float32), ((0, 183), (0, 183))),  # something in the corner
     ],
 )
@@ -167,7 +167,7 @@ def test_an_outline_that_does_not_agree_with_the_map_is_not_taken(paint):
 
 
 def test_edges_that_lose_the_map_are_not_taken():
-    """A thing of two colours in a room of one of them: the colours draw the map away from half of it."""
+    """An object of two colours in a room of one of them: the colours draw the map away from half of it."""
     rgb = np.random.default_rng(3).integers(0, 255, (*SIZE, 3), np.uint8)
     rgb[:, :] = (100, 100, 100)
     rgb[100:104, 60:64] = (255, 0, 0)
@@ -206,14 +206,14 @@ def _picture(rng):
     ground = cv2.resize(
         rng.integers(0, 255, (*rng.integers(2, 12, 2), 3)).astype(np.uint8), SIZE[::-1], interpolation=cv2.INTER_CUBIC
     )
-    thing = cv2.resize(
+    item = cv2.resize(
         rng.integers(0, 255, (*rng.integers(1, 5, 2), 3)).astype(np.uint8), SIZE[::-1], interpolation=cv2.INTER_CUBIC
     )
-    rgb = np.where(mask[..., None] > 0, thing, ground).astype(np.float32) + rng.normal(0, 8, (*SIZE, 3))
+    rgb = np.where(mask[..., None] > 0, item, ground).astype(np.float32) + rng.normal(0, 8, (*SIZE, 3))
     return np.clip(rgb, 0, 255).astype(np.uint8), mask > 0
 
 
-class _Told(Silhouettes):
+class _Told(SilhouetteNetwork):
     """An outline network that is told the truth: right, noise, or all of the region."""
 
     def __init__(self, truth, outline, rng):
@@ -237,7 +237,7 @@ def test_the_same_frame_gives_the_same_mask():
 
 def test_a_still_picture_is_outlined_once_and_a_cut_anew():
     with_, before = segmenter(lambda standing: standing), None
-    network = with_[0].silhouettes.network
+    network = with_[0].silhouette_network.network
     for _ in range(4):
         before, _ = segment([concept(0)], with_, before=before)
     assert network.runs == 1
@@ -255,8 +255,8 @@ def test_several_of_a_kind_are_one_object_or_one_each():
     (together,) = segment([concept(0)], segmenter(instances="together"), factorization=both)[0].objects
     assert iou(together.mask, masks[0] | masks[1]) > 0.8
     apart = segment([concept(0)], segmenter(instances="apart"), factorization=both)[0].objects
-    assert [thing.id for thing in apart] == [1, 2] and len({thing.label for thing in apart}) == 1
-    assert sorted(round(max(iou(thing.mask, mask) for mask in masks.values()), 1) >= 0.8 for thing in apart) == [True, True]
+    assert [item.id for item in apart] == [1, 2] and len({item.label for item in apart}) == 1
+    assert sorted(round(max(iou(item.mask, mask) for mask in masks.values()), 1) >= 0.8 for item in apart) == [True, True]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 300), (480, 3), (33, 65)])
@@ -275,7 +275,7 @@ def test_flat_maps_and_one_coloured_images_are_no_error():
         assert item.mask.mean() > 0.95
 
 
-def long_thing():
+def long_object():
     """(rgb, its mask, factors that are active on its middle only)."""
     mask = np.zeros(SIZE, bool)
     mask[100:140, 40:280] = True
@@ -286,26 +286,26 @@ def long_thing():
     return rgb, mask, factors({0: middle})
 
 
-def test_a_thing_that_goes_on_beyond_its_map_is_outlined_whole_in_a_first_frame():
-    rgb, mask, found = long_thing()
+def test_an_object_that_goes_on_beyond_its_map_is_outlined_whole_in_a_first_frame():
+    rgb, mask, found = long_object()
     with_ = segmenter(lambda standing: standing)
     (item,) = segment([concept(0)], with_, rgb=rgb, factorization=found)[0].objects
-    assert iou(item.mask, mask) > 0.9 and 1 < with_[0].silhouettes.network.runs <= 3
+    assert iou(item.mask, mask) > 0.9 and 1 < with_[0].silhouette_network.network.runs <= 3
 
 
-def test_later_frames_look_at_one_region_each_until_the_thing_is_whole():
-    rgb, mask, found = long_thing()
+def test_later_frames_look_at_one_region_each_until_the_object_is_whole():
+    rgb, mask, found = long_object()
     with_ = segmenter(lambda standing: standing)
     last, shown = Segmentation(np.zeros(SIZE, np.float32), (), memory={}), []
     for number in range(5):
         last, _ = segment([concept(0)], with_, rgb=rgb, factorization=found, before=last)
-        assert with_[0].silhouettes.network.runs <= min(number + 1, 3)
+        assert with_[0].silhouette_network.network.runs <= min(number + 1, 3)
         shown.append(iou(last.objects[0].mask, mask))
     assert shown[0] < 0.75 and shown[-1] > 0.9 and shown == sorted(shown)
 
 
 def test_the_region_is_that_of_the_maps_strong_places():
-    """What only answers weakly, far away, is not looked at: it would take the outline's pixels from the thing."""
+    """What only answers weakly, far away, is not looked at: it would take the outline's pixels from the object."""
     image, masks = scene()
     other = factors({0: masks[1]}).visual_activations[:, 0] - 0.01
     seen = {}

@@ -1,4 +1,4 @@
-"""FC-CLIP: maps against figures of upstream's own classes, read-outs, and several things in one region."""
+"""FC-CLIP: maps against figures of upstream's own classes, read-outs, and several objects in one region."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from taco.factorization import factorize
 from taco.segmentation import load_segmenter
 from taco.segmentation.fcclip import FCCLIPSegmenter
 from taco.segmentation.fcclip_head import MaskDecoder, Proposals, classify, pool_under_masks, semantic_maps
-from taco.segmentation.instances import choose_queries, label_scores, share_out
+from taco.segmentation.instances import choose_queries, label_scores, split_region
 from taco.types import Anchors, Concept, Factorization, ImageFeatures, VideoFrame
 from test import ROOT
 from test.taco import synthetic_weights as synthetic
@@ -155,7 +155,7 @@ def test_wrong_prompts_and_features_are_refused(segmenter, features):
         segmenter.maps(bare, synthetic.prompts())
 
 
-# Read-outs and several things in one region, on made proposals: two squares, a dog's and a siren's.
+# Read-outs and several objects in one region, on made proposals: two squares, a dog's and a siren's.
 
 WORDS = ("dog", "siren", "table", "rain")
 AXES = torch.eye(768)[:4]  # the word vectors
@@ -214,63 +214,63 @@ def run(base, features, boxes=SCENE, size=(SIDE, SIDE), sound=(0.5, 0.5, 0.0, 0.
 
 
 @pytest.mark.parametrize("readout", ["minmax", "argmax"])
-def test_two_sounding_things_come_out_as_two_named_objects(segmenter, features, readout):
+def test_two_sounding_objects_are_outlined_and_named_apart(segmenter, features, readout):
     found = run(segmenter, features, readout=readout)
-    assert {thing.label for thing in found.objects} == {"dog", "siren"}
-    for thing in found.objects:
-        assert iou(thing.mask, outline(TOP, LEFT if thing.label == "dog" else RIGHT)) > 0.85
-        assert 0 < thing.score <= 0.8 and thing.labels[0][1] > 0.5
+    assert {item.label for item in found.objects} == {"dog", "siren"}
+    for item in found.objects:
+        assert iou(item.mask, outline(TOP, LEFT if item.label == "dog" else RIGHT)) > 0.85
+        assert 0 < item.score <= 0.8 and item.labels[0][1] > 0.5
     assert not (found.objects[0].mask & found.objects[1].mask).any()
     assert found.confidence.dtype == np.float32 and 0 <= found.confidence.min() <= found.confidence.max() <= 1
 
 
-def test_without_split_the_region_is_one_thing_with_the_concepts_label(segmenter, features):
-    (thing,) = run(segmenter, features, split=False).objects
-    assert thing.labels == concept().labels and thing.score == 0.8
-    assert iou(thing.mask, outline(TOP, LEFT) | outline(TOP, RIGHT)) > 0.85
+def test_without_split_the_region_is_one_object_with_the_concepts_label(segmenter, features):
+    (item,) = run(segmenter, features, split=False).objects
+    assert item.labels == concept().labels and item.score == 0.8
+    assert iou(item.mask, outline(TOP, LEFT) | outline(TOP, RIGHT)) > 0.85
 
 
-def test_the_thing_that_fits_the_sound_scores_higher(segmenter, features):
+def test_the_object_that_fits_the_sound_scores_higher(segmenter, features):
     first, second = run(segmenter, features, sound=(0.1, 0.9, 0.0, 0.0)).objects
     assert first.label == "siren" and first.score == pytest.approx(0.8) and second.score < 0.6
 
 
-def test_a_single_thing_keeps_the_whole_region_and_the_concepts_label(segmenter, features):
-    (thing,) = run(segmenter, features, [SCENE[0], SCENE[2]]).objects
-    assert thing.label == "dog" and thing.score == 0.8 and iou(thing.mask, outline(TOP, LEFT)) > 0.85
+def test_a_single_object_keeps_the_whole_region_and_the_concepts_label(segmenter, features):
+    (item,) = run(segmenter, features, [SCENE[0], SCENE[2]]).objects
+    assert item.label == "dog" and item.score == 0.8 and iou(item.mask, outline(TOP, LEFT)) > 0.85
 
 
-def test_silent_things_are_left_out(segmenter, features):
+def test_silent_objects_are_left_out(segmenter, features):
     found = run(segmenter, features)
     table = outline(slice(24, 30), slice(2, 28))
-    assert all(iou(thing.mask, table) < 0.05 for thing in found.objects)
+    assert all(iou(item.mask, table) < 0.05 for item in found.objects)
 
 
 def test_masks_are_at_image_size(segmenter, features):
     found = run(segmenter, features, size=(60, 200))
-    assert found.confidence.shape == (60, 200) and all(thing.mask.shape == (60, 200) for thing in found.objects)
+    assert found.confidence.shape == (60, 200) and all(item.mask.shape == (60, 200) for item in found.objects)
     assert len(found.objects) == 2
 
 
-def test_small_things_are_dropped(segmenter, features):
+def test_small_objects_are_dropped(segmenter, features):
     boxes = [(TOP, LEFT, "dog"), (slice(6, 10), slice(18, 22), "siren"), SCENE[2]]
-    assert {thing.label for thing in run(segmenter, features, boxes).objects} == {"dog", "siren"}
-    assert [thing.label for thing in run(segmenter, features, boxes, min_area=0.03).objects] == ["dog"]
+    assert {item.label for item in run(segmenter, features, boxes).objects} == {"dog", "siren"}
+    assert [item.label for item in run(segmenter, features, boxes, min_area=0.03).objects] == ["dog"]
 
 
 def test_no_concept_gives_nothing_and_no_region_the_place_of_the_factor(segmenter, features):
     nothing = run(segmenter, features, concepts=())
     assert nothing.objects == () and not nothing.confidence.any()
-    (thing,) = run(segmenter, features, [SCENE[2]], readout="argmax").objects
-    assert not thing.mask.any() and thing.labels == concept().labels and thing.score == 0.8
+    (item,) = run(segmenter, features, [SCENE[2]], readout="argmax").objects
+    assert not item.mask.any() and item.labels == concept().labels and item.score == 0.8
 
 
-def test_things_of_a_kind_are_one_object_or_one_each(segmenter, features):
+def test_objects_of_a_kind_are_one_object_or_one_each(segmenter, features):
     boxes = [(TOP, LEFT, "dog"), (TOP, RIGHT, "dog"), SCENE[2]]
     (together,) = run(segmenter, features, boxes, instances="together").objects
     assert iou(together.mask, outline(TOP, LEFT) | outline(TOP, RIGHT)) > 0.85
     apart = run(segmenter, features, boxes, instances="apart").objects
-    assert [thing.label for thing in apart] == ["dog", "dog"] and not (apart[0].mask & apart[1].mask).any()
+    assert [item.label for item in apart] == ["dog", "dog"] and not (apart[0].mask & apart[1].mask).any()
 
 
 def test_threshold_one_keeps_the_top_only(segmenter, features):
@@ -278,7 +278,7 @@ def test_threshold_one_keeps_the_top_only(segmenter, features):
     assert loose.objects[0].mask.sum() > strict.objects[0].mask.sum() > 0
 
 
-def test_queries_of_one_thing_are_taken_once():
+def test_queries_of_one_object_are_taken_once():
     masks = torch.full((3, 10, 10), 0.01)
     masks[0, 2:8, 2:8] = 0.95
     masks[1, 2:8, 2:7] = 0.9
@@ -300,27 +300,27 @@ def test_a_query_that_lies_mostly_outside_is_not_a_part():
 def test_shared_pixels_go_to_the_stronger():
     masks = torch.tensor([[[0.9, 0.9, 0.1]], [[0.1, 0.8, 0.8]]])
     region = torch.tensor([[True, True, True]])
-    left, right = share_out(region, masks, torch.tensor([1.0, 1.0]))
+    left, right = split_region(region, masks, torch.tensor([1.0, 1.0]))
     assert left.tolist() == [[True, True, False]] and right.tolist() == [[False, False, True]]
 
 
 def test_labels_need_both_image_and_sound():
     image, sound = torch.tensor([5.0, 4.0, -9.0]), torch.tensor([-9.0, 4.0, 5.0])
-    scores, agreement = label_scores(image, sound)
+    scores, map_overlap = label_scores(image, sound)
     assert int(scores.argmax()) == 1 and float(scores.sum()) == pytest.approx(1)
-    assert label_scores(image, image)[1] == pytest.approx(1, abs=1e-5) and agreement < 0.7
+    assert label_scores(image, image)[1] == pytest.approx(1, abs=1e-5) and map_overlap < 0.7
 
 
-def test_a_thing_is_labelled_by_the_sound_of_its_own_concept_and_by_the_image_alone_without_one(segmenter, features):
+def test_an_object_is_labelled_by_the_sound_of_its_own_concept_and_by_the_image_alone_without_one(segmenter, features):
     boxes = [(TOP, LEFT, "dog"), (TOP, RIGHT, "siren"), SCENE[2]]
     quiet = Concept(1, (("dog", 0.6),), 0.8, AXES[0])
-    scores = {thing.label: thing.score for thing in run(segmenter, features, boxes, concepts=(quiet,)).objects}
+    scores = {item.label: item.score for item in run(segmenter, features, boxes, concepts=(quiet,)).objects}
     assert set(scores) == {"dog", "siren"} and scores["dog"] == pytest.approx(scores["siren"], abs=0.05)
     heard = {t.label: t.score for t in run(segmenter, features, boxes, sound=(0.9, 0.1, 0.0, 0.0)).objects}
     assert heard["dog"] == pytest.approx(0.8) and heard["siren"] < 0.6
 
 
-def test_a_thing_that_two_factors_share_is_whole_where_they_are_merged_before_they_become_prompts(segmenter, features):
+def test_an_object_that_two_factors_share_is_whole_where_they_are_merged_before_they_become_prompts(segmenter, features):
     """Head and tail of the dog: two factors, two prompts, two queries; by argmax each prompt wins the query of its own half."""
     head, tail = (F.normalize(AXES[0] + 0.2 * torch.eye(768)[k], dim=0) for k in (10, 11))  # a cosine of .96
     x_v = torch.cat([head.expand(100, -1), tail.expand(92, -1), AXES[2].expand(64, -1)]) * 10

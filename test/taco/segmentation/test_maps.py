@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from taco.segmentation.maps import factor_weights, guided_filter, small_size, spread, thing_box, word_map
+from taco.segmentation.maps import factor_weights, guided_filter, map_rectangle, small_size, spread_along_colours, word_map
 from taco.types import Anchors, Factorization, Tokens
 
 TOKENS = Tokens(torch.zeros(12, 3), (3, 4))
@@ -15,7 +15,7 @@ def factorization(active, factors):
     return Factorization(active, factors, torch.ones(2, count), torch.ones(count, 3), 0)
 
 
-def test_a_things_factors_add_up_to_it_and_factors_against_the_word_take_away():
+def test_a_objects_factors_add_up_to_it_and_factors_against_the_word_take_away():
     active = torch.zeros(12, 3)
     active[:4, 0], active[4:8, 1], active[4:12, 2] = 1.0, 0.5, 1.0
     factors = torch.tensor([[1.0, 0.0, 0.0], [2.0, 1.0, 0.0], [-0.25, 0.0, 1.0]])
@@ -41,10 +41,10 @@ def test_where_words_are_compared_by_cosines_length_does_not_count_and_the_best_
 def test_the_box_of_a_map_is_in_pixels_and_stays_in_the_image():
     coarse = np.zeros((3, 4), np.float32)
     coarse[1, 2] = 1.0
-    assert thing_box(coarse, (30, 80)) == (40, 10, 20, 10)
-    assert thing_box(coarse, (30, 80), pad=1) == (20, 0, 60, 30)
-    assert thing_box(coarse, (30, 80), pad=9) == (0, 0, 80, 30)
-    assert thing_box(np.zeros((3, 4)), (30, 80)) == (0, 0, 80, 30)
+    assert map_rectangle(coarse, (30, 80)) == (40, 10, 20, 10)
+    assert map_rectangle(coarse, (30, 80), pad=1) == (20, 0, 60, 30)
+    assert map_rectangle(coarse, (30, 80), pad=9) == (0, 0, 80, 30)
+    assert map_rectangle(np.zeros((3, 4)), (30, 80)) == (0, 0, 80, 30)
 
 
 def test_a_map_goes_as_far_as_the_colours_do():
@@ -52,7 +52,7 @@ def test_a_map_goes_as_far_as_the_colours_do():
     rgb[:, 40:80] = (200, 120, 40)
     coarse = np.zeros((8, 8), np.float32)
     coarse[:, 3:5] = 1.0  # px 48 to 80: half a token short on the left
-    reach = spread(coarse, rgb)
+    reach = spread_along_colours(coarse, rgb)
     assert reach.shape == (128, 128) and reach.min() >= 0 and reach.max() <= 1
     assert reach[64, 42] > 0.5 > 0.2 > reach[64, 36] and reach[64, 84] < 0.2 < 0.5 < reach[64, 77]
 

@@ -13,7 +13,7 @@ from taco.segmentation.activation import ActivationSegmenter
 from taco.segmentation.fcclip import FCCLIPSegmenter
 from taco.segmentation.fcclip_head import Proposals
 from taco.segmentation.parts import chosen_parts
-from taco.segmentation.silhouette import Outline, Silhouettes, _moved
+from taco.segmentation.silhouette import Outline, SilhouetteNetwork, _tracked_rectangle
 from taco.types import Anchors, Concept, Factorization, ImageFeatures, Tokens, VideoFrame
 
 SIDE, DIM, GRID = 128, 16, (16, 16)
@@ -77,7 +77,7 @@ def test_what_two_queries_claim_goes_to_the_surer_one(order):
     boxes = [(MIDDLE, LEFT, "dog", 1, -8), (MIDDLE, RIGHT, "siren", 1, -8)]
     boxes += [(MIDDLE, slice(2, 11), "dog", 8, -8), (MIDDLE, slice(12, 30), "siren", 8, -8)]  # the siren is sure of the overlap
     found = by_queries(boxes, [concept(factor) for factor in order], threshold=0.3)
-    masks = {thing.label: thing.mask for thing in found.objects}
+    masks = {item.label: item.mask for item in found.objects}
     assert not (masks["dog"] & masks["siren"]).any()
     assert iou(masks["siren"], box(MIDDLE, RIGHT)) > 0.9 and iou(masks["dog"], box(MIDDLE, slice(2, 12))) > 0.8
 
@@ -85,13 +85,13 @@ def test_what_two_queries_claim_goes_to_the_surer_one(order):
 # --- the factors' own maps
 
 
-def by_factors(maps, concepts, rgb=None, silhouettes=None, **settings):
+def by_factors(maps, concepts, rgb=None, silhouette_network=None, **settings):
     """maps: (16, 16) activations of the factors, in order of the words."""
     activations = torch.stack([torch.as_tensor(values, dtype=torch.float32).flatten() for values in maps], 1)
     factorization = Factorization(activations, AXES[: len(maps)].clone(), torch.ones(2, len(maps)), torch.ones(len(maps), 3), 0)
     frame = FRAME if rgb is None else VideoFrame(rgb, 0)
     asked = frame, FEATURES, factorization, concepts, ANCHORS, SegmentationConfig(**settings)
-    return ActivationSegmenter(silhouettes).segment(*asked)
+    return ActivationSegmenter(silhouette_network).segment(*asked)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -100,7 +100,7 @@ def test_what_two_maps_claim_goes_to_the_stronger_one(order):
     dog[4:12, 1:6], dog[4:12, 6:10] = 1.0, 0.5  # of the overlap, columns 6 to 10, the dog is less sure
     siren[4:12, 6:15] = 1.0
     found = by_factors([dog, siren], [concept(factor) for factor in order], refine="none")
-    masks = {thing.label: thing.mask for thing in found.objects}
+    masks = {item.label: item.mask for item in found.objects}
     overlap = np.s_[40:88, 52:76]
     assert masks["siren"][overlap].all() and not masks["dog"][overlap].any() and masks["dog"][40:88, 16:40].all()
     (alone,) = by_factors([dog, siren], [concept(0)], refine="none").objects
@@ -128,38 +128,38 @@ def two_places(*places):
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5])
-def test_a_second_place_that_the_map_hardly_reaches_is_no_part_of_the_thing(threshold):
-    """It lies over the level of masks, but below half of the map's maximum: another thing that looks a little like it."""
+def test_a_second_place_that_the_map_hardly_reaches_is_no_part_of_the_object(threshold):
+    """It lies over the level of masks, but below half of the map's maximum: another object that looks a little like it."""
     rgb, coarse = two_places((12, 44, 1.0), (88, 104, 0.44))
     whole = by_factors([coarse], [concept(0)], rgb, refine="none").objects[0].mask
     found = by_factors([coarse], [concept(0)], rgb, refine="edges", threshold=threshold)
-    (thing,) = found.objects
+    (item,) = found.objects
     assert whole[60, 96] and found.steps == ("edges",)
-    assert thing.mask[60, 28] and not thing.mask[:, 70:].any()
-    assert np.array_equal(thing.mask, found.confidence >= np.float32(threshold)), "the map is strong there, the mask is not"
+    assert item.mask[60, 28] and not item.mask[:, 70:].any()
+    assert np.array_equal(item.mask, found.confidence >= np.float32(threshold)), "the map is strong there, the mask is not"
 
 
 def test_a_mask_along_the_edges_that_loses_half_of_the_map_is_not_believed():
     rgb, coarse = two_places((12, 44, 1.0), (84, 116, 0.42))
     found = by_factors([coarse], [concept(0)], rgb, refine="edges")
-    (thing,) = found.objects
-    assert found.steps == ("none",) and thing.mask[60, 28] and thing.mask[60, 100]
+    (item,) = found.objects
+    assert found.steps == ("none",) and item.mask[60, 28] and item.mask[60, 100]
 
 
 def test_what_the_network_overlooks_of_two_alike_is_outlined_along_its_edges():
     rgb, coarse = two_places((12, 44, 1.0), (84, 116, 1.0))
     left = np.zeros((192, 192))
     left[48:144, 16:72] = 1.0  # of the region that holds both
-    found = by_factors([coarse], [concept(0)], rgb, silhouettes=Silhouettes(Network(left), "out"))
-    (thing,) = found.objects
-    assert found.steps == ("parts",) and thing.mask[60, 28] and thing.mask[60, 100] and not thing.mask[60, 64]
+    found = by_factors([coarse], [concept(0)], rgb, silhouette_network=SilhouetteNetwork(Network(left), "out"))
+    (item,) = found.objects
+    assert found.steps == ("parts",) and item.mask[60, 28] and item.mask[60, 100] and not item.mask[60, 64]
 
 
 def test_an_outline_that_holds_but_a_little_of_the_map_is_not_believed():
     rgb, coarse = two_places((12, 60, 1.0))
     corner = np.zeros((192, 192))
-    corner[40:90, 40:90] = 1.0  # clear, and within the thing, which is four times as large
-    found = by_factors([coarse], [concept(0)], rgb, silhouettes=Silhouettes(Network(corner), "out"))
+    corner[40:90, 40:90] = 1.0  # clear, and within the object, which is four times as large
+    found = by_factors([coarse], [concept(0)], rgb, silhouette_network=SilhouetteNetwork(Network(corner), "out"))
     assert found.steps == ("edges",) and iou(found.objects[0].mask, box(slice(10, 22), slice(3, 15))) > 0.8
 
 
@@ -194,15 +194,15 @@ def test_a_crumb_is_left_out_beside_a_far_larger_part_however_strong_it_is():
 def test_the_network_sees_a_dark_picture_as_bright_as_a_light_one():
     seen = []
 
-    class Eye(Network):
+    class RecordingNetwork(Network):
         def __call__(self, pixels):
             seen.append(pixels)
             return super().__call__(pixels)
 
     light = np.random.default_rng(0).integers(0, 125, (192, 192, 3)).astype(np.uint8) * 2
-    eye = Silhouettes(Eye(np.zeros((192, 192))), "out")
+    network = SilhouetteNetwork(RecordingNetwork(np.zeros((192, 192))), "out")
     for rgb in (light, light // 2):
-        eye.find(rgb, (0, 0, 192, 192))
+        network.find(rgb, (0, 0, 192, 192))
     assert np.allclose(*seen, atol=1e-4) and seen[0].max() > 2
 
 
@@ -213,5 +213,5 @@ def test_an_outline_is_not_carried_on_over_more_than_a_little_movement(zoom, car
     then = 200 * (noise - noise.min()) / np.ptp(noise)
     left, top = 47.5 * (1 - zoom), 35.5 * (1 - zoom)
     now = cv2.warpAffine(then, np.float32([[zoom, 0, left], [0, zoom, top]]), (96, 72), borderMode=cv2.BORDER_REPLICATE)
-    box = _moved(Outline(np.zeros((4, 4)), (100, 80, 300, 300), then), now, (480, 640))
+    box = _tracked_rectangle(Outline(np.zeros((4, 4)), (100, 80, 300, 300), then), now, (480, 640))
     assert (box is not None) == carried_on

@@ -1,4 +1,4 @@
-"""Outlines of real things on real photographs, the word given: what must hold whatever the constants are."""
+"""Outlines of real objects on real photographs, the word given: what must hold whatever the constants are."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from taco.config import SegmentationConfig, TacoConfig
-from taco.evaluation.composed.scenes import Stamps
+from taco.evaluation.composed.scenes import SceneComposer
 from taco.evaluation.metrics import mask_iou
 from taco.factorization import factorize
 from taco.pipeline import TacoPipeline
@@ -26,15 +26,15 @@ def outlined():
     pipeline = TacoPipeline(TacoConfig().updated({"models.threads": 1}))
     anchors, count = pipeline.anchors, len(pipeline.anchors.words)
     told = replace(anchors, audio=torch.eye(count), audio_projection=None, audio_logit_scale=12.0)
-    segmenter = ActivationSegmenter(pipeline.segmenter.silhouettes)
+    segmenter = ActivationSegmenter(pipeline.segmenter.silhouette_network)
     ways = {way: SegmentationConfig(refine=way) for way in ("none", "edges", "auto")}
-    stamps, out = Stamps(anchors.words), []
+    stamps, out = SceneComposer(anchors.words), []
     for kind in KINDS:
         for seed in range(SEEDS):
             scene = stamps.compose(kind, "val", seed)
-            (frame,), word = scene.frames, scene.heard[0]
+            (frame,), word = scene.frames, scene.sounding_words[0]
             index = anchors.words.index(word)
-            truth = np.any([thing.mask for thing in frame.things if thing.sounding and thing.word == word], 0)
+            truth = np.any([item.mask for item in frame.objects if item.sounding and item.word == word], 0)
             features = pipeline.backbones.image.encode(frame.frame)
             tokens, sound = features.tokens, torch.eye(count)[[index] * 8]
             chance = torch.Generator().manual_seed(0)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from taco.segmentation.silhouette import LONGEST, SIDE, Follower, Silhouettes
+from taco.segmentation.silhouette import LONGEST, SIDE, FrameOutlines, SilhouetteNetwork
 
 BOX = (100, 80, 120, 100)
 
@@ -27,9 +27,9 @@ class Stream:
         self.network, self.now = Counting(), {}
 
     def frame(self, rgb, *wanted):
-        follower = Follower(Silhouettes(self.network, "out"), rgb, self.now)
-        found = [follower.outline(box, name) for box, name in wanted]
-        self.now = follower.now
+        outlines = FrameOutlines(SilhouetteNetwork(self.network, "out"), rgb, self.now)
+        found = [outlines.outline(box, name) for box, name in wanted]
+        self.now = outlines.now
         return found
 
     def follow(self, rgb, box, name):
@@ -53,7 +53,7 @@ def test_the_network_sees_the_region_only_scaled_as_in_its_training():
     network = Counting()
     rgb = picture()
     rgb[80:180, 100:220] = (255, 0, 0)
-    assert Silhouettes(network, "out").find(rgb, BOX).shape == (SIDE, SIDE)
+    assert SilhouetteNetwork(network, "out").find(rgb, BOX).shape == (SIDE, SIDE)
     (values,) = network.seen
     assert values.shape == (1, 3, SIDE, SIDE) and values.dtype == np.float32
     wanted = (np.array([1.0, 0, 0]) - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
@@ -98,7 +98,7 @@ def test_two_old_outlines_are_not_looked_for_again_in_the_same_frame():
     assert runs[0] == 2 and np.diff(runs).tolist() == [0] * LONGEST + [1, 1]
 
 
-@pytest.mark.parametrize("change", ["picture", "region", "thing", "size", "start", "forgotten"])
+@pytest.mark.parametrize("change", ["picture", "region", "object", "size", "start", "forgotten"])
 def test_whatever_changes_much_makes_the_network_look_again(change):
     stream = Stream()
     rgb = picture()
@@ -108,7 +108,7 @@ def test_whatever_changes_much_makes_the_network_look_again(change):
         rgb = picture(5)
     elif change == "region":
         box = (250, 200, 100, 100)
-    elif change == "thing":
+    elif change == "object":
         name = "cat"
     elif change == "size":
         rgb = picture(size=(300, 480))
@@ -119,7 +119,7 @@ def test_whatever_changes_much_makes_the_network_look_again(change):
     assert stream.follow(rgb, box, name)[0][0, 0] == stream.runs and stream.runs == (3 if change == "forgotten" else 2)
 
 
-def test_a_thing_that_moves_before_a_still_background_is_looked_for_again():
+def test_an_object_that_moves_before_a_still_background_is_looked_for_again():
     stream = Stream()
     for x, wanted in ((130, 1), (131, 1), (170, 2)):
         rgb = picture()
@@ -145,19 +145,19 @@ WIDER, WIDEST = (90, 70, 140, 120), (80, 60, 160, 140)
 
 
 def test_a_first_frame_looks_at_wider_regions_at_once_but_not_for_ever():
-    follower = Follower(Silhouettes(Clear(), "out"), picture())
-    follower.outline(BOX, "dog")
-    assert follower.wider(WIDER, "dog")[1] == WIDER and follower.wider(WIDEST, "dog")[1] == WIDEST
-    assert follower.wider((0, 0, 480, 360), "dog") is None and len(follower.silhouettes.network.seen) == 3
+    outlines = FrameOutlines(SilhouetteNetwork(Clear(), "out"), picture())
+    outlines.outline(BOX, "dog")
+    assert outlines.wider(WIDER, "dog")[1] == WIDER and outlines.wider(WIDEST, "dog")[1] == WIDEST
+    assert outlines.wider((0, 0, 480, 360), "dog") is None and len(outlines.silhouette_network.network.seen) == 3
 
 
 def test_a_later_frame_looks_at_the_wider_region_next_time_and_stays_with_it():
     stream, network = Stream(), Clear()
     stream.network = network
     stream.follow(picture(), BOX, "dog")
-    follower = Follower(Silhouettes(network, "out"), picture(), stream.now)
-    assert follower.outline(BOX, "dog")[1] == BOX and follower.wider(WIDER, "dog") is None and len(network.seen) == 1
-    stream.now = follower.now
+    outlines = FrameOutlines(SilhouetteNetwork(network, "out"), picture(), stream.now)
+    assert outlines.outline(BOX, "dog")[1] == BOX and outlines.wider(WIDER, "dog") is None and len(network.seen) == 1
+    stream.now = outlines.now
     assert stream.follow(picture(), BOX, "dog")[1] == WIDER and len(network.seen) == 2
     for _ in range(LONGEST + 1):
         assert stream.follow(picture(), BOX, "dog")[1] == WIDER
@@ -166,7 +166,7 @@ def test_a_later_frame_looks_at_the_wider_region_next_time_and_stays_with_it():
 
 def test_a_wider_region_that_shows_nothing_clear_is_given_up():
     network = Clear(2)
-    first = Follower(Silhouettes(network, "out"), picture())
+    first = FrameOutlines(SilhouetteNetwork(network, "out"), picture())
     first.outline(BOX, "dog")
     assert first.wider(WIDER, "dog") is None and first.now["dog"].box == BOX
     network = Clear(2)
@@ -174,9 +174,9 @@ def test_a_wider_region_that_shows_nothing_clear_is_given_up():
     stream.network = network
     stream.follow(picture(), BOX, "dog")
     for _ in range(3):
-        follower = Follower(Silhouettes(network, "out"), picture(), stream.now)
-        assert follower.outline(BOX, "dog")[1] == BOX and follower.wider(WIDER, "dog") is None
-        stream.now = follower.now
+        outlines = FrameOutlines(SilhouetteNetwork(network, "out"), picture(), stream.now)
+        assert outlines.outline(BOX, "dog")[1] == BOX and outlines.wider(WIDER, "dog") is None
+        stream.now = outlines.now
     assert len(network.seen) == 2
 
 
@@ -184,21 +184,21 @@ def test_over_the_regions_before_an_outline_is_the_mean_of_all():
     class Fading(Clear):
         def __call__(self, values):
             found = super().__call__(values)
-            thing, ground = [(1.0, 0.12), (0.8, 0.0), (0.6, 0.0)][len(self.seen) - 1]
-            found["out"][...] = np.where(found["out"] == 1, thing, ground)
+            item, ground = [(1.0, 0.12), (0.8, 0.0), (0.6, 0.0)][len(self.seen) - 1]
+            found["out"][...] = np.where(found["out"] == 1, item, ground)
             return found
 
-    follower = Follower(Silhouettes(Fading(), "out"), picture())
-    follower.outline(BOX, "dog")
+    outlines = FrameOutlines(SilhouetteNetwork(Fading(), "out"), picture())
+    outlines.outline(BOX, "dog")
     middle, inside, outside = (SIDE // 2, SIDE // 2), (SIDE // 7, SIDE // 7), (4, 4)  # of the wider region, about BOX
-    values, _ = follower.wider(WIDER, "dog")
+    values, _ = outlines.wider(WIDER, "dog")
     assert [round(float(values[place]), 2) for place in (middle, inside, outside)] == [0.9, 0.06, 0.0]
-    values, _ = follower.wider(WIDEST, "dog")
+    values, _ = outlines.wider(WIDEST, "dog")
     assert round(float(values[middle]), 2) == 0.8 and values[outside] == 0.0
 
 
 def test_a_region_that_shrinks_keeps_the_outline_and_one_that_grows_does_not():
-    """A map that answers in a part of the thing for a while must not make the part the thing."""
+    """A map that answers in a part of the object for a while must not make the part the object."""
     stream = Stream()
     stream.follow(picture(), BOX, "dog")
     assert stream.follow(picture(), (140, 100, 40, 40), "dog")[1] == BOX and stream.runs == 1

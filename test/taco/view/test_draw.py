@@ -54,9 +54,9 @@ def test_label_stands_at_the_largest_part(grey, monkeypatch):
     monkeypatch.setattr(draw, "_place", lambda *args: places.append(args[2]) or place(*args))
     mask = np.zeros((120, 160), bool)
     mask[40:80, 90:130] = mask[100:103, 2:5] = True
-    thing = SoundingObject.from_mask(mask, [("dog", 0.8)], 0.9)
-    draw.overlay(grey, SoundingScene(0, (120, 160), 0, 1, -20.0, 0.7, "sounding", (thing,)))
-    assert places == [(90, 40, 40, 40)] and thing.box[0] == 2
+    item = SoundingObject.from_mask(mask, [("dog", 0.8)], 0.9)
+    draw.overlay(grey, SoundingScene(0, (120, 160), 0, 1, -20.0, 0.7, "sounding", (item,)))
+    assert places == [(90, 40, 40, 40)] and item.box[0] == 2
 
 
 def test_no_objects_and_no_strip_is_the_image_itself(grey):
@@ -146,8 +146,8 @@ def test_the_strip_holds_as_much_as_there_is_room_for_and_always_the_verdict(wid
 
 
 def test_an_object_without_an_outline_is_a_dashed_box_with_its_word(grey):
-    thing = SoundingObject.from_box((40, 30, 60, 50), (120, 160), [("dog", 0.8)], 0.9)
-    out = draw.overlay(grey, SoundingScene(0, (120, 160), 0, 1, -20.0, 0.7, "no_mask", (thing,)), strip=False)
+    item = SoundingObject.from_box((40, 30, 60, 50), (120, 160), [("dog", 0.8)], 0.9)
+    out = draw.overlay(grey, SoundingScene(0, (120, 160), 0, 1, -20.0, 0.7, "no_mask", (item,)), strip=False)
     colour = np.array(colour_of(1))
     edge = np.abs(out[30:80, 40].astype(int) - colour).sum(1) < 30
     assert 0.2 < edge.mean() < 0.8 and np.abs(np.diff(edge.astype(int))).sum() >= 4, "dashes, not a line"
@@ -157,8 +157,8 @@ def test_an_object_without_an_outline_is_a_dashed_box_with_its_word(grey):
 
 @pytest.mark.parametrize("box", [(0, 0, 1, 1), (159, 119, 1, 1), (0, 0, 160, 120), (0, 60, 160, 1)])
 def test_boxes_at_the_rim_are_drawn_too(grey, box):
-    thing = SoundingObject.from_box(box, (120, 160), [("dog", 0.8)], 0.9)
-    assert (draw.overlay(grey, SoundingScene(0, (120, 160), 0, 1, -20.0, 0.7, "no_mask", (thing,))) != 90).any()
+    item = SoundingObject.from_box(box, (120, 160), [("dog", 0.8)], 0.9)
+    assert (draw.overlay(grey, SoundingScene(0, (120, 160), 0, 1, -20.0, 0.7, "no_mask", (item,))) != 90).any()
 
 
 def test_the_meter_grows_with_the_level(grey):

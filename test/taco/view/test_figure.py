@@ -11,13 +11,13 @@ from PIL import Image
 
 from taco import cli
 from taco.cli import explain as command
+from taco.clock import NS
 from taco.concepts import name_concepts
 from taco.config import TacoConfig
 from taco.io.video_writer import VideoWriter
 from taco.types import Anchors, AudioWindow, Factorization, ImageFeatures, SoundingObject, SoundingScene, Tokens, VideoFrame
 from taco.view.figure import MEL_BANDS, bars, explain, figure, sound_picture, spectrogram
 
-NS = 1_000_000_000
 WORDS = ("dog", "cat", "violin", "siren")
 
 
@@ -55,8 +55,8 @@ class MadePipeline:
         naming = name_concepts(found, tokens, audio, self.anchors, self.config.concepts)
         mask = np.zeros(frame.size, bool)
         mask[:12, :16] = True
-        thing = SoundingObject.from_mask(mask, [("dog", 0.9)], 0.8)
-        return SoundingScene(*head, 0.8, "sounding", (thing,), factorization=found, concepts=naming.concepts)
+        item = SoundingObject.from_mask(mask, [("dog", 0.9)], 0.8)
+        return SoundingScene(*head, 0.8, "sounding", (item,), factorization=found, concepts=naming.concepts)
 
 
 def inputs(level=0.3, rate=16000):

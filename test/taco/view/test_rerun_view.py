@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from taco.clock import NS
 from taco.errors import MediaError, MissingPackageError
-from taco.io.results import record_of, skipped
+from taco.io.results import scene_record, skipped_record
 from taco.palette import colour_of
-from taco.types import SoundingObject, SoundingScene
+from taco.types import SoundingObject, SoundingScene, VideoFrame
 from taco.view.html import write_page
 from taco.view.rerun_view import Viewer
-
-NS = 1_000_000_000
 
 
 def scene(t, word=None, id=1, start_ns=0):
@@ -42,7 +41,9 @@ def read(page):
 
 def test_page_holds_everything_and_asks_the_network_for_nothing(tmp_path):
     (tmp_path / "overlay.mp4").write_bytes(b"video bytes")
-    records = [record_of(scene(5 + i / 10, ("dog", "cat", None)[i], i + 1), i) for i in range(3)] + [skipped(6 * NS, 3, "hole")]
+    records = [scene_record(scene(5 + i / 10, ("dog", "cat", None)[i], i + 1), i) for i in range(3)] + [
+        skipped_record(VideoFrame(np.zeros((48, 64, 3), np.uint8), 6 * NS), 3, "hole")
+    ]
     text, frames, colours = read(write_page(tmp_path / "view.html", "a <b> & c", records, tmp_path / "overlay.mp4"))
     assert [f["t"] for f in frames] == [0.0, 0.1, 0.2, 1.0] and [f["v"] for f in frames] == ["sounding"] * 2 + [
         "silent",
@@ -56,7 +57,7 @@ def test_page_holds_everything_and_asks_the_network_for_nothing(tmp_path):
 
 def test_words_cannot_break_the_page(tmp_path):
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "overlay.png")
-    page = write_page(tmp_path / "view.html", "x", [record_of(scene(0, "</script><b>"), 0)], tmp_path / "overlay.png")
+    page = write_page(tmp_path / "view.html", "x", [scene_record(scene(0, "</script><b>"), 0)], tmp_path / "overlay.png")
     text, frames, _ = read(page)
     assert text.count("</script>") == 1 and frames[0]["o"][0]["w"] == "</script><b>" and "data:image/png" in text
 

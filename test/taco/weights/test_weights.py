@@ -10,13 +10,14 @@ import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from taco import cli, weights
 from taco.backbones import load_backbones
 from taco.config import ModelsConfig
 from taco.errors import WeightsError
-from taco.weights import checksums
-from taco.weights.download import Progress, download
+from taco.weights import checksums, parts
+from taco.weights.fetch import download
 from test import ROOT
 
 DATA = bytes(range(256)) * 4000  # a megabyte
@@ -108,28 +109,26 @@ def put(folder: Path, *names: str) -> Path:
 
 def test_a_file_is_fetched_whole(server, tmp_path):
     server.files["/a.pth"] = DATA
-    seen = []
-    download(f"{server.url}/a.pth", tmp_path / "deep" / "a.pth", lambda done, total: seen.append((done, total)))
+    download(f"{server.url}/a.pth", tmp_path / "deep" / "a.pth")
     assert (tmp_path / "deep" / "a.pth").read_bytes() == DATA
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.pth"]
-    assert seen[-1] == (len(DATA), len(DATA))
 
 
 def test_a_broken_transfer_goes_on_where_it_stopped(server, tmp_path):
     server.files["/a.pth"], server.cut = DATA, 2
-    download(f"{server.url}/a.pth", tmp_path / "a.pth", lambda *_: None, pause_s=0)
+    download(f"{server.url}/a.pth", tmp_path / "a.pth", pause_s=0)
     assert (tmp_path / "a.pth").read_bytes() == DATA
     assert server.asked == [None, f"bytes={len(DATA) // 2}-", f"bytes={len(DATA) * 3 // 4}-"]
 
 
 def test_a_later_call_goes_on_too(server, tmp_path):
     server.files["/a.pth"], server.cut = DATA, 99
-    with pytest.raises(WeightsError, match="MB are kept, run the same command again"):
-        download(f"{server.url}/a.pth", tmp_path / "a.pth", lambda *_: None, pause_s=0)
+    with pytest.raises(WeightsError, match="MB are kept, run the same command again to resume"):
+        download(f"{server.url}/a.pth", tmp_path / "a.pth", pause_s=0)
     assert not (tmp_path / "a.pth").exists()
     kept = (tmp_path / "a.pth.part").stat().st_size
     server.cut, server.asked = 0, []
-    download(f"{server.url}/a.pth", tmp_path / "a.pth", lambda *_: None)
+    download(f"{server.url}/a.pth", tmp_path / "a.pth")
     assert (tmp_path / "a.pth").read_bytes() == DATA and server.asked == [f"bytes={kept}-"]
 
 
@@ -137,17 +136,17 @@ def test_a_later_call_goes_on_too(server, tmp_path):
 def test_a_part_that_does_not_fit_is_not_used(server, tmp_path, why):
     server.files["/a.pth"], server.cut = DATA, 99
     with pytest.raises(WeightsError):
-        download(f"{server.url}/a.pth", tmp_path / "a.pth", lambda *_: None, pause_s=0)
+        download(f"{server.url}/a.pth", tmp_path / "a.pth", pause_s=0)
     server.cut = 0
     other = DATA[::-1] if why == "the file changed" else DATA
     server.files["/a.pth"], server.ranges = other, why != "no ranges"
     if why == "the part is too long":
         (tmp_path / "a.pth.part").write_bytes(DATA * 2)
-    download(f"{server.url}/a.pth", tmp_path / "a.pth", lambda *_: None, pause_s=0)
+    download(f"{server.url}/a.pth", tmp_path / "a.pth", pause_s=0)
     assert (tmp_path / "a.pth").read_bytes() == other
 
 
-def test_pages_and_missing_files_are_told(server, tmp_path):
+def test_web_pages_and_missing_files_are_errors(server, tmp_path):
     server.files["/a.pth"], server.kind = b"<html>Sign in</html>", "text/html; charset=utf-8"
     with pytest.raises(WeightsError, match="a web page"):
         download(f"{server.url}/a.pth", tmp_path / "a.pth", pause_s=0)
@@ -156,17 +155,31 @@ def test_pages_and_missing_files_are_told(server, tmp_path):
     assert not list(tmp_path.glob("*.pth"))
 
 
-def test_no_server_is_told(tmp_path):
+def test_a_missing_server_is_an_error(tmp_path):
     with pytest.raises(WeightsError, match="refused"):
         download("http://127.0.0.1:9/a.pth", tmp_path / "a.pth", pause_s=0)
 
 
-def test_progress_is_a_line_every_tenth_away_from_a_terminal(capsys):
-    progress = Progress("a.pth")
-    for done in range(0, 1_000_001, 10_000):
-        progress(done, 1_000_000)
-    lines = capsys.readouterr().err.splitlines()
-    assert 9 <= len(lines) <= 12 and lines[-1].startswith("a.pth: 100 % of 1 MB")
+def test_progress_is_shown_on_a_terminal_and_nowhere_else(server, tmp_path, capsys, monkeypatch):
+    server.files["/a.pth"] = DATA
+    download(f"{server.url}/a.pth", tmp_path / "a.pth")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    download(f"{server.url}/a.pth", tmp_path / "b.pth")
+    assert "b.pth: 100%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["http://example.org/a.pth", "ftp://example.org/a.pth", "file:///etc/passwd", "a.pth"])
+def test_only_https_addresses_are_fetched(tmp_path, url):
+    with pytest.raises(WeightsError, match=f"a.pth: wanted an https address, got {url}$"):
+        download(url, tmp_path / "a.pth")
+
+
+def test_two_processes_do_not_fetch_the_same_file(server, tmp_path):
+    server.files["/a.pth"] = DATA
+    with FileLock(tmp_path / ".a.pth.lock"), pytest.raises(WeightsError, match="another process is fetching it"):
+        download(f"{server.url}/a.pth", tmp_path / "a.pth")
+    assert server.asked == []
 
 
 def test_google_drive_part_comes_by_url_or_tells_how_by_hand(server, tmp_path, capsys):
@@ -233,7 +246,7 @@ def test_air_gapped_copy_from_a_folder(tmp_path, capsys):
         "open_clip_pytorch_model.bin",
         "sha256.json",
     ]
-    assert weights.missing("paper", str(robot)) == []
+    assert weights.missing_files("paper", str(robot)) == []
     found = weights.locate("openclip", ModelsConfig(model_dir=str(robot)))
     assert found.name == "open_clip_pytorch_model.bin"
     (stick / "vocab.json").unlink()
@@ -241,7 +254,7 @@ def test_air_gapped_copy_from_a_folder(tmp_path, capsys):
     assert "vocab.json: wanted it in" in capsys.readouterr().err
     (stick / "fcclip_cocopan.pth").write_text("<!DOCTYPE html>")
     assert cli.main(["weights", "fetch", "fcclip", "--from", str(stick), "--dir", str(robot)]) == 1
-    assert "web page" in capsys.readouterr().err and weights.missing("fcclip", str(robot))
+    assert "web page" in capsys.readouterr().err and weights.missing_files("fcclip", str(robot))
 
 
 def test_hashes_are_recorded_at_first_use_and_checked_after(tmp_path, capsys):
@@ -287,9 +300,9 @@ def test_a_start_without_weights_names_the_command_and_never_asks_the_network(tm
 
 def test_allow_download_fetches_at_the_start(server, tmp_path, monkeypatch):
     server.files["/fc.pth"] = DATA
-    part = weights.parts("fcclip")[0]
+    part = weights.parts_named("fcclip")[0]
     local = weights.WeightsFile(part.files[0].path, 1.0, f"{server.url}/fc.pth")
-    monkeypatch.setattr(weights, "PARTS", (weights.Part("fcclip", part.what, part.licence, (local,)),))
+    monkeypatch.setattr(parts, "PARTS", (weights.Part("fcclip", part.what, part.licence, (local,)),))
     with pytest.raises(WeightsError, match="allow_download"):
         weights.locate("fcclip", ModelsConfig(model_dir=str(tmp_path)))
     assert weights.locate("fcclip", ModelsConfig(model_dir=str(tmp_path), allow_download=True)).read_bytes() == DATA

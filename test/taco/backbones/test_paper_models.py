@@ -45,8 +45,8 @@ def test_a_frame_and_its_sound_go_down_the_whole_line(settings, solver, steps, s
     assert set(scene.stage_ms) >= {"image", "sound", "factorize", "segment"}
     assert scene.confidence.shape == (100, 150) and 0 <= scene.confidence.min() <= scene.confidence.max() <= 1
     assert scene.factorization.visual_factors.shape == (8, 768) and scene.factorization.audio_activations.shape == (64, 8)
-    for thing in scene.objects:
-        assert thing.mask.shape == (100, 150) and thing.label in pipeline.anchors.words
+    for item in scene.objects:
+        assert item.mask.shape == (100, 150) and item.label in pipeline.anchors.words
     again = pipeline.process(frame, AudioWindow(synthetic.sound(16000), 16000, 0))
     assert np.isfinite(again.confidence).all()
 

@@ -1,4 +1,4 @@
-"""What a sound window is made of: is it more than steady noise, and and can it be taken apart into two sounds?"""
+"""Is a window more than steady noise, and can it be separated into two sounds?"""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import torch
 from taco.audio import mel_bank, resample
 from taco.types import AudioWindow
 
+# These are ours.
 RATE = 16000  # Hz at which noise is judged
 FRAME_S = 0.032  # of the spectra that noise is judged by
 PART_FRAME_S = 0.032  # of the spectra that are taken apart
 BANDS, ROUNDS = 64, 80  # of the spectrogram that is taken apart, and how often its two components are improved
 LEAST_DB = -16.0  # a part this much weaker than the whole is a trace, not a sound of its own
-FLOOR = 1e-12
+FLOOR = 1e-12  # least power or amplitude that is divided by
 EXPONENTIAL = -0.5772  # mean of the logarithm of an exponential variable of mean 1: minus Euler's constant
 
 
-def structure(window: AudioWindow) -> float:
+def departure_from_noise(window: AudioWindow) -> float:
     """How far the sound departs from steady noise, >= 0: below 0.35 for noise of any colour, above 0.85 for instruments.
 
     The power of stationary noise at a frequency is exponentially distributed over time, and its mean is smooth over
@@ -58,11 +59,11 @@ def sound_parts(window: AudioWindow) -> tuple[AudioWindow, AudioWindow] | None:
     share = bands.T @ rough / bands.sum(0)[:, None].clamp_min(FLOOR)
     hann = torch.hann_window(size)
     first = torch.istft(spectra * share, size, size // 4, window=hann, length=len(window.samples)).numpy()
-    parts = tuple(
+    one, other = (
         AudioWindow(np.clip(part, -1, 1).astype(np.float32), window.sample_rate, window.start_ns)
         for part in (first, window.samples - first)
     )
-    return parts if all(part.level_dbfs - window.level_dbfs >= LEAST_DB for part in parts) else None
+    return (one, other) if min(one.level_dbfs, other.level_dbfs) - window.level_dbfs >= LEAST_DB else None
 
 
 def _factorized(values: torch.Tensor) -> torch.Tensor:
@@ -90,4 +91,4 @@ def _spectra(samples: np.ndarray, size: int, centered: bool = True) -> torch.Ten
 
 def _running_median(values: np.ndarray, count: int) -> np.ndarray:
     padded = np.pad(values, count // 2, mode="edge")
-    return np.median(np.lib.stride_tricks.sliding_window_view(padded, count), -1)
+    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, count), -1))

@@ -1,4 +1,4 @@
-"""What a scene tells of the sound: names from the ear itself where it has them, and the map of what is reported."""
+"""What a scene tells of the sound: names from the sound model itself where it has them, and the map of what is reported."""
 
 import dataclasses
 
@@ -18,15 +18,15 @@ def pipeline():
     return TacoPipeline(TacoConfig().updated(settings))
 
 
-def test_an_ear_that_names_more_than_the_bank_is_asked_what_is_heard(pipeline, monkeypatch):
+def test_a_sound_model_that_names_more_than_the_bank_is_asked_what_is_heard(pipeline, monkeypatch):
     asked = []
 
-    def heard(self, component, count):
+    def likeliest_sounds(self, component, count):
         asked.append((component, count))
         return (("Hum", 0.5), ("red", 0.25))
 
     assert pipeline.process(picture(), tone("red")).heard[0][0] == "red"
-    monkeypatch.setattr(type(pipeline.backbones.audio), "heard", heard, raising=False)
+    monkeypatch.setattr(type(pipeline.backbones.audio), "likeliest_sounds", likeliest_sounds, raising=False)
     scene = pipeline.process(picture(), tone("red"))
     assert scene.heard == (("Hum", 0.5), ("red", 0.25)) and scene.objects[0].label == "red"
     ((component, count),) = asked

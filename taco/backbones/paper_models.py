@@ -1,17 +1,17 @@
-"""The paper's set of models, from the weights folder: OpenCLIP, and MSCLAP 2023 or LAION CLAP."""
+"""The paper's models, from the weights folder: OpenCLIP, and MSCLAP 2023 or LAION CLAP."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from taco import weights
-from taco.backbones.base import AudioEncoder, Backbones
+from taco.backbones.base import AudioEncoder, Backbones, ImageEncoder
 from taco.backbones.device import resolve_device
 from taco.config import ModelsConfig
 from taco.errors import ConfigError
 
-IMAGE = "convnext_large_d_320"
-SOUND = ("msclap", "laion-clap")
+IMAGE_MODEL = "convnext_large_d_320"
+SOUND_MODELS = ("msclap", "laion-clap")
 
 
 def default_words() -> tuple[str, ...]:
@@ -20,28 +20,28 @@ def default_words() -> tuple[str, ...]:
 
 
 def load(models: ModelsConfig) -> Backbones:
-    """Both encoders; WeightsError tells the command that fetches what is missing."""
-    resolve_device(models.device)  # what is wrong with the settings is said before any file is read
-    if models.audio not in ("", *SOUND):
-        raise ConfigError(f"models.audio: wanted {' or '.join(SOUND)}, got {models.audio!r}")
+    """Both encoders; WeightsError names the command that fetches missing weights."""
+    resolve_device(models.device)  # errors of the settings come before any file is read
+    if models.audio not in ("", *SOUND_MODELS):
+        raise ConfigError(f"models.audio: wanted {' or '.join(SOUND_MODELS)}, got {models.audio!r}")
     image = _image(models)
     return Backbones(image, _audio(models), default_words())
 
 
-def _image(models: ModelsConfig):
+def _image(models: ModelsConfig) -> ImageEncoder:
     from taco.backbones.openclip import OpenCLIPImageEncoder
 
     name, _, own = models.image.partition("=")
-    if name not in ("", IMAGE) and not own:
-        raise ConfigError(f"models.image: wanted {IMAGE}, or {name}=FILE with its weights, got {name}")
+    if name not in ("", IMAGE_MODEL) and not own:
+        raise ConfigError(f"models.image: wanted {IMAGE_MODEL}, or {name}=FILE with its weights, got {name}")
     path = Path(own).expanduser() if own else weights.locate("openclip", models)
     return OpenCLIPImageEncoder.from_checkpoint(
-        path, name or IMAGE, device=models.device, precision=models.precision, image_size=models.image_size
+        path, name or IMAGE_MODEL, device=models.device, precision=models.precision, image_size=models.image_size
     )
 
 
 def _audio(models: ModelsConfig) -> AudioEncoder:
-    name = models.audio or SOUND[0]
+    name = models.audio or SOUND_MODELS[0]
     path = weights.locate(name, models)
     if name == "laion-clap":
         from taco.backbones.laionclap import LAIONCLAPAudioEncoder

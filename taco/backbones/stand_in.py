@@ -1,8 +1,8 @@
-"""A made pair of models for tests and for `taco bench node`: no weights, a known answer, a chosen duration.
+"""A pair of models without weights for tests and ``taco bench node``: known answer, chosen duration.
 
-``models.image=standin`` or ``standin:30`` (milliseconds that an image takes). It sees which colour a place has
-and hears how high a tone is: red goes with tones below 500 Hz, green with 500 to 2000 Hz, blue with higher ones. It
-waits without using the processor, as a program does while a GPU works.
+``models.image=standin`` or ``standin:30`` (milliseconds for an image). The tokens of the image are colours, those of the sound
+the pitch of a tone: red goes with tones below 500 Hz, green with 500 to 2000 Hz, blue with higher ones. Waiting for the
+duration leaves the processor free, as work on a GPU does. All constants are ours.
 """
 
 from __future__ import annotations
@@ -33,17 +33,18 @@ def load(models: ModelsConfig) -> Backbones:
         milliseconds = float(text)
     except ValueError:
         raise ConfigError(f"models.image: wanted standin:MILLISECONDS, got {models.image!r}") from None
-    return Backbones(StandinImageEncoder(milliseconds), StandinAudioEncoder(), WORDS)
+    return Backbones(StandInImageEncoder(milliseconds), StandInAudioEncoder(), WORDS)
 
 
 def _vectors(words: Sequence[str]) -> Tensor:
     unknown = [word for word in words if word not in WORDS]
     if unknown:
         raise ConfigError(f"word bank: the stand-in knows {', '.join(WORDS)}, got {unknown[0]!r}")
-    return torch.eye(len(WORDS))[[WORDS.index(word) for word in words]].repeat_interleave(WIDTH, 1) / WIDTH**0.5
+    vectors: Tensor = torch.eye(len(WORDS))[[WORDS.index(word) for word in words]].repeat_interleave(WIDTH, 1) / WIDTH**0.5
+    return vectors
 
 
-class StandinImageEncoder:
+class StandInImageEncoder:
     """(12 x 16 tokens, 48): how red, green and blue each place is."""
 
     def __init__(self, milliseconds: float = 0.0):
@@ -75,7 +76,7 @@ class StandinImageEncoder:
         return _vectors(words)
 
 
-class StandinAudioEncoder:
+class StandInAudioEncoder:
     """(8 time steps, 48): how much of the sound is low, middle and high."""
 
     name = "standin"

@@ -1,0 +1,60 @@
+"""The examples run as they stand and find what they say they find."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+
+import cv2
+import pytest
+
+from taco.demo import show
+from taco.evaluation.composed.sources import SceneSources
+from test import ROOT
+
+
+def run(name: str, *arguments) -> str:
+    command = [sys.executable, str(ROOT / f"examples/{name}.py"), *map(str, arguments)]
+    env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_each_example_is_tested_here():
+    text = (ROOT / "test/test_examples.py").read_text()
+    for path in (ROOT / "examples").glob("*.py"):
+        assert f'run("{path.stem}"' in text, f"{path.name} has no test"
+
+
+def test_own_tokens_find_the_half_that_sounds():
+    inside, outside = map(float, re.search(r"bell's half ([\d.]+), on the dog's half ([\d.]+)", run("own_tokens")).groups())
+    assert inside > 0.8 and outside < 0.1
+
+
+def test_own_encoders_outline_the_colour_that_is_heard():
+    low, high = run("own_encoders").splitlines()
+    assert "red, a low tone" in low and "box (49, 99," in low
+    assert "blue, a high tone" in high and "box (379, 149," in high
+
+
+@pytest.fixture(scope="module")
+def barking(tmp_path_factory):
+    """Three seconds of the demo's first scene: a dog barks beside a silent hen."""
+    path = tmp_path_factory.mktemp("clip") / "barking.mp4"
+    show.make(SceneSources(), path, (dataclasses.replace(show.scenes()[0], seconds=3.0, sounds=((0.0, 0),)),))
+    return path
+
+
+@pytest.mark.data
+def test_a_stream_is_followed_with_steady_ids(barking):
+    lines = run("stream", barking).splitlines()
+    assert len(lines) == 30 and "not enough sound" in lines[0]
+    assert sum("#1 dog" in line for line in lines) >= 15
+
+
+@pytest.mark.data
+def test_a_photo_and_a_sound_give_a_drawn_outline(barking, tmp_path):
+    told = run("photo_and_sound", barking, barking, tmp_path / "out.png")
+    assert re.search(r"^dog  score 0\.\d+  box x=", told, re.M)
+    assert cv2.imread(str(tmp_path / "out.png")).shape == (480, 640, 3)
