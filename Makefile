@@ -18,9 +18,9 @@ test: setup lint ## every test, and the linter (BIRDNET=1 adds the optional extr
 	@$(PY) -m pytest -n 2 -m "not live"
 	@$(PY) -m pytest -m live
 
-lint: setup ## ruff, spelling, YAML and XML (mypy: make types)
+lint: setup ## ruff, mypy (strict), spelling, YAML and XML
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
-	@.venv/bin/codespell && .venv/bin/yamllint -s .
+	@.venv/bin/mypy && .venv/bin/codespell && .venv/bin/yamllint -s .
 	@$(PY) -c "import xml.etree.ElementTree as x; [x.parse(f) for f in ('package.xml', 'config/fastdds_loopback.xml')]"
 
 coverage: setup ## run the tests that need no real time, and name the lines that none reaches

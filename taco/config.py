@@ -1,7 +1,6 @@
 """Every setting of TACO: the only owner of defaults, help texts, units and ranges.
 
-YAML files, ROS parameters, command line options and the tables in ``docs/`` are made from, or
-compared with, the dataclasses below. A setting is named by its dotted path: ``audio.window_s``.
+YAML files, ROS parameters, command line options and ``docs/`` follow the dataclasses below. Names are paths: ``audio.window_s``.
 """
 
 from __future__ import annotations
@@ -71,6 +70,9 @@ class ModelsConfig(Section):
     allow_download: bool = setting(False, "Allow downloads of missing weights at start-up.")
     device: str = setting("auto", "auto, cpu or cuda:N. A GPU that is asked for but missing is an error.")
     precision: str = setting("auto", "Number format of the encoders.", choices=("auto", "float32", "bfloat16", "float16"))
+    engine: str = setting(
+        "auto", "What runs the embedded set: docs/models.md.", choices=("auto", "torch", "onnxruntime", "openvino", "tensorrt")
+    )
     threads: int = setting(0, "CPU threads of the models; 0: torch's choice.", minimum=0, maximum=256)
 
 

@@ -1,43 +1,63 @@
-"""Inference engines for ONNX networks behind one protocol; each vendor is imported inside its class.
+"""Inference engines behind one protocol, networks with named outputs; each vendor is imported inside its class.
 
-A network is loaded for one input size and for the outputs that are asked for: what only other outputs need is not computed.
+Networks come from ONNX files (``load_network``) or from our torch modules (taco/backbones/engine_export.py). Only the outputs
+that are asked for are computed, and what they need.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from taco.errors import MissingPackageError, ValueRangeError, WeightsError
 
-ENGINES = ("openvino", "onnxruntime")  # the fastest first
+# For a CPU, the preferred first. float32 takes as long in both; OpenVINO has half precision too. Its kernels are made for x86;
+# on ARM neither was measured, and ONNX Runtime goes first.
+ENGINES = ("openvino", "onnxruntime") if platform.machine() in ("x86_64", "AMD64") else ("onnxruntime", "openvino")
+PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "tensorrt": "onnxruntime-gpu"}  # what to install for each
+TENSORRT = "TensorrtExecutionProvider"
 
 
 @runtime_checkable
 class Network(Protocol):
-    """A network with one input and named outputs. engine: whose it is. precision: of its numbers."""
+    """A network with named outputs.
+
+    engine: what runs it. precision: of its numbers. size: (height, width) of its image in px, (0, 0) for any.
+    """
 
     engine: str
     precision: str
     size: tuple[int, int]
 
-    def __call__(self, values: np.ndarray) -> Mapping[str, np.ndarray]:
-        """(1, C, height, width) float32 of the size it was loaded for -> {output's name: float32 array}."""
+    def __call__(self, *inputs: np.ndarray | Tensor) -> Mapping[str, Tensor]:
+        """float32 inputs in the network's order -> {output's name: float32 tensor}."""
 
 
 def installed_engines() -> tuple[str, ...]:
-    """The engines that are installed, the fastest first."""
+    """The engines for a CPU that are installed, the preferred first."""
     return tuple(name for name in ENGINES if importlib.util.find_spec(name) is not None)
+
+
+def has_tensorrt() -> bool:
+    """Whether the installed ONNX Runtime was built with TensorRT."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return False
+    import onnxruntime
+
+    return TENSORRT in onnxruntime.get_available_providers()
 
 
 def load_network(
     path: str | Path, outputs: Sequence[str], size: tuple[int, int], *, engine: str = "auto", threads: int = 1
 ) -> Network:
-    """A network from an ONNX file whose input is (1, C, height, width).
+    """A network from an ONNX file whose input is (1, C, height, width), in half precision where that is faster.
 
     outputs: names of the wanted ones. size: (height, width) of the input, whatever size the file was written for.
     engine: "auto" takes the fastest that is installed. MissingPackageError where none is, or where ONNX files cannot be
@@ -55,13 +75,29 @@ def load_network(
         raise MissingPackageError(f"{path.name}: wanted the package onnx to read it, got none; run `pip install onnx`")
     try:
         packed = cut_graph(path.read_bytes(), outputs, size)
-        network = OpenVinoNetwork if name == "openvino" else OnnxRuntimeNetwork
-        return network(packed, outputs, size, threads)
+        return compile_network(packed, outputs, name, threads=threads, precision="auto", size=size)
     except (OSError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path}: wanted an ONNX network with {', '.join(outputs)}, got {_reason(error)}") from None
+        raise WeightsError(f"{path}: wanted an ONNX network with {', '.join(outputs)}, got {error_line(error)}") from None
 
 
-def _reason(error: Exception) -> str:
+def compile_network(
+    packed: bytes,
+    outputs: Sequence[str],
+    engine: str,
+    *,
+    threads: int = 1,
+    precision: str = "float32",
+    size: tuple[int, int] = (0, 0),
+) -> Network:
+    """An ONNX model in an installed engine. precision: see ``OpenVinoNetwork``. RuntimeError where the engine refuses it."""
+    if engine == "openvino":
+        return OpenVinoNetwork(packed, outputs, size, threads, precision)
+    if engine == "tensorrt":
+        return OnnxRuntimeNetwork(packed, outputs, size, threads, (TENSORRT, "CUDAExecutionProvider"))
+    return OnnxRuntimeNetwork(packed, outputs, size, threads)
+
+
+def error_line(error: Exception) -> str:
     """What it says, in one line; without the lines that only tell where in an engine's own source it arose."""
     lines = [line.strip() for line in str(error).splitlines() if not line.startswith(("Exception from ", "Check "))]
     return " ".join(filter(None, lines))[:200] or type(error).__name__
@@ -104,50 +140,75 @@ def cut_graph(packed: bytes, outputs: Sequence[str], size: tuple[int, int]) -> b
     return bytes(cut.SerializeToString())
 
 
+class TorchNetwork:
+    """A torch module on its own device. It may return one tensor, several in the order of ``outputs``, or named ones."""
+
+    def __init__(self, module: nn.Module, outputs: Sequence[str]):
+        self.engine, self.precision, self.size = "torch", "float32", (0, 0)
+        self.module, self._names = module, tuple(outputs)
+
+    def __call__(self, *inputs: np.ndarray | Tensor) -> Mapping[str, Tensor]:
+        found = self.module(*(torch.as_tensor(values) for values in inputs))
+        if isinstance(found, Tensor):
+            found = (found,)
+        return found if isinstance(found, Mapping) else dict(zip(self._names, found))
+
+
 class OpenVinoNetwork:
-    """OpenVINO on the CPU; half precision where the processor computes in it."""
+    """OpenVINO on the CPU. precision: float32, bfloat16, float16, or auto: half where the processor computes in it."""
 
     engine = "openvino"
+    HINTS = {"bfloat16": ("BF16", "bf16"), "float16": ("FP16", "f16")}  # precision -> the processor's capability, the hint
 
-    def __init__(self, packed: bytes, outputs: Sequence[str], size: tuple[int, int], threads: int):
+    def __init__(self, packed: bytes, outputs: Sequence[str], size: tuple[int, int], threads: int, precision: str = "auto"):
         import openvino
 
         core = openvino.Core()
         can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        kind = next((kind for kind in ("BF16", "FP16") if kind in can), "FP32")
-        hint, self.precision = {"BF16": ("bf16", "bfloat16"), "FP16": ("f16", "float16"), "FP32": ("f32", "float32")}[kind]
+        there = [name for name, (capability, _) in self.HINTS.items() if capability in can]
+        wanted = (there or ["float32"])[0] if precision == "auto" else precision
+        self.precision = wanted if wanted in there else "float32"
         settings = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": hint,
+            "INFERENCE_PRECISION_HINT": self.HINTS[self.precision][1] if self.precision in self.HINTS else "f32",
         }
         self._request = core.compile_model(core.read_model(packed), "CPU", settings).create_infer_request()
         self._names, self.size = tuple(outputs), size
 
-    def __call__(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        found = self._request.infer([np.ascontiguousarray(values, np.float32)])
-        return {name: np.array(found[name], np.float32) for name in self._names}
+    def __call__(self, *inputs: np.ndarray | Tensor) -> dict[str, Tensor]:
+        found = self._request.infer([_array(values) for values in inputs], share_inputs=True, share_outputs=True)
+        return {name: torch.from_numpy(np.array(found[name], np.float32)) for name in self._names}  # the request's are reused
 
 
 class OnnxRuntimeNetwork:
-    """ONNX Runtime on the CPU, float32."""
+    """ONNX Runtime, float32. providers: what to run it on, the preferred first; without them the CPU."""
 
-    engine, precision = "onnxruntime", "float32"
+    precision = "float32"
 
-    def __init__(self, packed: bytes, outputs: Sequence[str], size: tuple[int, int], threads: int):
+    def __init__(self, packed: bytes, outputs: Sequence[str], size: tuple[int, int], threads: int, providers: Sequence[str] = ()):
         import onnxruntime
 
+        self.engine = "tensorrt" if TENSORRT in providers else "onnxruntime"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads take time from other programs
+        options.enable_cpu_mem_arena = False  # 20 MB less, and as fast
         options.log_severity_level = 3  # errors only
         try:
-            self._session = onnxruntime.InferenceSession(packed, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(packed, options, providers=[*providers, "CPUExecutionProvider"])
         except Exception as error:  # its own classes are not exported
             raise RuntimeError(str(error)) from None
-        self._input = self._session.get_inputs()[0].name
+        if self.engine == "tensorrt" and TENSORRT not in self._session.get_providers():  # it goes on without, and is slow
+            raise RuntimeError("TensorRT's libraries are missing or do not fit")
+        self._inputs = [value.name for value in self._session.get_inputs()]
         self._names, self.size = tuple(outputs), size
 
-    def __call__(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        found = self._session.run(self._names, {self._input: np.ascontiguousarray(values, np.float32)})
-        return dict(zip(self._names, found))
+    def __call__(self, *inputs: np.ndarray | Tensor) -> dict[str, Tensor]:
+        found = self._session.run(self._names, dict(zip(self._inputs, map(_array, inputs))))
+        return {name: torch.from_numpy(values) for name, values in zip(self._names, found)}
+
+
+def _array(values: np.ndarray | Tensor) -> np.ndarray:
+    return np.ascontiguousarray(values.numpy(force=True) if isinstance(values, Tensor) else values, np.float32)

@@ -16,6 +16,7 @@ import torch
 
 from taco.backbones import build_anchors, load_backbones
 from taco.backbones.base import Backbones, token_counts
+from taco.backbones.device import release_memory
 from taco.backbones.shared_encodings import SharedEncodings
 from taco.clock import NS
 from taco.concepts import Naming, SoundEvidence, likeliest_words, name_concepts, name_further
@@ -27,6 +28,7 @@ from taco.factorization.temporal import mean_of_rounds
 from taco.segmentation import load_segmenter
 from taco.segmentation.base import Segmentation, Segmenter
 from taco.sound_separation import departure_from_noise, sound_parts
+from taco.threads import leave_threads_to_engine, model_threads, use_threads
 from taco.types import (
     AudioWindow,
     Concept,
@@ -68,10 +70,12 @@ class TacoPipeline:
         self, config: TacoConfig | None = None, *, backbones: Backbones | None = None, segmenter: Segmenter | None = None
     ):
         self.config = config or TacoConfig()
-        if self.config.models.threads:
-            torch.set_num_threads(self.config.models.threads)
+        use_threads(model_threads(self.config.models.threads))
         self.backbones = backbones or load_backbones(self.config.models)
         self.segmenter = segmenter or load_segmenter(self.config, self.backbones)
+        if getattr(self.backbones.image, "engine", "torch") != "torch":
+            leave_threads_to_engine()
+        release_memory()
         self.anchors = build_anchors(self.backbones, self.config.models.word_bank)
         if self.config.factorization.n_factors > TacoConfig().factorization.n_factors:  # the default fits every encoder
             check_factor_count(self.config.factorization, *token_counts(self.backbones, self.config.audio.window_s))

@@ -25,7 +25,7 @@ from taco.parallel import ClipExecutor
 from taco.pipeline import TacoPipeline
 from taco.tracking import Track, Tracker
 from taco.types import AudioWindow, SoundingScene, VideoFrame
-from taco.view.draw import told_words
+from taco.view.draw import format_words
 from taco.view.html import write_page
 from taco.view.overlays import write_overlay
 from taco.view.rerun_view import Viewer, rerun_sdk
@@ -247,7 +247,7 @@ class _Segmenter:
                 results.add(scene, map(_track_record, tracker.tracks))
                 if viewer:
                     viewer.log(frame.rgb, scene)
-                words = ", ".join(found.label for found in scene.objects) or told_words(scene.heard, 1) or scene.verdict
+                words = ", ".join(found.label for found in scene.objects) or format_words(scene.heard, 1) or scene.verdict
                 bar.set_postfix_str(words[:30], refresh=False)
                 bar.update()
 

@@ -1,4 +1,4 @@
-"""The demo tells the truth: its scores on known answers, its truth against its pictures, its failures."""
+"""The demo's scores on known answers, its ground truth against its pictures, and its failures."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from taco.types import AudioChunk
 
 
 def moment(sounding: int, settled: bool = True, cut: float = 0.0) -> show.FrameTruth:
-    """Two things side by side, the first in columns 0 to 19, the second in 30 to 49, of 60; ``cut``: share out of view."""
+    """Two objects side by side, the first in columns 0 to 19, the second in 30 to 49, of 60; ``cut``: share out of view."""
     first, second = np.zeros((40, 60), bool), np.zeros((40, 60), bool)
     first[10:30, :20], second[10:30, 30:50] = True, True
     full = tuple(round(mask.sum() / (1 - cut)) for mask in (first, second))
@@ -67,13 +67,13 @@ def test_summary_of_known_answers():
     assert score.summary_of_masks([])["on_sounding"] is None
 
 
-def test_an_answer_that_heard_what_was_before_is_not_judged():
+def test_an_answer_about_the_sound_before_is_not_judged():
     just = dataclasses.replace(moment(-1), steady_s=1.1)
     assert just.heard_late(0.1 - 1e-9).settled and not just.heard_late(0.2).settled
     assert not dataclasses.replace(just, settled=False).heard_late(0.0).settled
 
 
-def test_what_is_heard_is_told_apart_from_what_is_guessed_late():
+def test_the_first_word_is_scored_apart_from_the_first_three():
     dog, silence = dataclasses.replace(moment(0), heard="dog"), dataclasses.replace(moment(-1), heard="")
     rain = dataclasses.replace(moment(-2), heard="rain")
     unsettled = dataclasses.replace(dog, settled=False)
@@ -90,7 +90,7 @@ def test_what_is_heard_is_told_apart_from_what_is_guessed_late():
     assert score.naming_shares([(silence, [])]) == {"heard_first": None, "heard_of_three": None}
 
 
-def test_a_second_mask_on_a_silent_thing_is_counted():
+def test_a_second_mask_on_a_silent_object_is_counted():
     sounding, silent = box(10, 0, 20, 20), box(10, 30, 20, 20)
     answers = [(moment(0), [sounding, silent]), (moment(0), [sounding]), (moment(-1), [silent]), (moment(0), [])]
     assert score.also_silent(answers) == {"also_silent": pytest.approx(1 / 3, abs=1e-4)}
@@ -104,7 +104,7 @@ def recorded(stamp_s: float, verdict: str, heard: tuple, words: tuple) -> dict:
     return {"stamp_ns": stamp, "age_ms": 100.0, "verdict": verdict, "heard": heard, "objects": objects}
 
 
-def test_the_report_tells_verdict_and_words_heard_of_each_frame():
+def test_the_report_has_verdict_and_recognised_words_of_each_frame():
     sheet = dataclasses.replace(moment(0), masks=(np.zeros(show.SIZE, bool),) * 2, heard="dog")
     away = dataclasses.replace(sheet, scene=1, sounding=-2, heard="rain", stamp_ns=1_000_000_000)
     results = [
@@ -112,8 +112,8 @@ def test_the_report_tells_verdict_and_words_heard_of_each_frame():
         recorded(1, "unknown", (("Rain", 0.7),), ()),
     ]
     kept = {"results": results, "images": {0: b"", 1_000_000_000: b""}}
-    told = score.report(kept, 2, list(zip((sheet, away), results)), ["a dog", "rain"], "yamnet", {"late fusion": {}})
-    assert told["frames"][0] == {
+    result = score.report(kept, 2, list(zip((sheet, away), results)), ["a dog", "rain"], "yamnet", {"late fusion": {}})
+    assert result["frames"][0] == {
         "seconds": 0.0,
         "scene": "a dog",
         "truth": "dog sounds",
@@ -121,9 +121,9 @@ def test_the_report_tells_verdict_and_words_heard_of_each_frame():
         "heard": {"dog": 0.9, "Animal": 0.5},
         "found": [("dog", 0.8)],
     }
-    assert told["frames"][1]["verdict"] == "unknown" and told["frames"][1]["truth"] == "rain out of view"
-    assert told["scenes"]["rain"]["offscreen_empty"] == 1.0 and told["scenes"]["a dog"]["heard_first"] == 1.0
-    last = score.summary_text(told, ()).splitlines()[-1]
+    assert result["frames"][1]["verdict"] == "unknown" and result["frames"][1]["truth"] == "rain out of view"
+    assert result["scenes"]["rain"]["offscreen_empty"] == 1.0 and result["scenes"]["a dog"]["heard_first"] == 1.0
+    last = score.summary_text(result, ()).splitlines()[-1]
     assert last.startswith("2 scenes: ") and "for sounds out of view 100 %" in last and "age p50 100 ms" in last
 
 
@@ -157,7 +157,7 @@ def test_pictures_sounds_and_places_are_of_the_catalogue_by_their_words():
 
 
 @pytest.mark.data
-def test_a_thing_that_does_not_fit_is_an_error():
+def test_an_object_that_does_not_fit_is_an_error():
     scene = show.scenes()[0]
     giant = dataclasses.replace(scene.objects[0], height=470)
     with pytest.raises(ValueError, match="dog of .* does not fit"):
@@ -166,7 +166,7 @@ def test_a_thing_that_does_not_fit_is_an_error():
 
 @pytest.mark.data
 def test_truth_lies_where_the_picture_changed(monkeypatch):
-    """Each mask covers just the pixels that its thing changed in the empty place, its shadow on the ground left out."""
+    """Each mask covers just the pixels that its object changed in the empty place, its shadow on the ground left out."""
     monkeypatch.setattr(show, "SHADOW", 0.0)
     sources = SceneSources()
     for index, scene in enumerate(show.scenes()):
@@ -176,11 +176,11 @@ def test_truth_lies_where_the_picture_changed(monkeypatch):
         everything = np.any(masks, 0)
         assert changed[~everything].mean() < 0.03, scene.name  # soft edges
         assert changed[everything].mean() > 0.6, scene.name
-        assert (np.sum(masks, 0) <= 1).all(), "of two things at a place the one in front is seen"
+        assert (np.sum(masks, 0) <= 1).all(), "of two objects at a place the one in front is visible"
 
 
 @pytest.mark.data
-def test_things_stand_on_the_ground_in_natural_sizes():
+def test_objects_stand_on_the_ground_in_natural_sizes():
     sources = SceneSources()
     for index, scene in enumerate(show.scenes()):
         _, masks = show.panorama(sources, scene, index, share=0.5)
@@ -196,7 +196,7 @@ def test_things_stand_on_the_ground_in_natural_sizes():
 
 
 @pytest.mark.data
-def test_a_passing_thing_crosses_the_picture_and_is_loudest_in_its_middle():
+def test_a_passing_object_crosses_the_picture_and_is_loudest_in_its_middle():
     sources = SceneSources()
     index, scene = next((n, s) for n, s in enumerate(show.scenes()) if s.objects[0].to_x)
     middles = [np.nonzero(show.panorama(sources, scene, index, share)[1][0])[1].mean() for share in (0.2, 0.5, 0.8)]
@@ -236,7 +236,7 @@ def test_what_is_stored_comes_back_without_pickle(tmp_path):
 
 
 @pytest.mark.ros
-def test_a_graph_that_fails_is_an_error_that_says_why(monkeypatch, tmp_path):
+def test_a_graph_that_fails_is_an_error_with_its_cause(monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "OUT", tmp_path)
     monkeypatch.setattr(demo, "SETTINGS", {"models.audio": "no-such-model"})
     video = tmp_path / "show.mp4"
@@ -252,7 +252,7 @@ def test_a_graph_that_fails_is_an_error_that_says_why(monkeypatch, tmp_path):
 @pytest.mark.data
 @pytest.mark.timeout(240)
 def test_the_real_graph_finds_what_sounds(monkeypatch, tmp_path, capfd):
-    """Player, taco_node and recorder as processes over the middleware, on one short scene: found, drawn, told."""
+    """Player, taco_node and recorder as processes over the middleware, on one short scene: found, drawn, reported."""
     monkeypatch.setattr(demo, "OUT", tmp_path)
     barking = show.scenes()[0]
     scenes = (

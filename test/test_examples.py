@@ -1,4 +1,4 @@
-"""The examples run as they stand and find what they say they find."""
+"""The examples run unchanged and print what they promise."""
 
 import dataclasses
 import re
@@ -32,7 +32,7 @@ def test_own_tokens_find_the_half_that_sounds():
     assert inside > 0.8 and outside < 0.1
 
 
-def test_own_encoders_outline_the_colour_that_is_heard():
+def test_own_encoders_outline_the_colour_of_the_tone():
     low, high = run("own_encoders").splitlines()
     assert "red, a low tone" in low and "box (49, 99," in low
     assert "blue, a high tone" in high and "box (379, 149," in high
@@ -55,6 +55,6 @@ def test_a_stream_is_followed_with_steady_ids(barking):
 
 @pytest.mark.data
 def test_a_photo_and_a_sound_give_a_drawn_outline(barking, tmp_path):
-    told = run("photo_and_sound", barking, barking, tmp_path / "out.png")
-    assert re.search(r"^dog  score 0\.\d+  box x=", told, re.M)
+    printed = run("photo_and_sound", barking, barking, tmp_path / "out.png")
+    assert re.search(r"^dog  score 0\.\d+  box x=", printed, re.M)
     assert cv2.imread(str(tmp_path / "out.png")).shape == (480, 640, 3)

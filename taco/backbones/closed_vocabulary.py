@@ -19,10 +19,12 @@ from taco.audio import resample
 from taco.backbones.base import unknown_words_error
 from taco.backbones.birdnet import SAMPLE_RATE as BIRDNET_RATE
 from taco.backbones.birdnet import BirdNET
+from taco.backbones.engine_export import IN_TORCH, Example, Part, Runtime
 from taco.backbones.musicnn import HOP as MUSICNN_HOP
+from taco.backbones.musicnn import MELS as MUSICNN_MELS
 from taco.backbones.musicnn import SAMPLE_RATE as MUSICNN_RATE
 from taco.backbones.musicnn import TAGS, MusiCNN
-from taco.backbones.yamnet import PATCH, PATCH_SAMPLES, YAMNet
+from taco.backbones.yamnet import MELS, PATCH, PATCH_SAMPLES, YAMNet
 from taco.backbones.yamnet import SAMPLE_RATE as YAMNET_RATE
 from taco.errors import ShapeError
 from taco.types import AudioWindow, Tokens, WordScore
@@ -62,20 +64,31 @@ class YamnetHead:
 
     general: classes that name no more than a kind ("Animal", "Music") or a place. They are reported, but speak neither for a
     word nor against one.
+    runtime: what runs the network. Where that is not torch, the network keeps only what still runs in torch.
     """
 
     name: str = "yamnet"
     dim: int = 1024
     sample_rate: int = YAMNET_RATE
 
-    def __init__(self, network: YAMNet, words: Mapping[str, Sequence[int]], general: Sequence[int] = ()):
+    def __init__(
+        self, network: YAMNet, words: Mapping[str, Sequence[int]], general: Sequence[int] = (), runtime: Runtime = IN_TORCH
+    ):
         self._network = network
+        example = Example((torch.zeros(4, PATCH, MELS),))  # a window and its thirds
+        self._run = runtime.network(Part(network, "tokens"), self.name, ("tokens",), example)
+        if self._run.engine != "torch":
+            network.drop_convolutions()
         self.words = tuple(word for word, classes in words.items() if classes)
-        self._rows = [list(words[word]) for word in self.words]
-        covered = {number for rows in self._rows for number in rows}
-        self._rest = [n for n in range(len(network.names)) if n not in covered and n not in set(general)]
+        rows = [list(words[word]) for word in self.words]
+        # Row w: the numbers of word w's classes, filled up with its first, so that the largest is found in one step.
+        longest = max(map(len, rows), default=0)
+        filled = [own + own[:1] * (longest - len(own)) for own in rows]
+        self._classes = torch.tensor(filled, dtype=torch.long).reshape(len(rows), longest)
+        covered = {number for own in rows for number in own} | set(general)
+        self._rest = torch.tensor([n for n in range(len(network.names)) if n not in covered], dtype=torch.long)
         self._general = list(general)
-        self.others = tuple(network.names[number] for number in self._rest)
+        self.others = tuple(network.names[number] for number in self._rest.tolist())
 
     def tokens(self, samples: np.ndarray) -> Tensor:
         """Features of the newest whole patch, with their course over time."""
@@ -86,7 +99,7 @@ class YamnetHead:
         mel = self._network.log_mel(torch.from_numpy(np.ascontiguousarray(patch)))
         third = mel.view(3, -1, mel.shape[1])
         rings = torch.cat([third, third.flip(1), third], 1).roll(-PATCH // STEPS, 1)
-        whole, *parts = self._network.tokens(torch.cat([mel[None], rings]))  # each (bands, 3, dim)
+        whole, *parts = self._run(torch.cat([mel[None], rings]))["tokens"]  # each (bands, 3, dim)
         course = torch.cat([part[:, [1, 0]] for part in parts], 1) + LEAST_SHARE
         found: Tensor = whole.mean(1, keepdim=True) * course / course.mean(1, keepdim=True)
         return found.reshape(BANDS * STEPS, -1)
@@ -94,8 +107,9 @@ class YamnetHead:
     def logits(self, values: Tensor) -> Tensor:
         """(..., dim) -> (..., words + others) log-odds."""
         found: Tensor = self._network.classes(values)
-        words = [found[..., rows].amax(-1) for rows in self._rows]
-        return torch.cat([torch.stack(words, -1), found[..., self._rest]], -1) if words else found[..., self._rest]
+        if not self.words:
+            return found[..., self._rest]
+        return torch.cat([found[..., self._classes].amax(-1), found[..., self._rest]], -1)
 
     def general(self, values: Tensor) -> list[WordScore]:
         """The general classes' names and probabilities for (dim,) values."""
@@ -129,9 +143,17 @@ class MusicnnHead(_CalibratedHead):
     sample_rate: int = MUSICNN_RATE
     norm = 34.0  # usual length of the features, nearly the same for all sounds; measured, ours
 
-    def __init__(self, network: MusiCNN, words: Mapping[str, Sequence[str]], background: Mapping[str, tuple[float, float]]):
+    def __init__(
+        self,
+        network: MusiCNN,
+        words: Mapping[str, Sequence[str]],
+        background: Mapping[str, tuple[float, float]],
+        runtime: Runtime = IN_TORCH,
+    ):
         super().__init__([word for word, tags in words.items() if tags], background)
         self._network = network
+        example = Example((torch.zeros(1, 63, MUSICNN_MELS),), ((1,),))
+        self._frames = runtime.network(Part(network, "frames"), self.name, ("frames",), example)
         weights, bias = network.tag_layer()
         self._rows = [[TAGS.index(tag) for tag in words[word]] for word in self.words]
         self._weights, self._bias = weights.detach(), bias.detach()
@@ -141,7 +163,7 @@ class MusicnnHead(_CalibratedHead):
         # Every frame's features come from the whole window; only the pooling looks at a part of it.
         shortest = 16 * MUSICNN_HOP
         sound = torch.from_numpy(samples if len(samples) >= shortest else np.resize(samples, shortest))
-        frames = self._network.frames(self._network.log_mel(sound[None]))
+        frames = self._frames(self._network.log_mel(sound[None]))["frames"]
         count = frames.shape[2]
         length = max(count // 2, min(count, 8))
         starts = [round(step * (count - length) / (STEPS - 1)) for step in range(STEPS)]

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from taco.backbones.efficientnet import EfficientNetEncoder
+from taco.backbones.engine_export import IN_TORCH, Example, Runtime
 from taco.backbones.person import TRAINED_SIZE, PersonNetwork
 from taco.types import ImageFeatures, Kinds, VideoFrame
 
@@ -40,19 +41,21 @@ class PersonEvidence:
 
     size: px, the side of the square that the image is resized to. The default is that of the detector's training; a smaller
     image misleads its coarse maps, a larger one hardly helps.
+    runtime: what runs the network; ``run`` is the network in it, on ``device``.
     """
 
-    def __init__(self, network: PersonNetwork, size: int = TRAINED_SIZE):
-        self.network, self.size = network, size
+    def __init__(self, network: PersonNetwork, size: int = TRAINED_SIZE, runtime: Runtime = IN_TORCH):
+        self.device, self.size = network.device, size
+        example = Example((torch.zeros(1, 3, size, size, device=self.device),), ((0,),))
+        self.run = runtime.network(network, "person", ("odds", "boxes"), example)
 
     def boxes(self, frames: Sequence[VideoFrame]) -> list[tuple[Tensor, Tensor]]:
         """Each image's surest boxes: (n,) evidence > 0, log-odds over the least; (n, 4) y0 x0 y1 x1 as shares of its sides."""
-        device = self.network.device
         with torch.inference_mode():
-            pixels = torch.cat([_resize_square(frame, self.size, device) for frame in frames])
-            odds, boxes = self.network((pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last))
+            pixels = torch.cat([_resize_square(frame, self.size, self.device) for frame in frames])
+            found = self.run((pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last))
         out = []
-        for own, places in zip(odds.cpu(), boxes.cpu() / self.size):
+        for own, places in zip(found["odds"].cpu(), found["boxes"].cpu() / self.size):
             sides = (places[:, 2:] - places[:, :2]).prod(1).sqrt()
             least = torch.where(sides < SMALL, LEAST_ODDS_SMALL, LEAST_ODDS)
             best = (own - least).topk(min(BOXES, len(own)))
@@ -91,6 +94,16 @@ class CombinedImageEncoder:
     def image_size(self) -> int:
         """px, of the encoder."""
         return self.encoder.image_size
+
+    @property
+    def engine(self) -> str:
+        """What runs the encoder's network."""
+        return self.encoder.engine
+
+    @property
+    def precision(self) -> str:
+        """Of that network's numbers."""
+        return self.encoder.precision
 
     def encode(self, frame: VideoFrame) -> ImageFeatures:
         """Tokens (N, C + 1), not negative; the pyramid is the encoder's."""

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from taco.backbones.base import unknown_words_error
+from taco.backbones.engine_export import IN_TORCH, Example, Runtime
 from taco.backbones.mobile_blocks import InvertedResidual, SameConv2d, fold_batch_norms, make_batch_norm, relu6
 from taco.errors import WeightsError
 from taco.types import ImageFeatures, Kinds, Tokens, VideoFrame
@@ -34,6 +35,7 @@ STAGES = (
 )
 VARIANTS = {"efficientnet-lite0": (1.0, 1.0), "efficientnet-lite2": (1.1, 1.2)}  # name -> width and depth against Lite0
 STEM, FEATURES, CLASSES = 32, 1280, 1000
+OUTPUTS = ("res2", "res3", "res4", "res5")
 
 
 def _stages(variant: str) -> list[list[tuple[int, int, int, int]]]:
@@ -111,12 +113,22 @@ class EfficientNetEncoder:
     words: each word's ImageNet class numbers.
     image_size: px; the image is resized, its aspect ratio kept within half a token, to about image_size * image_size pixels.
     Tokens are the head's features, one every 32 of those pixels.
+    runtime: what runs the network; ``run`` is the network in it, on ``device``.
     """
 
     name = "efficientnet-lite0"  # the variant's own name in an encoder
 
-    def __init__(self, network: EfficientNetLite, words: Mapping[str, Sequence[int]], image_size: int = 448):
-        self.network = fold_network(network)
+    def __init__(
+        self,
+        network: EfficientNetLite,
+        words: Mapping[str, Sequence[int]],
+        image_size: int = 448,
+        runtime: Runtime = IN_TORCH,
+    ):
+        self.device = network._fc.weight.device
+        # Every side is a multiple of 32 (``_input_size``), so that the same padding is right at all sizes.
+        example = Example((torch.zeros(1, 3, 320, 416, device=self.device),), ((0, 2, 3),))
+        self.run = runtime.network(fold_network(network), network.variant, OUTPUTS, example)
         self.name, self.image_size = network.variant, image_size
         self._words = {word: tuple(classes) for word, classes in words.items()}
         rows = network._fc.weight.detach().cpu()
@@ -130,6 +142,7 @@ class EfficientNetEncoder:
         image_size: int = 448,
         device: str | torch.device = "cpu",
         name: str = name,
+        runtime: Runtime = IN_TORCH,
     ) -> EfficientNetEncoder:
         """From the package's .pth file of this variant; WeightsError where it is missing, damaged or of another network."""
         network = EfficientNetLite(name)
@@ -140,7 +153,17 @@ class EfficientNetEncoder:
             raise WeightsError(
                 f"{path}: wanted EfficientNet-Lite{name[-1]} weights, got {reason}; run `taco weights fetch embedded`"
             ) from None
-        return cls(network.to(device), words, image_size)
+        return cls(network.to(device), words, image_size, runtime)
+
+    @property
+    def engine(self) -> str:
+        """What runs the network."""
+        return self.run.engine
+
+    @property
+    def precision(self) -> str:
+        """Of its numbers."""
+        return self.run.precision
 
     def encode(self, frame: VideoFrame) -> ImageFeatures:
         """Tokens (h/32 * w/32, 1280) in [0, 6]; pyramid "res2" (stride 4) to "res5" (stride 32)."""
@@ -155,7 +178,7 @@ class EfficientNetEncoder:
             with torch.inference_mode():
                 pixels = torch.cat([self._pixels(frames[index], size) for index in chosen])
                 pixels = ((pixels.float() - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
-                stages = self.network(pixels)
+                stages = self.run(pixels)
             top = stages["res5"].cpu()  # what follows is small, and meets the sound's tokens on the CPU
             for row, index in enumerate(chosen):
                 tokens = Tokens(top[row].flatten(1).T.contiguous(), (top.shape[-2], top.shape[-1]))
@@ -170,7 +193,7 @@ class EfficientNetEncoder:
 
     def _pixels(self, frame: VideoFrame, size: tuple[int, int]) -> Tensor:
         """(1, 3, h, w) uint8 on the network's device; resized as bytes, which is three times as fast."""
-        pixels = torch.from_numpy(np.ascontiguousarray(frame.rgb)).to(self.network._fc.weight.device).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(np.ascontiguousarray(frame.rgb)).to(self.device).permute(2, 0, 1)[None]
         return F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
 
     def encode_text(self, words: Sequence[str]) -> Tensor:

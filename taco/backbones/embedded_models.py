@@ -19,12 +19,14 @@ from taco.backbones.closed_vocabulary import BirdnetHead, EmbeddedAudioEncoder, 
 from taco.backbones.combined_image import CombinedImageEncoder, PersonEvidence
 from taco.backbones.device import resolve_device
 from taco.backbones.efficientnet import EfficientNetEncoder
+from taco.backbones.engine_export import Runtime
 from taco.backbones.musicnn import MusiCNN
 from taco.backbones.person import PersonNetwork
 from taco.backbones.yamnet import YAMNet
 from taco.config import ModelsConfig
 from taco.errors import ConfigError, WeightsError
 from taco.package_files import Report, model_dir, say
+from taco.threads import model_threads
 from taco.weights import PACKAGES, fetch_packaged, locate_packaged, packaged_paths
 
 SOUND_MODELS = ("yamnet", "musicnn", "birdnet")
@@ -168,21 +170,23 @@ def load(models: ModelsConfig) -> Backbones:
     # So small that auto means the CPU; the sound models always run there.
     device = resolve_device("cpu" if models.device == "auto" else models.device)
     size = models.image_size or IMAGE_SIZE
+    runtime = Runtime(models.engine, models.precision, model_threads(models.threads))
     seen = {row.word: row.imagenet for row in table if row.imagenet}
-    encoder = EfficientNetEncoder.from_file(locate_packaged(IMAGE_MODELS[0], folder)[0], seen, size, device, IMAGE_MODELS[0])
-    person = PersonEvidence(PersonNetwork.from_file(locate_packaged(IMAGE_MODELS[1], folder)[0]).to(device))
+    name, path = IMAGE_MODELS[0], locate_packaged(IMAGE_MODELS[0], folder)[0]
+    encoder = EfficientNetEncoder.from_file(path, seen, size, device, name, runtime)
+    person = PersonEvidence(PersonNetwork.from_file(locate_packaged(IMAGE_MODELS[1], folder)[0]).to(device), runtime=runtime)
     image = CombinedImageEncoder(encoder, person, [row.word for row in table if row.person])
-    audio = EmbeddedAudioEncoder([_sound_head(part, folder) for part in used], [row.word for row in table if row.seen])
+    audio = EmbeddedAudioEncoder([_sound_head(part, folder, runtime) for part in used], [row.word for row in table if row.seen])
     return Backbones(image, audio, audio.words)
 
 
-def _sound_head(part: str, folder: Path) -> SoundHead:
+def _sound_head(part: str, folder: Path, runtime: Runtime) -> SoundHead:
     table = word_table()
     background = {row.word: row.background for row in table}
     files = locate_packaged(part, folder)
     if part == "yamnet":
-        return YamnetHead(YAMNet.from_file(files[0]), {row.word: row.yamnet for row in table}, _numbers(GENERAL))
+        return YamnetHead(YAMNet.from_file(files[0]), {row.word: row.yamnet for row in table}, _numbers(GENERAL), runtime)
     if part == "musicnn":
-        return MusicnnHead(MusiCNN.from_bundle(files[0], files[1]), {row.word: row.musicnn for row in table}, background)
+        return MusicnnHead(MusiCNN.from_bundle(files[0], files[1]), {row.word: row.musicnn for row in table}, background, runtime)
     say(LICENCE)
     return BirdnetHead(BirdNET(files[0], files[1]), {row.word: row.birdnet for row in table}, background)

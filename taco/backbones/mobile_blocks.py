@@ -27,9 +27,10 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        sides = x.shape[-2:] if self.padded_for is None else (self.padded_for, self.padded_for)
+        height, width = (int(side) for side in x.shape[-2:])  # plain numbers, so that an export keeps no arithmetic on sizes
+        sides = (height, width) if self.padded_for is None else (self.padded_for, self.padded_for)
         total = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in sides]
-        total = [max(pixels, kernel - size) for pixels, size in zip(total, x.shape[-2:])]  # never smaller than the kernel
+        total = [max(pixels, kernel - size) for pixels, size in zip(total, (height, width))]  # never smaller than the kernel
         if total[0] == total[1] and total[0] % 2 == 0:  # symmetric: the convolution pads by itself, without a copy
             return F.conv2d(x, self.weight, self.bias, self.stride, total[0] // 2, 1, self.groups)
         x = F.pad(x, (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2))

@@ -76,6 +76,10 @@ class YAMNet(nn.Module):
             x = F.relu6(pointwise(F.relu6(_same(depthwise, x, stride))))
         return x.permute(0, 3, 2, 1)
 
+    def drop_convolutions(self) -> None:
+        """Free the weights that only ``tokens`` needs, where another engine computes it."""
+        del self.stem, self.depthwise, self.pointwise
+
     def forward(self, samples: Tensor) -> Tensor:
         """(15600,) samples at 16 kHz -> (521,) logits, those of the published network up to its rounding."""
         logits: Tensor = self.classes(self.tokens(self.log_mel(samples)[None]).mean((0, 1, 2)))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -16,28 +18,34 @@ import torch
 from torch import Tensor
 
 import taco.pipeline
-from taco.config import TacoConfig
+from taco.config import FactorizationConfig, TacoConfig
 from taco.evaluation.composed.scenes import composed_set
+from taco.evaluation.datasets import Dataset
 from taco.evaluation.methods import MethodRunner
 from taco.evaluation.scores import Record, figures, record
+from taco.factorization import factorize
 from taco.factorization.cold_start import kmeans
-from taco.types import Factorization
+from taco.types import Anchors, Factorization
 
 KINDS = ("one", "two", "distractors", "both", "succession", "motion")
-BOTH = ("both", "succession")  # kinds in which two things sound
+BOTH = ("both", "succession")  # kinds in which two objects sound
 GRID = (2, 4)  # cells of the fixed grid, a factor each
 RESTARTS, ITERATIONS = 8, 100  # of k-means, as the paper's start
 
 
+# (true factorization, image tokens (N, C_v), their grid, random numbers) -> what takes its place
+StandIn = Callable[[Factorization, Tensor, tuple[int, int], torch.Generator], Factorization]
+
+
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """stand_in: (true factorization, image tokens (N, C_v), their grid, random numbers) -> what takes its place.
+    """One row of the table. stand_in: what takes the factorization's place; None leaves it.
 
     settings: changes of the configuration. cold: every frame by itself.
     """
 
     help: str
-    stand_in: Callable[[Factorization, Tensor, tuple[int, int], torch.Generator], Factorization] | None = None
+    stand_in: StandIn | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
     cold: bool = False
 
@@ -49,17 +57,17 @@ def _with_regions(true: Factorization, tokens: Tensor, labels: Tensor) -> Factor
     return dataclasses.replace(true, visual_activations=active, visual_factors=rows)
 
 
-def _fixed_grid(true, tokens, grid, random) -> Factorization:
+def _fixed_grid(true: Factorization, tokens: Tensor, grid: tuple[int, int], random: torch.Generator) -> Factorization:
     rows, columns = (torch.arange(side) * cells // side for side, cells in zip(grid, GRID))
     return _with_regions(true, tokens, (rows[:, None] * GRID[1] + columns).flatten() % len(true.visual_factors))
 
 
-def _kmeans(true, tokens, grid, random) -> Factorization:
+def _kmeans(true: Factorization, tokens: Tensor, grid: tuple[int, int], random: torch.Generator) -> Factorization:
     centres, labels = kmeans(tokens[None], torch.rand(1, RESTARTS, len(true.visual_factors), generator=random), ITERATIONS)
     return _with_regions(true, tokens, labels[0])
 
 
-def _random(true, tokens, grid, random) -> Factorization:
+def _random(true: Factorization, tokens: Tensor, grid: tuple[int, int], random: torch.Generator) -> Factorization:
     def like(values: Tensor, peak: float) -> Tensor:
         return torch.rand(values.shape, generator=random) * peak
 
@@ -73,7 +81,7 @@ def _random(true, tokens, grid, random) -> Factorization:
     )
 
 
-def _shuffled(true, tokens, grid, random) -> Factorization:
+def _shuffled(true: Factorization, tokens: Tensor, grid: tuple[int, int], random: torch.Generator) -> Factorization:
     """Every sound factor beside another image factor than its own."""
     return dataclasses.replace(
         true, audio_activations=true.audio_activations.roll(1, 1), audio_factors=true.audio_factors.roll(1, 0)
@@ -94,17 +102,19 @@ ABLATIONS: dict[str, Ablation] = {
 }
 
 
-def in_place(ablation: Ablation):
+def in_place(ablation: Ablation) -> AbstractContextManager[object]:
     """A context in which the pipeline's ``factorize`` answers with the stand-in."""
-    inner, random = taco.pipeline.factorize, torch.Generator().manual_seed(0)
+    random = torch.Generator().manual_seed(0)
 
-    def factorize(visual, audio, anchors, config, **kwargs):
-        found = inner(visual, audio, anchors, config, **kwargs)
+    def stand_in(
+        visual: Tensor, audio: Tensor, anchors: Anchors, config: FactorizationConfig, **kwargs: Any
+    ) -> Factorization | list[Factorization]:
+        found = factorize(visual, audio, anchors, config, **kwargs)
         if ablation.stand_in is None or not isinstance(found, Factorization) or found.sounding < 0:
             return found
         return ablation.stand_in(found, visual.clamp_min(0), kwargs["visual_grid"], random)
 
-    return mock.patch.object(taco.pipeline, "factorize", factorize)
+    return mock.patch.object(taco.pipeline, "factorize", stand_in)
 
 
 def ablations(
@@ -116,12 +126,12 @@ def ablations(
     kinds: Sequence[str] = KINDS,
     progress: Callable[[int, int], None] | None = None,
     method_runner: MethodRunner | None = None,
-    dataset=None,
+    dataset: Dataset | None = None,
 ) -> dict[str, dict[str, float]]:
     """{ablation: figures in percent} of one run over ``count`` scenes of each kind.
 
     "IoU": of the map at the best threshold; "live IoU": of what is published at the configured threshold; "right word": where
-    one thing sounds; "both found, KIND": where two do. bench, dataset: given ones in place of the configured models and stamps.
+    one object sounds; "both found, KIND": where two do. method_runner, dataset: replace the configured models and scenes.
     """
     method_runner = method_runner or MethodRunner(config)
     dataset = dataset or composed_set(method_runner.anchors.words, split, count, kinds)
@@ -141,7 +151,7 @@ def ablations(
     return {name: _row(dataset, groups) for name, groups in records.items()}
 
 
-def _row(dataset, groups: Mapping[str, Sequence[Record]]) -> dict[str, float]:
+def _row(dataset: Dataset, groups: Mapping[str, Sequence[Record]]) -> dict[str, float]:
     every = figures(dataset, [r for found in groups.values() for r in found])
     row = {"IoU": every["iou"], "live IoU": every["live_iou"], "right word": every.get("right_word", float("nan"))}
     for kind in BOTH:

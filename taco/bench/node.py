@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,14 +17,13 @@ from taco.errors import MediaError, MissingPackageError
 STAGES_MS = (5.0, 30.0, 300.0)
 IMAGE_HZ, CHUNK_S, RATE = 30.0, 0.01, 16000
 OVERHEAD_MS = 60.0  # what may come on top of the models' time
-GROWTH_MS = (
-    30.0  # how much older the last third's answers may be than the first third's (median: a queue moves it, a hiccup does not)
-)
+# How much older the last third's answers may be than the first third's (median: a queue moves it, a hiccup does not).
+GROWTH_MS = 30.0
 MEMORY_MB = 10.0  # how much more memory the node may have in the last third
 ACTIVATE_S = 1.0
 
 
-def measure(stage_ms: float, seconds: float, domain: int) -> dict:
+def measure(stage_ms: float, seconds: float, domain: int) -> dict[str, Any]:
     """One stream through one node whose models take ``stage_ms``; the row of the table."""
     import cv2
     import soundfile
@@ -47,19 +47,20 @@ def measure(stage_ms: float, seconds: float, domain: int) -> dict:
         soundfile.write(sound, (0.3 * np.sin(2 * np.pi * 300 * time_s)).astype(np.float32), RATE, subtype="FLOAT")
         node = ["--ros-args", "-p", f"models.image:=standin:{stage_ms:g}", "-p", "models.threads:=1", "-p", "node.max_age_s:=0.0"]
         player = [picture, "--sound", sound, "--image-rate", f"{IMAGE_HZ:g}", "--chunk-s", f"{CHUNK_S:g}", "--wait", "60"]
-        running = []
+        running: list[subprocess.Popen[bytes] | subprocess.Popen[str]] = []
         try:
             log = open(Path(folder, "node.log"), "w+b")  # noqa: SIM115
             running.append(subprocess.Popen([bin_ / "taco_node", *node], env=environment, stdout=log, stderr=log))
             listen = [sys.executable, "-m", "taco_ros.latency_listener", "--limit-s", f"{seconds + 90:g}"]
-            running.append(subprocess.Popen(listen, env=environment, stdout=subprocess.PIPE, text=True))
+            listener = subprocess.Popen(listen, env=environment, stdout=subprocess.PIPE, text=True)
+            running.append(listener)
             playing = subprocess.run([bin_ / "player", *map(str, player)], env=environment, capture_output=True, text=True)
             if playing.returncode:
                 log.seek(0)
                 said = playing.stderr.strip() or log.read().decode(errors="replace")[-300:]
                 raise MediaError(f"bench node: the player failed: {said}")
-            printed = running[1].communicate(timeout=60)[0]
-            if running[1].returncode:
+            printed = listener.communicate(timeout=60)[0]
+            if listener.returncode:
                 raise MediaError("bench node: no answer came from the node; run it by hand to see why")
         finally:
             for process in running:
@@ -69,7 +70,7 @@ def measure(stage_ms: float, seconds: float, domain: int) -> dict:
     return verdict(json.loads(printed.splitlines()[-1]), stage_ms, len(time_s))
 
 
-def verdict(row: dict, stage_ms: float, samples: int) -> dict:
+def verdict(row: dict[str, Any], stage_ms: float, samples: int) -> dict[str, Any]:
     """Add the limits and what was missed. row: what ``taco_ros.latency_listener`` printed. samples: published."""
     diagnostics = row.pop("diagnostics")
     row["stage_ms"], row["limit_ms"] = stage_ms, stage_ms + OVERHEAD_MS
@@ -99,7 +100,7 @@ def _picture() -> np.ndarray:
 
 
 def _share() -> Path:
-    """The prefix that the ROS package is installed in; MissingPackageError tells how to install it."""
+    """The prefix that the ROS package is installed in; MissingPackageError says how to install it."""
     prefixes = [sys.prefix, *os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)]
     for prefix in filter(None, prefixes):
         if Path(prefix, "lib", "taco_ros", "taco_node").exists():

@@ -6,6 +6,7 @@ They are easier than real pictures (noise is white, words are exact), so they co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,12 +28,23 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class MadeScene:
-    """One frame. visual: (N, C_v), audio: (T, C_a), truth: (rows, columns) bool, word: of the sounding thing, -1 silence."""
+    """One frame. visual: (N, C_v), audio: (T, C_a), truth: (rows, columns) bool, word: of the sounding object, -1 silence."""
 
     visual: Tensor
     audio: Tensor
     truth: Tensor
     word: int
+
+    @property
+    def visual_grid(self) -> tuple[int, int]:
+        """(rows, columns) of the image tokens."""
+        rows, columns = self.truth.shape
+        return rows, columns
+
+    @property
+    def audio_grid(self) -> tuple[int, int]:
+        """(frequency bands, time steps) of the sound tokens."""
+        return BANDS, len(self.audio) // BANDS
 
 
 def make_world(seed: int = 0, words: int = 527, visual_dim: int = 768, audio_dim: int = 768, gap: float = 0.0) -> World:
@@ -56,22 +68,22 @@ def make_world(seed: int = 0, words: int = 527, visual_dim: int = 768, audio_dim
 
 
 class Stage:
-    """Things that move before a background, one of them heard; a pure function of its seed."""
+    """Objects that move in front of a background, one of them sounding; a pure function of its seed."""
 
-    def __init__(self, world: World, seed: int, side: int = 24, steps: int = 32, things: int = 4, noise: float = 1.0):
+    def __init__(self, world: World, seed: int, side: int = 24, steps: int = 32, objects: int = 4, noise: float = 1.0):
         self.world, self.side, self.steps, self.noise = world, side, steps, noise
         self.g = torch.Generator().manual_seed(seed)
-        words = torch.randperm(len(world.visual), generator=self.g)[: things + 2].tolist()
-        self.words, self.ground = words[:things], words[things:]
-        self.centre = 0.15 + 0.7 * torch.rand(things, 2, generator=self.g)
-        self.radius = 0.12 + 0.12 * torch.rand(things, 2, generator=self.g)
-        self.speed = 0.015 * torch.randn(things, 2, generator=self.g)
+        words = torch.randperm(len(world.visual), generator=self.g)[: objects + 2].tolist()
+        self.words, self.ground = words[:objects], words[objects:]
+        self.centre = 0.15 + 0.7 * torch.rand(objects, 2, generator=self.g)
+        self.radius = 0.12 + 0.12 * torch.rand(objects, 2, generator=self.g)
+        self.speed = 0.015 * torch.randn(objects, 2, generator=self.g)
         self.horizon = 0.35 + 0.3 * float(torch.rand((), generator=self.g))
         self.texture = torch.randn(side * side, world.visual.shape[1], generator=self.g)
         self.hum = torch.randn(world.audio.shape[1], generator=self.g)
 
     def cover(self, time: float) -> Tensor:
-        """(things, N) soft coverage of the token cells; later things hide earlier ones."""
+        """(objects, N) soft coverage of the token cells; later objects hide earlier ones."""
         axis = (torch.arange(self.side) + 0.5) / self.side
         # Bounce at the walls.
         place = (self.centre + time * self.speed) % 2.0
@@ -86,7 +98,7 @@ class Stage:
         return soft
 
     def image(self, time: float) -> tuple[Tensor, Tensor]:
-        """Visual tokens (N, C_v) and coverage (things, N)."""
+        """Visual tokens (N, C_v) and coverage (objects, N)."""
         cover = self.cover(time)
         rest = 1 - cover.sum(0)
         sky = (torch.arange(self.side * self.side) // self.side < self.horizon * self.side).float()
@@ -101,17 +113,18 @@ class Stage:
         return (TOKEN_NORM * (clean + noise)).clamp(min=0), cover
 
     def sound(self, heard: list[int]) -> Tensor:
-        """Audio tokens (BANDS * steps, C_a); heard: for each step the index of the thing that sounds, -1 for none."""
+        """Audio tokens (BANDS * steps, C_a); heard: for each step the index of the object that sounds, -1 for none."""
         directions = self.world.audio
         words = torch.tensor([self.words[i] if i >= 0 else 0 for i in heard])
         loud = torch.tensor([float(i >= 0) for i in heard])
         envelope = loud * (0.5 + 0.5 * torch.rand(self.steps, generator=self.g))
         clean = envelope[:, None] * directions[words] + 0.2 * torch.nn.functional.normalize(self.hum, dim=0)
         noise = self.noise * torch.randn(BANDS, *clean.shape, generator=self.g) / directions.shape[1] ** 0.5
-        return (TOKEN_NORM * (clean + noise)).clamp(min=0).flatten(0, 1)
+        tokens: Tensor = TOKEN_NORM * (clean + noise)
+        return tokens.clamp(min=0).flatten(0, 1)
 
     def scene(self, time: float, heard: list[int]) -> MadeScene:
-        """Tokens and truth; the truth is the thing of the newest step."""
+        """Tokens and truth; the truth is the object that sounds in the newest step."""
         visual, cover = self.image(time)
         now = heard[-1]
         truth = torch.zeros(self.side, self.side, dtype=torch.bool)
@@ -120,8 +133,8 @@ class Stage:
         return MadeScene(visual, self.sound(heard), truth, self.words[now] if now >= 0 else -1)
 
 
-def still(world: World, seed: int, **options) -> MadeScene:
-    """One frame whose sounding thing covers 3 to 40 percent of the picture."""
+def still(world: World, seed: int, **options: Any) -> MadeScene:
+    """One frame whose sounding object covers 3 to 40 percent of the picture. options: arguments of ``Stage``."""
     for attempt in range(100):
         stage = Stage(world, seed * 101 + attempt, **options)
         cover = (stage.cover(0.0) > 0.5).float().mean(1)
@@ -131,12 +144,14 @@ def still(world: World, seed: int, **options) -> MadeScene:
     raise AssertionError("no scene in 100 seeds")
 
 
-def stream(world: World, seed: int, frames: int = 80, rate: float = 10.0, **options) -> list[tuple[MadeScene, str]]:
-    """A video: each frame with its event, "" or "start", "sound" (another thing sounds) or "cut" (another place).
+def stream(world: World, seed: int, frames: int = 80, rate: float = 10.0, **options: Any) -> list[tuple[MadeScene, str]]:
+    """A video: each frame with its event, "" or "start", "sound" (another object sounds) or "cut" (another place).
 
-    The sound window is the last second: after a change of sound it holds both for a while.
+    The sound window is the last second: after a change of sound it holds both for a while. options: arguments of ``Stage``.
     """
-    out, stage, index = [], None, 0
+    out: list[tuple[MadeScene, str]] = []
+    stage: Stage | None = None
+    index = 0
     g = torch.Generator().manual_seed(seed)
     events = {0: "start", frames // 4: "sound", frames // 2: "cut", 3 * frames // 4: "sound"}
     heard: list[int] = []
@@ -148,6 +163,7 @@ def stream(world: World, seed: int, frames: int = 80, rate: float = 10.0, **opti
                 if ((stage.cover(0.0) > 0.5).float().mean(1) > 0.03).sum() >= 2:
                     break
             start, heard = frame, []
+        assert stage is not None, "the first frame starts a stage"
         cover = (stage.cover((frame - start) * 10.0 / rate) > 0.5).float().mean(1)
         if event:
             others = [i for i in range(len(cover)) if cover[i] > 0.03 and (event != "sound" or i != index)]

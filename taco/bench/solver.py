@@ -4,7 +4,7 @@ The paper's solver as one would write it with autograd: what ``taco bench solver
 
 Written to be fair: anchors are normalised once and compared by matrix products, gradients come from one backward call.
 
-Table 3 on made scenes: mask IoU of U with each part of the objective taken away.
+Table 3 on synthetic scenes: mask IoU of U with each part of the objective taken away.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def clock() -> float:
     return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 
-def best_ms(call: Callable, repeats: int = 7) -> float:
+def best_ms(call: Callable[[], object], repeats: int = 7) -> float:
     """The fastest of several calls in milliseconds, after one to warm up."""
     call()
     times = []
@@ -46,11 +46,17 @@ def best_ms(call: Callable, repeats: int = 7) -> float:
     return min(times) * 1e3
 
 
-def solve(scene: MadeScene, world: World, **kw) -> Factorization:
-    """``factorize`` with the scene's grids; settings and init / previous by name."""
-    past = {name: kw.pop(name) for name in ("init", "previous") if name in kw}
-    grids = {"visual_grid": tuple(scene.truth.shape), "audio_grid": (BANDS, len(scene.audio) // BANDS)}
-    return factorize(scene.visual, scene.audio, world.anchors, FactorizationConfig(**kw), **past, **grids)
+def solve(
+    scene: MadeScene, world: World, *, init: Factorization | None = None, previous: Factorization | None = None, **settings: Any
+) -> Factorization:
+    """``factorize`` with the scene's grids. settings: fields of ``FactorizationConfig``."""
+    config = FactorizationConfig(**settings)
+    found = factorize(
+        scene.visual, scene.audio, world.anchors, config,
+        init=init, previous=previous, visual_grid=scene.visual_grid, audio_grid=scene.audio_grid,
+    )  # fmt: skip
+    assert isinstance(found, Factorization), "one frame in, one result out"
+    return found
 
 
 def total_loss(scene: MadeScene, world: World, result: Factorization) -> float:
@@ -61,10 +67,15 @@ def total_loss(scene: MadeScene, world: World, result: Factorization) -> float:
     v, a = scene.visual[None], scene.audio[None]
     bank = prepared_anchors(world.anchors, a.shape[2], v.dtype, v.device)
     config = FactorizationConfig(temporal="none")
-    problem = Problem(v, a, v.square().sum((-1, -2)), a.square().sum((-1, -2)), bank, config, a.mean(1), None)
+    recent = a.mean(1)
+    logits = bank.audio_logits(recent[:, None], grad=False)[0]
+    problem = Problem(v, a, v.square().sum((-1, -2)), a.square().sum((-1, -2)), bank, config, recent, logits)
     r = result
     state = State(r.visual_activations.mT[None], r.visual_factors[None], r.audio_activations.mT[None], r.audio_factors[None])
     return float(loss_terms(problem, state)["total"])
+
+
+Method = Callable[[MadeScene], tuple[Factorization, float]]  # scene -> (result, milliseconds)
 
 
 def quality(
@@ -73,9 +84,9 @@ def quality(
     """Means over scenes of loss, mask IoU and milliseconds: the autograd loop, and the solvers at several sweeps."""
     world = world or make_world(0)
     scenes = [still(world, FIRST_SEED + seed, side=side) for seed in range(seeds)]
-    entries: dict[str, Callable[[MadeScene], tuple[Factorization, float]]] = {}
+    entries: dict[str, Method] = {}
 
-    def timed(call: Callable) -> tuple[Factorization, float]:
+    def timed(call: Callable[[], Factorization]) -> tuple[Factorization, float]:
         began = clock()
         out = call()
         return out, (clock() - began) * 1e3
@@ -91,8 +102,8 @@ def quality(
     def paper_start(scene: MadeScene) -> Factorization:
         return solve(scene, world, solver="gradient", max_iterations=1)
 
-    def block(**kw) -> Callable:
-        return lambda scene: timed(lambda: solve(scene, world, **kw))
+    def block(**settings: Any) -> Method:
+        return lambda scene: timed(lambda: solve(scene, world, **settings))
 
     entries[f"autograd, {steps} steps"] = autograd
     entries[f"gradient (closed form), {steps} steps"] = closed
@@ -112,7 +123,7 @@ def quality(
         for scene in scenes:
             result, ms = run(scene)
             losses.append(total_loss(scene, world, result))
-            masks.append(iou(activation_mask(result, scene.truth.shape), scene.truth))
+            masks.append(iou(activation_mask(result, scene.visual_grid), scene.truth))
             times.append(ms)
         out[name] = {
             "loss": statistics.fmean(losses),
@@ -174,9 +185,9 @@ def _ms_to_loss(scene: MadeScene, world: World, goal: float, start: str) -> floa
     """Milliseconds of a cold solve with the fewest sweeps that reach ``goal``; infinite where 32 do not."""
     for sweeps in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32):
         binding = "recent" if start == "guided" else "penalty"
-        kw = {"temporal": "none", "max_iterations": sweeps, "start": start, "binding": binding}
-        if total_loss(scene, world, solve(scene, world, **kw)) <= goal:
-            return best_ms(lambda: solve(scene, world, **kw), 3)  # noqa: B023
+        settings: dict[str, Any] = {"temporal": "none", "max_iterations": sweeps, "start": start, "binding": binding}
+        if total_loss(scene, world, solve(scene, world, **settings)) <= goal:
+            return best_ms(lambda: solve(scene, world, **settings), 3)  # noqa: B023
     return math.inf
 
 
@@ -255,7 +266,9 @@ def on_gpu() -> dict[str, dict[str, float]]:
 
     world = make_world(0)
     bank = world.anchors
-    anchors = Anchors(bank.words, bank.visual.cuda(), bank.audio.cuda(), bank.audio_projection.cuda(), bank.audio_logit_scale)
+    project = bank.audio_projection
+    assert isinstance(project, torch.nn.Module), "of make_world"
+    anchors = Anchors(bank.words, bank.visual.cuda(), bank.audio.cuda(), project.cuda(), bank.audio_logit_scale)
     scenes = [still(world, FIRST_SEED + i) for i in range(20)]
     out = {}
     for size in (1, 20):
@@ -290,7 +303,15 @@ def run_solver(
 HALVED_AT = (500, 1000, 1500)
 
 
-def loss_of(visual, audio, parts, anchors: Anchors, words_v: Tensor, words_a: Tensor, config: FactorizationConfig):
+def loss_of(
+    visual: Tensor,
+    audio: Tensor,
+    parts: tuple[Tensor, Tensor, Tensor, Tensor],
+    anchors: Anchors,
+    words_v: Tensor,
+    words_a: Tensor,
+    config: FactorizationConfig,
+) -> tuple[Tensor, int]:
     """Loss of one frame (penalty "min", descriptor "component") and k*; parts: u_v, v_v, u_a, v_a."""
     u_v, v_v, u_a, v_a = parts
     c_v, c_a = u_v.T @ visual / len(visual), u_a.T @ audio / len(audio)
@@ -303,7 +324,9 @@ def loss_of(visual, audio, parts, anchors: Anchors, words_v: Tensor, words_a: Te
     return norms + config.penalty_weight * ce.min(), int(ce.argmin())
 
 
-def solve_autograd(visual: Tensor, audio: Tensor, anchors: Anchors, config: FactorizationConfig, init: Factorization, steps: int):
+def solve_autograd(
+    visual: Tensor, audio: Tensor, anchors: Anchors, config: FactorizationConfig, init: Factorization, steps: int
+) -> Factorization:
     """``steps`` of plain gradient descent from ``init``; returns a Factorization (without losses)."""
     words_v, words_a = F.normalize(anchors.visual, dim=-1), F.normalize(anchors.audio, dim=-1)
     logits_v = torch.logit(init.visual_activations, eps=1e-7).requires_grad_()
@@ -315,24 +338,24 @@ def solve_autograd(visual: Tensor, audio: Tensor, anchors: Anchors, config: Fact
         rate /= 2 if step in HALVED_AT else 1
         u_v, u_a = logits_v.sigmoid(), logits_a.sigmoid()
         loss, best = loss_of(visual, audio, (u_v, v_v, u_a, v_a), anchors, words_v, words_a, config)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's, unannotated
         with torch.no_grad():
             for leaf in leaves:
+                assert leaf.grad is not None, "the loss depends on every leaf"
                 leaf -= rate * leaf.grad
                 leaf.grad = None
             v_v.clamp_(min=0)
             v_a.clamp_(min=0)
-    parts = [part.detach() for part in (u_v, v_v, u_a, v_a)]
-    return Factorization(*parts, sounding=best, iterations=steps)
+    return Factorization(u_v.detach(), v_v.detach(), u_a.detach(), v_a.detach(), sounding=best, iterations=steps)
 
 
-VARIANTS: dict[str, dict] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
     "no component": {"descriptor": "factor"},
     "no min": {"penalty": "mean"},
     "no penalty": {"penalty": "none"},
 }
-SOLVERS: dict[str, dict] = {
+SOLVERS: dict[str, dict[str, Any]] = {
     "gradient": {"solver": "gradient"},
     "block, bound by penalty": {"binding": "penalty"},
     "block": {},
@@ -340,7 +363,7 @@ SOLVERS: dict[str, dict] = {
 
 
 def ablations(
-    first_seed: int, seeds: int = 12, steps: int = 0, solvers: dict[str, dict] = SOLVERS
+    first_seed: int, seeds: int = 12, steps: int = 0, solvers: dict[str, dict[str, Any]] = SOLVERS
 ) -> dict[str, dict[str, float]]:
     """Mean mask IoU of each solver (rows) under each variant (columns), on small scenes; steps: 0 takes the solver's own."""
     world = make_world(0, words=100, visual_dim=128, audio_dim=96)
@@ -352,6 +375,7 @@ def ablations(
         for variant, change in VARIANTS.items():
             config = FactorizationConfig(temporal="none", max_iterations=steps, **base, **change)
             found = factorize(visual, audio, world.anchors, config, audio_grid=(BANDS, audio.shape[1] // BANDS))
-            masks = [iou(activation_mask(f, scene.truth.shape), scene.truth) for f, scene in zip(found, scenes)]
+            assert isinstance(found, list), "a batch in, a list out"
+            masks = [iou(activation_mask(f, scene.visual_grid), scene.truth) for f, scene in zip(found, scenes)]
             out[name][variant] = statistics.fmean(masks)
     return out

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from taco.bench.problems import BANDS, MadeScene, World, make_world, stream
+from taco.bench.problems import MadeScene, World, make_world, stream
 from taco.config import FactorizationConfig
 from taco.factorization import factorize
 from taco.types import Factorization
@@ -28,6 +28,10 @@ METHODS: dict[str, tuple[str, FactorizationConfig, bool]] = {
 }
 
 
+# iou, event, word found, processor milliseconds, restart, mask, index of the nearest word
+Row = tuple[float, str, bool, float, str, torch.Tensor, int]
+
+
 def activation_mask(result: Factorization, shape: tuple[int, int]) -> torch.Tensor:
     """(rows, columns) bool: the sounding column of U, scaled to [0, 1], above one half; empty without a sounding factor."""
     if result.sounding < 0:
@@ -42,24 +46,31 @@ def iou(mask: torch.Tensor, truth: torch.Tensor) -> float:
     return int((mask & truth).sum()) / union if union else 1.0
 
 
-def follow(frames: list[tuple[MadeScene, str]], world: World, config: FactorizationConfig, warm: bool, grids: bool = True):
-    """One row a frame: iou, event, word found, processor milliseconds, restart, and the mask."""
-    past, rows = None, []
+def follow(
+    frames: list[tuple[MadeScene, str]], world: World, config: FactorizationConfig, warm: bool, grids: bool = True
+) -> list[Row]:
+    """One row a frame."""
+    past: Factorization | None = None
+    rows: list[Row] = []
     for scene, event in frames:
-        grid = {"visual_grid": tuple(scene.truth.shape), "audio_grid": (BANDS, len(scene.audio) // BANDS)} if grids else {}
+        visual_grid, audio_grid = (scene.visual_grid, scene.audio_grid) if grids else (None, None)
         began = time.process_time()
-        found = factorize(scene.visual, scene.audio, world.anchors, config, init=past, previous=past, **grid)
+        found = factorize(
+            scene.visual, scene.audio, world.anchors, config,
+            init=past, previous=past, visual_grid=visual_grid, audio_grid=audio_grid,
+        )  # fmt: skip
         spent = (time.process_time() - began) * 1e3
+        assert isinstance(found, Factorization), "one frame in, one result out"
         past = found if warm else None
-        mask = activation_mask(found, scene.truth.shape)
+        mask = activation_mask(found, scene.visual_grid)
         row = found.visual_factors[max(found.sounding, 0)]
         label = int((world.anchors.visual @ row / world.anchors.visual.norm(dim=-1)).argmax())
         rows.append((iou(mask, scene.truth), event, label == scene.word, spent, found.restart, mask, label))
     return rows
 
 
-def summary(videos: list[list[tuple]]) -> dict[str, float]:
-    """The figures of one method over its videos; lags in frames until a mask is found again."""
+def summary(videos: Sequence[Sequence[Row]]) -> dict[str, float | None]:
+    """The figures of one method over its videos; lags in frames until a mask is found again, None without such a change."""
     all_iou, steady, stability, right, ms, flips, kept = [], [], [], [], [], 0, 0
     lags: dict[str, list[int]] = {"sound": [], "cut": []}
     for rows in videos:
@@ -97,7 +108,7 @@ def run_stream(
     gap: float = 0.0,
     methods: Mapping[str, tuple[str, FactorizationConfig, bool]] = METHODS,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """Every method's figures on the same videos."""
     world = make_world(0, gap=gap)
     videos = [stream(world, seed, frames, noise=noise) for seed in seeds]

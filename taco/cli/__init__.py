@@ -11,35 +11,48 @@ from typing import TYPE_CHECKING
 
 from taco import __version__
 from taco.errors import ConfigError, TacoError
+from taco.threads import wait_passively
 
 if TYPE_CHECKING:
     from taco.config import TacoConfig
 
-COMMANDS = ("segment", "explain", "evaluate", "bench", "weights", "words", "config", "doctor")
+COMMANDS = {  # name -> help; here, so that `taco --help` imports no command
+    "segment": "outline sounding objects in videos, pictures with a sound, folders and ROS 2 bags",
+    "explain": "draw why something was outlined: image, activations, mask, spectrogram, nearest words, all factors",
+    "evaluate": "score methods on S4, MS3, AVSS, ADE Sound Prompted, composed scenes or photographs, beside the paper's figures",
+    "bench": "measure the solver, the stream or the live node",
+    "weights": "list, fetch, verify or locate the weights of the models",
+    "words": "list the words that are listened for, with their classes of sound and image, or look words up",
+    "config": "list every setting, or check and print a file of settings",
+    "doctor": "report what would run here: packages, devices, weights, ROS, microphones, and the times of one frame",
+}
 
 
 def parser_for(command: str | None) -> argparse.ArgumentParser:
-    """The parser; only the module of ``command`` is imported, so that ``taco --help`` stays fast."""
-    parser = argparse.ArgumentParser(prog="taco", description="Outline in images what is heard.")
+    """The parser; only the module of ``command`` is imported."""
+    parser = argparse.ArgumentParser(prog="taco", description="Outline in images what makes the sound.")
     parser.add_argument("--version", action="version", version=f"taco {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="|".join(COMMANDS), required=True)
-    for name in COMMANDS:
-        if command in (name, None):
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands (taco COMMAND --help tells more)")
+    for name, text in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text)
+        if command == name:
             module = importlib.import_module(f"taco.cli.{name}")
-            sub = commands.add_parser(name, help=module.HELP, description=module.HELP)
             module.add_arguments(sub)
             sub.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
             sub.set_defaults(run=module.run)
-        else:
-            commands.add_parser(name, add_help=False)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line; returns the exit status. Without a command it prints the help, and the status is 2."""
+    wait_passively()  # before a command imports torch
     argv = sys.argv[1:] if argv is None else argv
     named = next((word for word in argv if not word.startswith("-")), None)
-    args = parser_for(named if named in COMMANDS else None).parse_args(argv)
+    parser = parser_for(named)
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return 2
     try:
         return args.run(args) or 0
     except ConfigError as error:

@@ -9,8 +9,6 @@ from typing import Any
 from taco.cli import add_config_arguments, config_from, print_json
 from taco.errors import ConfigError, ValueRangeError
 
-HELP = "measure the solver, the stream or the live node"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One sub-command a benchmark."""
@@ -36,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _solver_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``taco bench solver``."""
-    parser.add_argument("--seeds", type=int, default=20, help="made scenes (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=20, help="synthetic scenes (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=1800, help="steps of the autograd loop (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; times are processor time (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="2 scenes, 20 steps scaled to 1800, small sizes: a smoke test")
@@ -168,7 +166,7 @@ def _run_node(args: argparse.Namespace) -> int:
 # Name -> (help, its arguments, what runs it).
 BENCHMARKS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
     "solver": ("the solvers against the paper's autograd loop: time, loss, mask IoU, scaling", _solver_arguments, _run_solver),
-    "stream": ("masks over time on made videos: IoU, stability, flips, lags", _stream_arguments, _run_stream),
+    "stream": ("masks over time on synthetic videos: IoU, stability, flips, lags", _stream_arguments, _run_stream),
     "node": ("age and losses of the live node: player, node and listener as processes", _node_arguments, _run_node),
     "ablations": (
         "what each part of the factorization is worth, on scenes of real photographs and sounds",

@@ -7,8 +7,6 @@ import argparse
 from taco.config import TacoConfig, all_settings
 from taco.config_schema import Setting
 
-HELP = "list every setting, or check and print a file of settings"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``taco config``."""

@@ -17,10 +17,9 @@ from taco.errors import TacoError
 if TYPE_CHECKING:
     from taco.config import ModelsConfig, TacoConfig
 
-HELP = "tell what would run here: packages, devices, weights, ROS, microphones, and the times of one frame"
 NEEDED = ("torch", "numpy", "scipy", "opencv-python-headless", "soxr", "PyYAML", "tflite", "onnx", "onnxruntime")
 OPTIONAL = (  # package, what it is for
-    ("openvino", "faster outlines"),
+    ("openvino", "bfloat16"),
     ("torchvision", "paper"),
     ("open_clip_torch", "paper"),
     ("timm", "paper"),
@@ -120,7 +119,8 @@ def devices(models: ModelsConfig) -> dict[str, Any]:
         free, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
         gpus.append({"name": f"cuda:{index}", "model": name, "memory_gb": round(total / 1e9, 1), "free_gb": round(free / 1e9, 1)})
-    found = {"torch_cuda": torch.version.cuda, "gpus": gpus, "threads": models.threads or torch.get_num_threads(), "problems": []}
+    threads = models.threads or torch.get_num_threads()
+    found: dict[str, Any] = {"torch_cuda": torch.version.cuda, "gpus": gpus, "threads": threads, "problems": []}
     try:
         # The embedded models are so small that auto leaves them on the CPU.
         device = resolve_device("cpu" if models.name == "embedded" and models.device == "auto" else models.device)
@@ -156,7 +156,7 @@ def weights_state(models: ModelsConfig) -> dict[str, Any]:
 
 
 def ros() -> dict[str, Any]:
-    """What ROS says of itself, asked in a process of its own."""
+    """ROS distribution, middleware and domain, read in a process of its own."""
     code = (
         "import rclpy, os; from rclpy.utilities import get_rmw_implementation_identifier as rmw; rclpy.init(); "
         "print('|'.join([os.environ.get('ROS_DISTRO', ''), rmw()]))"
@@ -208,6 +208,8 @@ def trial(config: TacoConfig, size: tuple[int, int]) -> dict[str, Any]:
     except (TacoError, RuntimeError, OSError, ImportError, MemoryError) as error:
         return {"problems": [f"the trial run failed: {' '.join(str(error).split())[:400] or type(error).__name__}"]}
     found: dict[str, Any] = {"load_s": round(loaded, 2), "first_ms": round(sum(first.values()), 1)}
+    image = pipeline.backbones.image
+    found |= {"engine": getattr(image, "engine", "torch"), "engine_precision": getattr(image, "precision", "")}
     found["stage_ms"] = {name: round(value, 1) for name, value in second.items()}
     device = getattr(pipeline.backbones.image, "device", None)
     found |= {"frame_ms": round(sum(second.values()), 1), "peak_memory_mb": round(peak_memory_mb())}
@@ -236,16 +238,17 @@ def print_page(report: dict[str, Any], config: TacoConfig) -> None:
         "ROS       "
         + (f"{state['distro'] or 'found'}, {state['middleware']}, domain {state['domain']}" if state["found"] else state["why"])
     )
-    heard = report["microphones"]
+    inputs = report["microphones"]
     names = [
         f"{one['name']}" + (f" ({one['channels']} ch, {one['sample_rate']} Hz)" if "channels" in one else "")
-        for one in heard["found"]
+        for one in inputs["found"]
     ]
-    print("sound in  " + "; ".join(names or ["none found"]) + (f"  [{heard['why']}]" if heard["why"] else ""))
+    print("sound in  " + "; ".join(names or ["none found"]) + (f"  [{inputs['why']}]" if inputs["why"] else ""))
     if "trial" in report and not report["trial"]["problems"]:
         ran = report["trial"]
         stages = ", ".join(f"{name} {value:g}" for name, value in ran["stage_ms"].items())
         print(f"one frame {ran['size'][1]}x{ran['size'][0]}: {ran['frame_ms']:g} ms ({stages}); the first {ran['first_ms']:g} ms")
+        print(f"          networks run in {ran['engine']} {ran['engine_precision']}".rstrip())
         gpu = f", on the GPU {ran['peak_gpu_memory_mb']} MB" if "peak_gpu_memory_mb" in ran else ""
         print(f"          loaded in {ran['load_s']:g} s, {ran['words']} words; peak memory {ran['peak_memory_mb']} MB{gpu}")
     for problem in report["problems"]:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from taco.evaluation.streams import StreamEvaluation
     from taco.evaluation.tables import TableEvaluation
 
-HELP = "score methods on S4, MS3, AVSS, ADE Sound Prompted, composed scenes or natural photographs, beside the paper's figures"
 BANK_HELP = "word bank: general, specific or a file (auto: as published); stamps, streams: all or instruments"
 STREAM_CLIPS = 6  # of each sort, without --limit
 
@@ -34,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     methods = "\n".join(f"  {name:<14}{method.help}" for name, method in METHODS.items())
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
-        HELP + ".\n\n  taco evaluate stamps\n  taco evaluate stamps --audio silence noise other --html report.html\n"
+        (parser.description or "")
+        + ".\n\n  taco evaluate stamps\n  taco evaluate stamps --audio silence noise other --html report.html\n"
         "  taco evaluate natural --sheet sheet.png\n  taco evaluate streams\n"
         "  taco evaluate s4 --data AVSBench --paper --method gradient u a-fcclip --seeds 3\n\n"
         "Finished clips are kept: a run that was stopped continues where it stopped. docs/evaluation.md has a command for\n"

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from taco.types import VideoFrame
     from taco.view.figure import Explanation
 
-HELP = "draw why something was outlined: image, activations, mask, spectrogram, nearest words, all factors"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``taco explain``."""
@@ -69,11 +67,11 @@ def run(args: argparse.Namespace) -> int:
     explanation = explain(pipeline, frame, feed.window(frame.stamp_ns))
     out = Path(args.out or f"{source.name}_{args.at:.2f}s_why.png")
     save_image(out, figure(explanation, f"{source.name} at {args.at:.2f} s"))
-    told = as_dict(explanation, out)
+    values = as_dict(explanation, out)
     if args.json:
-        print_json(told)
+        print_json(values)
     else:
-        found = f"{', '.join(told['labels'])}; " if told["labels"] else ""
+        found = f"{', '.join(values['labels'])}; " if values["labels"] else ""
         print(f"{source.name} at {args.at:.2f} s: {found}{sentence(explanation.scene)} -> {out}")
     return 0
 
@@ -82,9 +80,9 @@ def frame_at(source: Source, at_s: float) -> VideoFrame:
     """What is on the screen at this second; for a picture, its window of sound that holds it."""
     from taco.io.sources import StillSource
 
-    told = f"{source.inputs[0]}: wanted --at from 0 to {source.duration_s:.1f} s, got {at_s:g}"
+    out_of_range = f"{source.inputs[0]}: wanted --at from 0 to {source.duration_s:.1f} s, got {at_s:g}"
     if at_s < 0:
-        raise MediaError(told)
+        raise MediaError(out_of_range)
     if isinstance(source, StillSource):
         frame = next((f for f in source.frames() if f.stamp_ns >= at_s * NS), None)
     else:
@@ -96,7 +94,7 @@ def frame_at(source: Source, at_s: float) -> VideoFrame:
         if source.duration_s and at_s > source.duration_s:
             frame = None
     if frame is None:
-        raise MediaError(told)
+        raise MediaError(out_of_range)
     return frame
 
 

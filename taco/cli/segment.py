@@ -11,7 +11,6 @@ from typing import Any
 from taco.cli import add_config_arguments, config_from, print_json
 from taco.errors import MediaError
 
-HELP = "outline what is heard in videos, pictures with a sound, folders and ROS 2 bags"
 VERDICT_WORDS = {
     "sounding": "with sounding objects",
     "no_mask": "seen and heard without an outline",
@@ -29,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
-        HELP + ".\n\n  taco segment clip.mp4\n  taco segment image.png sound.wav -o out/\n  taco segment folder/ --every 0.5s\n"
+        (parser.description or "")
+        + ".\n\n  taco segment clip.mp4\n  taco segment image.png sound.wav -o out/\n  taco segment folder/ --every 0.5s\n"
         "  taco segment recording.mcap --bag found\n\n"
         "Writes objects.jsonl (a line a frame), masks/*.png (pixel value i + 1: object i of the line) and an overlay.\n"
         "A run that was interrupted goes on where it stopped when the same command is given again."

@@ -11,8 +11,6 @@ from taco.errors import WeightsError
 from taco.package_files import model_dir, say
 from taco.weights import checksums
 
-HELP = "list, fetch, verify or locate the weights of the models"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``taco weights``."""

@@ -13,7 +13,6 @@ from typing import Any
 from taco.backbones.base import WordSource
 from taco.config import ModelsConfig
 
-HELP = "list the words that are listened for, with their classes of sound and image, or look words up"
 ANY = ("any words",)
 SHOWN = 4  # classes of a word in the tables; --json has all
 
@@ -51,16 +50,16 @@ def run(args: argparse.Namespace) -> int:
         print(markdown(words), end="")
     else:
         print("\n".join(table(words)))
-        more = f"; {len(one_sided)} more are known to one side only (`taco words WORD` tells which)" if one_sided else ""
+        more = f"; {len(one_sided)} more are known to one side only (`taco words WORD` says which)" if one_sided else ""
         print(
-            f"{len(words)} words, heard by {_models(words, 'ear_models')}, seen by {_models(words, 'eye_models')}{more}",
+            f"{len(words)} words, sound from {_models(words, 'ear_models')}, image from {_models(words, 'eye_models')}{more}",
             file=sys.stderr,
         )
     return 0
 
 
 def sources(models: ModelsConfig) -> list[WordSource]:
-    """Every word that ear or eye of the configured models know, without loading a network.
+    """Every word that the configured sound or image models know, without loading a network.
 
     Models that take any words have no list: theirs are the words of ``models.word_bank``, or else their default ones.
     """
@@ -76,12 +75,12 @@ def sources(models: ModelsConfig) -> list[WordSource]:
     from taco.backbones.paper_models import default_words
     from taco.backbones.word_bank import resolve_words
 
-    ear, eye = (models.audio or "msclap",), (models.image.partition("=")[0] or "openclip",)
-    return [WordSource(word, ANY, ANY, ear, eye) for word in resolve_words(models.word_bank, default_words())]
+    sound, image = (models.audio or "msclap",), (models.image.partition("=")[0] or "openclip",)
+    return [WordSource(word, ANY, ANY, sound, image) for word in resolve_words(models.word_bank, default_words())]
 
 
 def bank(known: Sequence[WordSource], models: ModelsConfig) -> list[WordSource]:
-    """The words that are listened for: those of ``models.word_bank``, else all that ear and eye know; ConfigError on others."""
+    """The words that are listened for: those of ``models.word_bank``, else all known to both sides; ConfigError on others."""
     from taco.backbones.word_bank import resolve_words
     from taco.errors import ConfigError
 
@@ -94,26 +93,30 @@ def bank(known: Sequence[WordSource], models: ModelsConfig) -> list[WordSource]:
 
 
 def look_up(word: str, known: Sequence[WordSource]) -> tuple[dict[str, Any], str]:
-    """What is known of a word: values, and one line. Values: word, listened_for, ear, eye, nearest (a word, or None)."""
+    """What is known of a word: values, and one line.
+
+    Values: word, listened_for, ear and eye (its classes in the sound and the image models), nearest (a word, or None).
+    """
     word = " ".join(word.split())
     by_name = {source.word.lower(): source for source in known}
     found = by_name.get(word.lower())
     if found and found.ear and found.eye:
-        return _answer(word, found), f"{found.word}: ear: {told(found.ear)}; eye: {told(found.eye)}"
+        return _answer(word, found), f"{found.word}: sound: {format_classes(found.ear)}; image: {format_classes(found.eye)}"
     both = [source for source in known if source.ear and source.eye]
     near, why = _nearest(word, both)
     hint = f"; the nearest word is {near}{why}" if near else "; `taco words` lists the words"
     if found:
-        side, classes, other = ("ear", found.ear, "eye") if found.ear else ("eye", found.eye, "ear")
+        side, classes, other = ("a sound", found.ear, "image") if found.ear else ("an image", found.eye, "sound")
         models = found.ear_models if found.ear else found.eye_models
         line = (
-            f"only the {side} knows it ({', '.join(models) or 'class'}: {told(classes)}), no {other}, so it is not listened for"
+            f"only {side} model knows it ({', '.join(models) or 'class'}: {format_classes(classes)}), no {other} model, "
+            "so it is not listened for"
         )
         return _answer(word, found, near), f"{found.word}: {line}{hint}"
     if any(source.ear == ANY for source in known):
         line = f"not in the bank, but these models take any words: --set 'models.word_bank=[{word}]'"
         return _answer(word, None, near), f"{word}: {line}"
-    return _answer(word, None, near), f"{word}: neither ear nor eye knows it{hint}"
+    return _answer(word, None, near), f"{word}: neither a sound nor an image model knows it{hint}"
 
 
 def _answer(word: str, source: WordSource | None, near: str | None = None) -> dict[str, Any]:
@@ -125,16 +128,16 @@ def _answer(word: str, source: WordSource | None, near: str | None = None) -> di
 def _nearest(word: str, both: Sequence[WordSource]) -> tuple[str | None, str]:
     """The word of the bank that is most alike, or that has a class of this name; and why, where it is a class."""
     low = word.lower()
-    for side in ("ear", "eye"):
+    for field, side in (("ear", "sound"), ("eye", "image")):
         for source in both:
-            names = [name for name in getattr(source, side) if low == name.lower() or low in name.lower().split(", ")]
+            names = [name for name in getattr(source, field) if low == name.lower() or low in name.lower().split(", ")]
             if names:
                 return source.word, f" ({side}: {names[0]})"
     near = difflib.get_close_matches(low, [source.word.lower() for source in both], 1, 0.6)
     return (next(source.word for source in both if source.word.lower() == near[0]), "") if near else (None, "")
 
 
-def told(classes: Sequence[str], most: int = SHOWN) -> str:
+def format_classes(classes: Sequence[str], most: int = SHOWN) -> str:
     """Names of classes for people: the first ones, and how many more. Only the first synonym of each."""
     names = [re.split(r", (?![^(]*\))", name)[0] if len(classes) > 1 else name for name in classes]
     more = f" and {len(names) - most} more" if len(names) > most else ""
@@ -142,16 +145,19 @@ def told(classes: Sequence[str], most: int = SHOWN) -> str:
 
 
 def table(words: Sequence[WordSource]) -> list[str]:
-    """Lines of the bank: word, classes of the ear, classes of the eye."""
-    rows = [("word", "ear", "eye"), *((s.word, told(s.ear, 3), told(s.eye, 3)) for s in words)]
+    """Lines of the bank: word, classes of sound, classes of image."""
+    rows = [("word", "sound", "image"), *((s.word, format_classes(s.ear, 3), format_classes(s.eye, 3)) for s in words)]
     wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return [f"{word:{wide[0]}}  {ear:{wide[1]}}  {eye}" for word, ear, eye in rows]
+    return [f"{word:{wide[0]}}  {sound:{wide[1]}}  {image}" for word, sound, image in rows]
 
 
 def markdown(words: Sequence[WordSource]) -> str:
     """The bank as a Markdown table."""
-    rows = ["| word | ear | eye |", "|---|---|---|"]
-    rows += ["| " + " | ".join(cell.replace("|", "\\|") for cell in (s.word, told(s.ear), told(s.eye))) + " |" for s in words]
+    rows = ["| word | sound | image |", "|---|---|---|"]
+    rows += [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in (s.word, format_classes(s.ear), format_classes(s.eye))) + " |"
+        for s in words
+    ]
     return "\n".join(rows) + "\n"
 
 

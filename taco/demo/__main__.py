@@ -1,7 +1,7 @@
 """The demo: the real node as a process among others, on scenes of a robot's day.
 
-A player publishes camera images at 10 Hz and sound at 20 Hz, `taco_node` answers, a recorder listens. Afterwards
-the answers are held against the truth and against simpler methods on the same frames. Results: build/demo.
+A player publishes camera images at 10 Hz and sound at 20 Hz, `taco_node` answers, a recorder records. Afterwards
+the answers are compared with the truth and with simpler methods on the same frames. Results: build/demo.
 Exit status 1 where the graph failed or nothing was found.
 BIRDNET=1 adds a second sound model for animals (non-commercial weights).
 """
@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +33,31 @@ from taco.evaluation.runner import ProgressBar
 from taco.io.files import AudioFeed, atomic, chunks, frames
 from taco.io.video_writer import VideoWriter
 from taco.pipeline import TacoPipeline
-from taco.types import AudioChunk, SoundingObject, SoundingScene
+from taco.types import AudioChunk, SoundingObject, SoundingScene, WordScore
 from taco.view import draw
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "build/demo"
 BIRDNET = os.environ.get("BIRDNET", "") not in ("", "0")
-SETTINGS = {"models.threads": 1} | ({"models.audio": "yamnet+birdnet"} if BIRDNET else {})
+SETTINGS: dict[str, int | str] = {"models.threads": 1} | ({"models.audio": "yamnet+birdnet"} if BIRDNET else {})
 RIVALS = {
     "TACO, forced": "taco",  # each frame by itself and never "nothing", as the rivals
     "late fusion": "late-fusion",
     "A-prompt": "a-fcclip",
     "true word (ceiling)": "true-word",
 }
-RIVAL_FRAMES = 40  # that the rivals are shown, evenly out of those that the node answered: the demo has to end soon
+RIVAL_FRAMES = 40  # that the rivals are run on, evenly out of those that the node answered: the demo has to end soon
 SHEET_SHARES = (0.25, 0.6, 0.95)  # of a scene's answers that are judged: the frames on the contact sheet
 
+Answer = tuple[show.FrameTruth, stored.RecordedAnswer | None, bytes | np.ndarray]  # truth, result, image as JPEG
 
-def prepare() -> tuple[Path, list]:
-    """The show as a video file and its truth; made once."""
+
+def prepare() -> tuple[Path, list[show.FrameTruth]]:
+    """The show as a video file and its truth; composed once."""
     key = hash_of([ROOT / "taco/demo/show.py", ROOT / "taco/io/video_writer.py", ROOT / "taco/evaluation/composed/sources.py"])
     video, truth = OUT / f"show-{key}.mp4", OUT / f"show-{key}.npz"
     if not (video.exists() and truth.exists()):
-        print("[1/4] scenes of real photographs and sounds, made once", flush=True)
+        print("[1/4] scenes of real photographs and sounds, composed once", flush=True)
         fetch()
         moments = show.make(SceneSources(), video, show.scenes(), ProgressBar("frames", "frame"))
         stored.save(truth, [dataclasses.asdict(moment) for moment in moments])
@@ -69,9 +72,9 @@ def hash_of(files: list[Path]) -> str:
 
 
 class Graph:
-    """The processes of the demo, in an own ROS domain on this machine only. Leaves none behind."""
+    """The processes of the demo, in a ROS domain of their own on this machine only. Leaves none behind."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         profile = str(ROOT / "config/fastdds_loopback.xml")
         self.env = {
             **os.environ,
@@ -84,9 +87,9 @@ class Graph:
             "OMP_NUM_THREADS": "1",
             "AMENT_PREFIX_PATH": str(ROOT / ".venv"),
         }
-        self.processes: dict[str, subprocess.Popen] = {}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, *command: str, show: bool = False) -> subprocess.Popen:
+    def start(self, name: str, *command: str, show: bool = False) -> subprocess.Popen[bytes]:
         """Start a process of the graph; what it prints goes to its log, or to the terminal with ``show``."""
         log = None if show else (OUT / f"{name}.log").open("w")
         self.processes[name] = subprocess.Popen(
@@ -121,8 +124,8 @@ class Graph:
             self.stop(name, 5.0)
 
 
-def run_graph(video: Path) -> dict:
-    """Play the show to the node, in real time; what the recorder heard and saw."""
+def run_graph(video: Path) -> stored.Recorded:
+    """Play the show to the node, in real time; what the recorder received."""
     recording = OUT / "recording.npz"
     recording.unlink(missing_ok=True)
     executables = ROOT / ".venv/lib/taco_ros"
@@ -154,16 +157,17 @@ def run_graph(video: Path) -> dict:
     if not recording.exists():
         raise TacoError("demo: wanted a recording, got none; see build/demo/taco_node.log")
     found: dict[str, Any] = stored.load(recording)
-    return found | {"images": {int(stamp): jpeg for stamp, jpeg in found["images"].items()}}
+    images = {int(stamp): jpeg for stamp, jpeg in found["images"].items()}
+    return {"images": images, "audio": found["audio"], "results": found["results"]}
 
 
-def answers_of(recorded: dict, moments: list) -> list[tuple]:
+def answers_of(recorded: stored.Recorded, moments: Sequence[show.FrameTruth]) -> list[Answer]:
     """(moment, result, image) of each published frame, matched by stamps: the show's frames are evenly spaced."""
     first = min(recorded["images"], default=None)
     if first is None:
         raise TacoError("demo: wanted camera images, the recorder got none; see build/demo/player.log")
     results = {result["stamp_ns"]: result for result in recorded["results"]}
-    out = []
+    out: list[Answer] = []
     for stamp, jpeg in sorted(recorded["images"].items()):
         index = round((stamp - first) * show.FPS / NS)
         if index < len(moments):
@@ -173,18 +177,24 @@ def answers_of(recorded: dict, moments: list) -> list[tuple]:
     return out
 
 
-def scene_of(result: dict) -> SoundingScene:
+def scene_of(result: stored.RecordedAnswer) -> SoundingScene:
     """A recorded result as the type that the drawing takes."""
-    objects = [
-        SoundingObject(t["id"], tuple(map(tuple, t["labels"])), min(1.0, t["score"]), score.whole_mask(t), tuple(t["box"]))
-        for t in result["objects"]
-    ]
+    objects = []
+    for item in result["objects"]:
+        x, y, width, height = item["box"]
+        mask = score.whole_mask(item)
+        objects.append(SoundingObject(item["id"], pairs(item["labels"]), min(1.0, item["score"]), mask, (x, y, width, height)))
     stamp = result["stamp_ns"]
     head = (stamp, show.SIZE, stamp, stamp, result["level_dbfs"], result["sounding_score"], result["verdict"])
-    return SoundingScene(*head, tuple(objects), heard=tuple(map(tuple, result["heard"])))
+    return SoundingScene(*head, tuple(objects), heard=pairs(result["heard"]))
 
 
-def rivals(video: Path, moments: list, answered: set[int]) -> dict[str, dict]:
+def pairs(words: Sequence[WordScore]) -> tuple[WordScore, ...]:
+    """Words with scores as tuples; a file has them as lists."""
+    return tuple((word, value) for word, value in words)
+
+
+def rivals(video: Path, moments: Sequence[show.FrameTruth], answered: set[int]) -> dict[str, score.Scores]:
     """Simpler methods on frames that the node answered, with rejection off: they never say "nothing"."""
     method_runner = MethodRunner(TacoConfig().updated(SETTINGS), pipeline=TacoPipeline(TacoConfig().updated(SETTINGS)))
     feed = AudioFeed(chunks(video), method_runner.config.audio)
@@ -204,19 +214,21 @@ def rivals(video: Path, moments: list, answered: set[int]) -> dict[str, dict]:
     return out
 
 
-def pictures(answers: list[tuple], recorded: dict, names: list[str]) -> None:
+def pictures(answers: Sequence[Answer], recorded: stored.Recorded, names: Sequence[str]) -> None:
     """overlay.mp4 with the sound, and a sheet of three frames a scene."""
-    shown = None
-    sheet: dict[int, list] = {}
+    shown: SoundingScene | None = None
+    sheet: dict[int, list[tuple[show.FrameTruth, np.ndarray, SoundingScene]]] = {}
     origin = min(recorded["images"])
     rate = recorded["audio"][0][1] if recorded["audio"] else 0
     with VideoWriter(OUT / "overlay.mp4", fps=show.FPS, sample_rate=rate, origin_ns=origin) as writer:
         for moment, result, jpeg in answers:
-            rgb = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+            bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+            assert bgr is not None, "a JPEG of the recorder"
+            rgb = np.ascontiguousarray(bgr[..., ::-1])
             shown = scene_of(result) if result else shown
-            picture = draw.overlay(np.ascontiguousarray(rgb), shown) if shown else np.ascontiguousarray(rgb)
+            picture = draw.overlay(rgb, shown) if shown else rgb
             writer.write(picture, origin + moment.stamp_ns)
-            if result:
+            if result and shown:
                 sheet.setdefault(moment.scene, []).append((moment, picture, shown))
         for stamp, sample_rate, samples in recorded["audio"]:
             writer.write_audio(AudioChunk(np.ascontiguousarray(samples[:, None], np.float32), sample_rate, stamp))
@@ -248,7 +260,7 @@ def main() -> int:
     others = rivals(video, moments, {moment.stamp_ns for moment, _ in done})
     print("[4/4] overlay.mp4, contact_sheet.png, report.json", flush=True)
     pictures(answers, recorded, names)
-    result = score.report(recorded, len(moments), done, names, SETTINGS.get("models.audio", "yamnet"), others)
+    result = score.report(recorded, len(moments), done, names, str(SETTINGS.get("models.audio", "yamnet")), others)
     with atomic(OUT / "report.json") as scratch:
         scratch.write_text(json.dumps(result, indent=1) + "\n")
     if not any(result["objects"] for result in recorded["results"]):

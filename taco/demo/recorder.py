@@ -3,6 +3,8 @@
 usage: python -m taco.demo.recorder OUT.npz      stop it with SIGINT or SIGTERM; it writes OUT.npz and ends
 """
 
+from __future__ import annotations
+
 import signal
 import sys
 import threading
@@ -12,6 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rclpy
+from builtin_interfaces.msg import Time
+from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
@@ -21,32 +25,30 @@ from taco.view.draw import VERDICT_WORDS
 from taco_ros.msg import AudioChunk, SoundingObjectArray
 
 
-def stamp_ns(stamp) -> int:
+def stamp_ns(stamp: Time) -> int:
     """Nanoseconds of a ROS stamp."""
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 class Recorder:
     """Keeps images as JPEG, sound as arrays and results as plain values, in the order of arrival."""
 
-    def __init__(self, node):
+    def __init__(self, node: Node) -> None:
         self.images: dict[int, bytes] = {}
         self.audio: list[tuple[int, int, np.ndarray]] = []
-        self.results: list[dict] = []
-        self._said = None
+        self.results: list[stored.RecordedAnswer] = []
+        self._said: tuple[str, ...] | None = None
         node.create_subscription(Image, "image", self.on_image, qos_profile_sensor_data)
-        node.create_subscription(
-            AudioChunk, "audio", self.on_audio, QoSProfile(depth=200, reliability=qos_profile_sensor_data.reliability)
-        )
+        reliability = qos_profile_sensor_data.reliability
+        quality = QoSProfile(depth=200, reliability=reliability)  # type: ignore[no-untyped-call]  # rclpy's, unannotated
+        node.create_subscription(AudioChunk, "audio", self.on_audio, quality)
         node.create_subscription(SoundingObjectArray, "taco_node/objects", self.on_objects, 50)
 
     def on_image(self, msg: Image) -> None:
-        rgb = (
-            np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[:, : msg.width * 3].reshape(msg.height, msg.width, 3)
-        )
-        self.images[stamp_ns(msg.header.stamp)] = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[
-            1
-        ].tobytes()
+        rows = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)
+        rgb = rows[:, : msg.width * 3].reshape(msg.height, msg.width, 3)
+        jpeg = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+        self.images[stamp_ns(msg.header.stamp)] = jpeg.tobytes()
 
     def on_audio(self, msg: AudioChunk) -> None:
         samples = np.frombuffer(msg.samples, np.float32).reshape(-1, msg.channels).mean(1)
@@ -54,7 +56,7 @@ class Recorder:
 
     def on_objects(self, msg: SoundingObjectArray) -> None:
         age_ms = (time.time_ns() - stamp_ns(msg.header.stamp)) / 1e6
-        objects = []
+        objects: list[stored.RecordedObject] = []
         for item in msg.objects:
             box = item.bounding_box
             mask = np.frombuffer(item.mask.data, np.uint8).reshape(item.mask.height, item.mask.step)[:, : item.mask.width] > 0
@@ -82,7 +84,7 @@ class Recorder:
         )
         self.say(self.results[-1])
 
-    def say(self, result: dict) -> None:
+    def say(self, result: stored.RecordedAnswer) -> None:
         words = tuple(sorted(item["labels"][0][0] for item in result["objects"]))
         said = words or (result["verdict"], *(word for word, _ in result["heard"][:1]))
         if said == self._said or not self.images:
@@ -111,10 +113,10 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     while not stopped.is_set():
-        rclpy.spin_once(node, timeout_sec=0.1)  # returns now and then, so that a signal is seen without messages
-    values = {"images": recorder.images, "audio": recorder.audio, "results": recorder.results}
+        rclpy.spin_once(node, timeout_sec=0.1)  # returns regularly, so that a signal is handled without messages
+    values: stored.Recorded = {"images": recorder.images, "audio": recorder.audio, "results": recorder.results}
     stored.save(out, values)
-    node.destroy_node()
+    node.destroy_node()  # type: ignore[no-untyped-call]  # rclpy's, unannotated
     rclpy.shutdown()
 
 

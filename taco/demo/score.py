@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 
 from taco.clock import NS
 from taco.demo import show
+from taco.demo.show import FrameTruth
+from taco.demo.stored import Recorded, RecordedAnswer, RecordedObject
 from taco.types import SoundingScene
 from taco.view import draw
+
+Scores = dict[str, float | None]  # None where there was no such frame
+Answers = Sequence[tuple[FrameTruth, RecordedAnswer]]
 
 SCENE_COLUMNS = {
     "on_sounding": "on sounding",
@@ -27,11 +33,12 @@ METHOD_COLUMNS = {"on_sounding": "on sounding", "on_silent": "on silent", "iou":
 def middle(mask: np.ndarray) -> tuple[int, int]:
     """(row, column) of the mask's most inner pixel, the one farthest from its edge: inside even for a ring."""
     inner = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    return np.unravel_index(int(inner.argmax()), inner.shape)
+    row, column = np.unravel_index(int(inner.argmax()), inner.shape)
+    return int(row), int(column)
 
 
-def hits(mask: np.ndarray | None, moment) -> str:
-    """Where the middle of a mask lies: "sounding", "silent" (another thing), "background" or "none" (no mask)."""
+def hits(mask: np.ndarray | None, moment: FrameTruth) -> str:
+    """Where the middle of a mask lies: "sounding", "silent" (another object), "background" or "none" (no mask)."""
     if mask is None or not mask.any():
         return "none"
     row, column = middle(mask)
@@ -48,12 +55,13 @@ def iou(mask: np.ndarray | None, truth: np.ndarray) -> float:
     return float((mask & truth).sum() / max(1, (mask | truth).sum()))
 
 
-def seen_enough(moment) -> bool:
-    """Is the sounding thing at least half in view? A sliver at the edge has no fair answer."""
-    return moment.sounding >= 0 and moment.masks[moment.sounding].sum() >= 0.5 * moment.full_areas[moment.sounding]
+def seen_enough(moment: FrameTruth) -> bool:
+    """Is the sounding object at least half in view? A sliver at the edge has no fair answer."""
+    which = moment.sounding
+    return which >= 0 and bool(moment.masks[which].sum() >= 0.5 * moment.full_areas[which])
 
 
-def summary_of_masks(answers: list[tuple[object, np.ndarray | None]]) -> dict:
+def summary_of_masks(answers: Sequence[tuple[FrameTruth, np.ndarray | None]]) -> Scores:
     """Shares over (moment, mask) pairs, in [0, 1]; None where there was no such frame.
 
     on_sounding, on_silent, iou: frames with one settled source at least half in view.
@@ -74,42 +82,42 @@ def summary_of_masks(answers: list[tuple[object, np.ndarray | None]]) -> dict:
     }
 
 
-def also_silent(answers: list[tuple[object, list[np.ndarray]]]) -> dict:
-    """also_silent: share of (moment, all masks) in which one thing in view sounds and any mask's middle lies on a silent one."""
+def also_silent(answers: Sequence[tuple[FrameTruth, Sequence[np.ndarray]]]) -> Scores:
+    """also_silent: share of (moment, all masks) in which one object in view sounds and any mask's middle lies on a silent one."""
     placed = [(moment, masks) for moment, masks in answers if moment.settled and seen_enough(moment)]
     return {"also_silent": share([any(hits(mask, moment) == "silent" for mask in masks) for moment, masks in placed])}
 
 
-def naming_shares(answers: list[tuple[object, list[str]]]) -> dict:
-    """Shares over (moment, words heard, best first) pairs in which one source sounds, settled; None without such a frame.
+def naming_shares(answers: Sequence[tuple[FrameTruth, Sequence[str]]]) -> Scores:
+    """Shares over (moment, recognised words, best first) pairs in which one source sounds, settled; None without such a frame.
 
     heard_first: its word is the first. heard_of_three: it is one of the first three. Upper and lower case are the same.
     """
-    told = [
+    named = [
         (moment.heard.lower(), [word.lower() for word in words]) for moment, words in answers if moment.settled and moment.heard
     ]
     return {
-        "heard_first": share([words[:1] == [word] for word, words in told]),
-        "heard_of_three": share([word in words[:3] for word, words in told]),
+        "heard_first": share([words[:1] == [word] for word, words in named]),
+        "heard_of_three": share([word in words[:3] for word, words in named]),
     }
 
 
-def share(values: list[bool]) -> float | None:
-    """Of what is true (or of numbers, their mean); None for nothing."""
+def share(values: Sequence[float]) -> float | None:
+    """Share of true values, or the mean of numbers; None for an empty list."""
     return round(float(np.mean(values)), 4) if values else None
 
 
 # --- report
 
 
-def mask_of(result: dict | None) -> np.ndarray | None:
+def mask_of(result: RecordedAnswer | None) -> np.ndarray | None:
     """(H, W) bool of the best object, None where there is none."""
     if not result or not result["objects"]:
         return None
     return whole_mask(result["objects"][0])
 
 
-def whole_mask(item: dict) -> np.ndarray:
+def whole_mask(item: RecordedObject) -> np.ndarray:
     """(H, W) bool of a recorded object."""
     x, y, w, h = item["box"]
     mask = np.zeros(show.SIZE, bool)
@@ -117,33 +125,33 @@ def whole_mask(item: dict) -> np.ndarray:
     return mask
 
 
-def truth_of(moment) -> str:
-    """What sounds, for people."""
+def truth_of(moment: FrameTruth) -> str:
+    """What sounds, as text."""
     where = {-1: "silence", -2: f"{moment.heard} out of view"}
     return where.get(moment.sounding, f"{moment.heard} sounds")
 
 
-def caption(moment, scene: SoundingScene) -> tuple[str, str, str]:
-    """Three lines below a frame: the truth, what is heard, what is outlined."""
+def caption(moment: FrameTruth, scene: SoundingScene) -> tuple[str, str, str]:
+    """Three lines below a frame: the truth, what is recognised, what is outlined."""
     return f"truth: {truth_of(moment)}", f"heard: {heard_of(scene)}", found_in(scene)
 
 
 def heard_of(scene: SoundingScene) -> str:
-    """The three words heard best, for people."""
+    """The three likeliest words of the sound, as text."""
     return ", ".join(f"{word} {probability:.2f}" for word, probability in scene.heard[:3]) or "nothing"
 
 
 def found_in(scene: SoundingScene) -> str:
-    """What is outlined, for people, or why nothing is."""
-    told = []
+    """What is outlined, or why nothing is, as text."""
+    parts = []
     for head, outlined in (("outlined", True), ("without an outline", False)):
         found = [f"{item.label} {item.score:.2f}" for item in scene.objects if bool(item.mask.any()) is outlined]
-        told += [f"{head}: {', '.join(found)}"] if found else []
-    return "; ".join(told) or draw.VERDICT_WORDS[scene.verdict]
+        parts += [f"{head}: {', '.join(found)}"] if found else []
+    return "; ".join(parts) or draw.VERDICT_WORDS[scene.verdict]
 
 
-def frames_told(done: list[tuple], names: list[str]) -> list[dict]:
-    """Each answer for the report: when, the truth, the verdict, what is heard and what is outlined."""
+def frame_rows(done: Answers, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Each answer for the report: when, the truth, the verdict, what is recognised and what is outlined."""
     return [
         {
             "seconds": round(moment.stamp_ns / NS, 2),
@@ -157,25 +165,32 @@ def frames_told(done: list[tuple], names: list[str]) -> list[dict]:
     ]
 
 
-def scores_of(done: list[tuple]) -> dict:
-    """Where the masks lay and what was heard, over (moment, result) pairs."""
+def scores_of(done: Answers) -> Scores:
+    """Where the masks lay and what was recognised, over (moment, result) pairs."""
     every = [(moment, [whole_mask(item) for item in result["objects"]]) for moment, result in done]
     words = [(moment, [word for word, _ in result["heard"]]) for moment, result in done]
     best = summary_of_masks([(moment, mask_of(result)) for moment, result in done])
     return best | also_silent(every) | naming_shares(words)
 
 
-def by_scene(done: list[tuple], names: list[str]) -> dict[str, dict]:
+def by_scene(done: Answers, names: Sequence[str]) -> dict[str, Scores]:
     """The scores of each scene."""
     return {name: scores_of([pair for pair in done if pair[0].scene == index]) for index, name in enumerate(names)}
 
 
-def report(recorded: dict, published: int, done: list[tuple], names: list[str], ear: str, others: dict[str, dict]) -> dict:
+def report(
+    recorded: Recorded,
+    published: int,
+    done: Answers,
+    names: Sequence[str],
+    sound_model: str,
+    others: Mapping[str, Scores],
+) -> dict[str, Any]:
     """All of the demo's results. done: (moment, result) of the answered frames; others: scores of the rivals."""
     ages = [result["age_ms"] for result in recorded["results"]]
     span = (max(recorded["images"]) - min(recorded["images"])) / NS
     return {
-        "models": f"embedded ({ear}): small stand-ins for the paper's models, closed vocabulary",
+        "models": f"embedded ({sound_model}): small stand-ins for the paper's models, closed vocabulary",
         "images_published": published,
         "images_received": len(recorded["images"]),
         "images_answered": len(recorded["results"]),
@@ -184,16 +199,16 @@ def report(recorded: dict, published: int, done: list[tuple], names: list[str], 
         "taco": scores_of(done),
         **others,
         "scenes": by_scene(done, names),
-        "frames": frames_told(done, names),
+        "frames": frame_rows(done, names),
     }
 
 
-def summary_text(report: dict, rivals: Iterable[str]) -> str:
-    """The report for people: a table of the scenes, one of the methods, and the last line."""
+def summary_text(report: Mapping[str, Any], rivals: Iterable[str]) -> str:
+    """The report as text: a table of the scenes, one of the methods, and the last line."""
     ours, age = report["taco"], report["age_ms"]
     methods = {"TACO, live": ours} | {name: report[name] for name in rivals}
     last = (
-        f"{len(report['scenes'])} scenes: mask centre on the sounding thing {percent(ours['on_sounding'])}, on a silent one "
+        f"{len(report['scenes'])} scenes: mask centre on the sounding object {percent(ours['on_sounding'])}, on a silent one "
         f"{percent(ours['on_silent'])}, nothing outlined in silence {percent(ours['silence_empty'])} and for sounds out of view "
         f"{percent(ours['offscreen_empty'])}, the right word heard first {percent(ours['heard_first'])}, "
         f"{report['frames_per_second']:.1f} frames/s, age p50 {age['p50']:.0f} ms, p95 {age['p95']:.0f} ms"
@@ -202,11 +217,11 @@ def summary_text(report: dict, rivals: Iterable[str]) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share for people."""
+    """A share as text."""
     return "-" if share is None else f"{100 * share:.0f} %"
 
 
-def table(rows: dict[str, dict], columns: dict[str, str]) -> str:
+def table(rows: Mapping[str, Scores], columns: Mapping[str, str]) -> str:
     """Scores side by side, a line a row; columns: heads by key."""
     width = max(map(len, rows)) + 2
     lines = [f"{'':<{width}}" + "".join(f"{head:>{len(head) + 2}}" for head in columns.values())]

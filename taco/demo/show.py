@@ -1,6 +1,6 @@
 """The demo's show: scenes of real photographs, cut-outs and recordings, with the truth.
 
-Nothing here knows what the method answers: the truth is where each thing was put and which one was given a voice.
+Nothing here depends on the method's answers: the truth is where each object was placed and which one was given a recording.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -28,12 +28,14 @@ FLOOR_DBFS = -75.0  # the noise of a quiet room and a microphone
 LOUDEST = 0.95  # of a sample; a sound of few loud peaks stays below LEVEL_DBFS
 JOIN_S = 0.05  # over which a recording that begins again is faded into itself
 OPAQUE = 1.4  # opacities are multiplied by it: the bodies of some cut-outs let a little of the ground through
-SHADOW = 0.35  # how much darker the ground is under a thing
+SHADOW = 0.35  # how much darker the ground is under an object
+
+Numbers = TypeVar("Numbers", float, np.ndarray)
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording: what it is called, and its source as in the catalogue of everyday things."""
+    """A recording: what it is called, and its source as in the catalogue of everyday objects."""
 
     word: str
     source: str
@@ -43,7 +45,7 @@ class Recording:
 class ShowObject:
     """A cut-out that stands somewhere: its source, word, middle x, y of its feet and height, all px of the panorama.
 
-    voice: the source of its recording, "" for a thing that never sounds. to_x: where it has moved to at the scene's end.
+    voice: the source of its recording, "" for an object that never sounds. to_x: where it has moved to at the scene's end.
     """
 
     picture: str
@@ -57,9 +59,9 @@ class ShowObject:
 
 @dataclass(frozen=True)
 class ShowScene:
-    """Things in one place. place: source of a photograph; from it a part is shown, (left, top, width) in shares of its sides.
+    """Objects in one place. place: source of a photograph; from it a part is shown, (left, top, width) in shares of its sides.
 
-    sounds: (from_s, index of the thing that sounds from then on, or a voice out of view, or None). pan: camera x from, to.
+    sounds: (from_s, index of the object that sounds from then on, or a recording out of view, or None). pan: camera x from, to.
     """
 
     name: str
@@ -168,11 +170,11 @@ def scenes() -> tuple[ShowScene, ...]:
 
 @dataclass(frozen=True)
 class FrameTruth:
-    """The truth about one frame. masks: (H, W) bool of each thing, as visible; full_areas: px of each when wholly in view.
-    sounding: index of the sounding thing, -1 silence, -2 out of view. heard: the word of what sounds, "" in silence.
+    """The truth about one frame. masks: (H, W) bool of each object, as visible; full_areas: px of each when wholly in view.
+    sounding: index of the sounding object, -1 silence, -2 out of view. heard: the word of what sounds, "" in silence.
 
     settled: the last second of sound has one source (or silence) only, so that one answer is right. steady_s: for how
-    long it has been so; an answer whose sound lagged behind its image may have heard what was before.
+    long it has been so; an answer whose sound lagged behind its image may be about what sounded before.
     """
 
     scene: int
@@ -188,7 +190,8 @@ class FrameTruth:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FrameTruth:
         """Of the fields by name, lists in place of tuples."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return cls(**fields)
 
     def heard_late(self, lag_s: float) -> FrameTruth:
         """The truth about an answer whose sound ended this long before the image."""
@@ -213,9 +216,10 @@ def voice(sources: SceneSources, source: str, count: int) -> np.ndarray:
     return out * min(gain, LOUDEST / max(float(np.abs(out).max()), 1e-9))
 
 
-def place_of(item: ShowObject, share: float) -> float:
-    """Middle x of a thing at a share of the scene's time in [0, 1]."""
-    return item.x if item.to_x is None else item.x + (item.to_x - item.x) * share
+def place_of(item: ShowObject, share: Numbers) -> Numbers:
+    """Middle x of an object at a share (or several) of the scene's time in [0, 1]."""
+    end = item.x if item.to_x is None else item.to_x
+    return item.x + (end - item.x) * share
 
 
 def backdrop(sources: SceneSources, scene: ShowScene) -> np.ndarray:
@@ -232,7 +236,7 @@ def backdrop(sources: SceneSources, scene: ShowScene) -> np.ndarray:
 
 
 def cutout(sources: SceneSources, item: ShowObject) -> np.ndarray:
-    """(h, w, 4) float32: the thing's cut-out at its height with a soft edge, colours multiplied by the opacity (0 to 1)."""
+    """(h, w, 4) float32: the object's cut-out at its height with a soft edge, colours multiplied by the opacity (0 to 1)."""
     rgba = sources.cutout(item.picture).astype(np.float32)
     rgba[..., 3] = np.minimum(1, rgba[..., 3] * (OPAQUE / 255))
     rgba[..., :3] *= rgba[..., 3:]
@@ -243,9 +247,9 @@ def cutout(sources: SceneSources, item: ShowObject) -> np.ndarray:
 
 
 def panorama(sources: SceneSources, scene: ShowScene, seed: int, share: float = 0.0) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The wide picture that the camera pans over at a share of the scene's time, and the mask of each thing in it.
+    """The wide picture that the camera pans over at a share of the scene's time, and the mask of each object in it.
 
-    Later things stand in front. ValueError where a thing that does not move is not wholly inside.
+    Later objects stand in front. ValueError where an object that does not move is not wholly inside.
     """
     picture = backdrop(sources, scene)
     height, width = picture.shape[:2]
@@ -271,7 +275,7 @@ def panorama(sources: SceneSources, scene: ShowScene, seed: int, share: float = 
 
 
 def _shade(picture: np.ndarray, feet: int, left: int, width: int) -> None:
-    """Darken the ground where a thing stands."""
+    """Darken the ground where an object stands."""
     shadow = np.zeros(picture.shape[:2], np.float32)
     middle, axes = (left + width // 2, feet - 4), (max(1, round(0.42 * width)), int(np.clip(0.05 * width, 2, 8)))
     cv2.ellipse(shadow, middle, axes, 0, 0, 360, SHADOW, -1)
@@ -306,7 +310,9 @@ def make(
     return moments
 
 
-def truth(scene: ShowScene, index: int, seconds: float, start: float, masks: tuple, areas: tuple[int, ...]) -> FrameTruth:
+def truth(
+    scene: ShowScene, index: int, seconds: float, start: float, masks: tuple[np.ndarray, ...], areas: tuple[int, ...]
+) -> FrameTruth:
     """What is so at a time from the scene's beginning; start: of the scene in the show, s."""
     since, source = scene.source_at(seconds)
     words = tuple(item.word for item in scene.objects)
@@ -317,7 +323,7 @@ def truth(scene: ShowScene, index: int, seconds: float, start: float, masks: tup
 
 
 def sound_of(sources: SceneSources, scene: ShowScene, seed: int) -> np.ndarray:
-    """(n,) float32: the scene's sound, over the noise of a quiet room. A passing thing is loudest in the picture's middle."""
+    """(n,) float32: the scene's sound, over the noise of a quiet room. A passing object is loudest in the picture's middle."""
     count = round(scene.seconds * RATE)
     sound = np.random.default_rng(1000 + seed).normal(0, 10 ** (FLOOR_DBFS / 20), count)
     ends = [since for since, _ in scene.sounds[1:]] + [scene.seconds]
@@ -325,10 +331,11 @@ def sound_of(sources: SceneSources, scene: ShowScene, seed: int) -> np.ndarray:
         if source is None:
             continue
         item = scene.objects[source] if isinstance(source, int) else None
+        recording = source.source if isinstance(source, Recording) else scene.objects[source].voice
         first, last = round(since * RATE), round(until * RATE)
         fade = np.minimum(1.0, np.minimum(np.arange(last - first), np.arange(last - first)[::-1]) / (0.02 * RATE))
         if item and item.to_x is not None:
             away = (place_of(item, np.arange(first, last) / count) - SIZE[1] / 2) / SIZE[1]
             fade = fade / (1 + (2 * away) ** 2)  # the half of it at the edges: as if passing at half a picture's width
-        sound[first:last] += voice(sources, item.voice if item else source.source, last - first) * fade
+        sound[first:last] += voice(sources, recording, last - first) * fade
     return sound.clip(-1, 1).astype(np.float32)

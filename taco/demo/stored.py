@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from taco.io.files import atomic
+from taco.types import WordScore
 
 ARRAY = "array"  # {ARRAY: n} stands for the n-th array
+
+
+class RecordedObject(TypedDict):
+    """A sounding object of an answer. box: x, y, width, height px; mask: bits of its rows inside the box, packed."""
+
+    id: int
+    labels: Sequence[WordScore]
+    score: float
+    box: Sequence[int]
+    mask: np.ndarray
+
+
+class RecordedAnswer(TypedDict):
+    """What the node published about one image. sound_lag_ns: how long before the image the sound that it used ended."""
+
+    stamp_ns: int
+    sound_lag_ns: int
+    age_ms: float
+    level_dbfs: float
+    sounding_score: float
+    verdict: str
+    heard: Sequence[WordScore]
+    objects: Sequence[RecordedObject]
+
+
+class Recorded(TypedDict):
+    """What the recorder kept. images: JPEG files by stamp; audio: (stamp_ns, Hz, (n,) float32) of each chunk."""
+
+    images: Mapping[int, bytes | np.ndarray]
+    audio: Sequence[tuple[int, int, np.ndarray]]
+    results: Sequence[RecordedAnswer]
 
 
 def save(path: Path, values: Any) -> None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from taco.concepts import pooled_components, pooled_sound, sound_evidence
-from taco.config import TacoConfig
+from taco.config import SegmentationConfig, TacoConfig
 from taco.errors import ConfigError
 from taco.evaluation.datasets import EvaluationFrame
 from taco.factorization import factorize, nearest_words
@@ -26,7 +26,17 @@ from taco.factorization.anchors import image_evidence
 from taco.pipeline import TacoPipeline
 from taco.segmentation.base import Segmentation
 from taco.sound_separation import departure_from_noise
-from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, SoundingScene, Tokens, WordScore
+from taco.types import (
+    Anchors,
+    Concept,
+    Factorization,
+    ImageFeatures,
+    SoundingObject,
+    SoundingScene,
+    Tokens,
+    VideoFrame,
+    WordScore,
+)
 
 # Of the image's evidence against the sound's log-probability in late fusion, for unscaled tokens: the best of
 # .05, .1, .15, .2, .3, .5, .8 on the scenes of val, so that the rival is at its best.
@@ -40,7 +50,8 @@ NEVER_REJECT = {"concepts.min_score": 0.0, "concepts.silence_dbfs": -200.0, "con
 class Method:
     """One row of a table. settings: what it changes in the configuration. choose: how a method without factors finds its word.
 
-    choose(seen (M,), heard (M,)) -> index of a word, score(seen, heard) of that word in [0, 1]; told: the data set tells it.
+    choose(seen (M,), heard (M,)) -> index of a word, score(seen, heard) of that word in [0, 1].
+    uses_true_word: the data set gives the word.
     clamp: negative parts of the prompt set to 0.
     """
 
@@ -90,7 +101,7 @@ BY_U = tuple(f"u-{name}" for name, method in METHODS.items() if method.settings)
 
 @dataclass(slots=True)
 class Outcome:
-    """What a method says of one frame.
+    """What a method gives for one frame.
 
     map: (h, w) float32 confidence in [0, 1] before any resizing. winner: (h, w) bool, where the prompt wins over the
     others. label: its word. score, objects: as the live pipeline gives them with rejection off. ms: model times and
@@ -115,7 +126,16 @@ class UMapSegmenter:
 
     name = "u"
 
-    def segment(self, frame, features, factorization, concepts, anchors, config, before=None) -> Segmentation:
+    def segment(
+        self,
+        frame: VideoFrame,
+        features: ImageFeatures,
+        factorization: Factorization,
+        concepts: Sequence[Concept],
+        anchors: Anchors,
+        config: SegmentationConfig,
+        before: Segmentation | None = None,
+    ) -> Segmentation:
         """The map of the first concept's factor, scaled to [0, 1] and brought to image size."""
         heat = resized(u_map(features, factorization, concepts[0].factor), frame.size, "bicubic").clip(0, 1)
         found = SoundingObject.from_mask(heat >= config.threshold, concepts[0].labels, concepts[0].score)
@@ -227,6 +247,7 @@ class MethodRunner:
             anchors, indices = self._with_words(tuple(word for word, _ in sample.sounding_objects) or (sample.word,))
             seen, heard = (F.pad(part, (0, len(anchors.words) - len(part))) for part in (seen, heard))
         else:
+            assert method.choose is not None  # ``run`` brings only methods with one of the two
             anchors, indices = self.anchors, [method.choose(seen, heard)]
         index = indices[0]
         score = 1.0 if method.uses_true_word else float(method.score(seen[index], heard[index]).clamp(0, 1))
@@ -251,7 +272,9 @@ class MethodRunner:
     def _solved(self, features: ImageFeatures, audio: Tokens, anchors: Anchors) -> Factorization:
         """The configured factorization of one frame by itself, so that the ceiling has the method's own map."""
         values = features.tokens.values, audio.values, anchors, self.config.factorization
-        return factorize(*values, visual_grid=features.tokens.grid, audio_grid=audio.grid, audio_times=audio.times)
+        found = factorize(*values, visual_grid=features.tokens.grid, audio_grid=audio.grid, audio_times=audio.times)
+        assert isinstance(found, Factorization)  # one frame in, one result out
+        return found
 
     def _score(self, sample: EvaluationFrame, score: float) -> float:
         """As the live line judges it: sound that is but noise scores 0."""
@@ -280,7 +303,18 @@ class MethodRunner:
         sounds = torch.cat([own.audio, audio.encode_text(words).to(own.audio)])
         return replace(own, words=(*own.words, *words), visual=visual, audio=sounds)
 
-    def _outcome(self, pipeline, features, factors, concepts, score, objects, confidence, sound_map, times) -> Outcome:
+    def _outcome(
+        self,
+        pipeline: TacoPipeline,
+        features: ImageFeatures,
+        factors: Factorization | None,
+        concepts: Sequence[Concept],
+        score: float,
+        objects: Sequence[SoundingObject],
+        confidence: np.ndarray | None,
+        sound_map: np.ndarray | None,
+        times: dict[str, float],
+    ) -> Outcome:
         """concepts: what the live line reports (with the paper's models k* and its nearest word); without any, k* stands in."""
         size = features.size
         if factors is None or factors.sounding < 0:
@@ -289,7 +323,7 @@ class MethodRunner:
         if isinstance(pipeline.segmenter, UMapSegmenter):
             heat = np.max([u_map(features, factors, factor) for factor in chosen], 0)
             winner = features.tokens.on_grid(among(factors.visual_activations.argmax(1), chosen)).cpu().numpy()
-        elif hasattr(pipeline.segmenter, "maps"):
+        elif hasattr(pipeline.segmenter, "maps") and hasattr(pipeline.segmenter, "propose"):
             maps = pipeline.segmenter.maps(features, factors.visual_factors, pipeline.segmenter.propose(features))
             heat = np.max([minmax(maps[factor]) for factor in chosen], 0)
             winner = among(maps.argmax(0), chosen).cpu().numpy()

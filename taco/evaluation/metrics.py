@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -208,12 +208,13 @@ def _same_length(first: Iterable[Any], second: Iterable[Any]) -> tuple[list[Any]
 
 
 def _numpy(value: Any) -> np.ndarray:
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    array: np.ndarray = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    return array
 
 
 def _labels(name: str, value: Any, low: int | None, n_classes: int) -> np.ndarray:
     value = _numpy(value)
-    whole = value.astype(np.int64)
+    whole: np.ndarray = value.astype(np.int64)
     if value.ndim != 2 or (whole != value).any():
         raise ShapeError(f"{name}: wanted an (H, W) map of whole numbers, got {value.shape} of {value.dtype}")
     if (whole >= n_classes).any() or (low is not None and (whole < low).any()):
@@ -221,16 +222,16 @@ def _labels(name: str, value: Any, low: int | None, n_classes: int) -> np.ndarra
     return whole
 
 
-def _counts_above(values: Any, truth: Any, thresholds: Any, side: str) -> tuple[np.ndarray, np.ndarray]:
+def _counts_above(values: Any, truth: Any, thresholds: Any, side: Literal["left", "right"]) -> tuple[np.ndarray, np.ndarray]:
     """For each rising threshold how many values, and how many with truth set, lie above it.
 
     side "left" counts values > threshold, "right" values >= threshold.
     """
     passed = np.searchsorted(thresholds, values, side)  # how many thresholds each value passes
     bins = len(thresholds) + 1
-    chosen = np.bincount(passed, minlength=bins)
-    hits = np.bincount(passed[truth], minlength=bins)
-    return tuple(np.cumsum(count[::-1])[::-1][1:] for count in (chosen, hits))
+    counts = np.bincount(passed, minlength=bins), np.bincount(passed[truth], minlength=bins)
+    chosen, hits = (np.cumsum(count[::-1])[::-1][1:] for count in counts)
+    return chosen, hits
 
 
 def _f(hits: Any, chosen: Any, positives: Any) -> Any:

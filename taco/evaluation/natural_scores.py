@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -82,6 +82,7 @@ def frame_result(
     sample: EvaluationFrame, outcome: Outcome, method_runner: MethodRunner, kind: str, uses_true_word: bool = False
 ) -> FrameResult:
     """What one outcome is worth. uses_true_word: the word was given, so every score is accepted and the word is right."""
+    assert sample.truth is not None  # every photograph is outlined
     config = method_runner.config.concepts
     accepted = uses_true_word or (outcome.score >= config.min_score and sample.window.level_dbfs >= config.silence_dbfs)
     mask = union_of_masks(sample, outcome) if accepted else np.zeros(sample.frame.size, bool)
@@ -197,7 +198,7 @@ def false_reports(
     One clip of each photograph and word; for speech only where nobody is in view.
     """
     kept: dict[str, list[bool]] = {name: [] for name in methods if not method_named(name).uses_true_word}
-    clips = [(n, c) for n, c in enumerate(dataset.clips) if c.number == 0]
+    clips = [(n, c) for n, c in enumerate(_photograph_clips(dataset)) if c.number == 0]
     window_s, config = method_runner.config.audio.window_s, method_runner.config.concepts
     for done, (number, clip) in enumerate(clips):
         if progress:
@@ -266,7 +267,7 @@ class NaturalEvaluation:
             "dataset": "natural",
             "split": self.split,
             "clips": len(self.dataset.clips),
-            "photographs": len({clip.photograph for clip in self.dataset.clips}),
+            "photographs": len({clip.photograph for clip in _photograph_clips(self.dataset)}),
             "word": "given" if self.given else "sound",
             "rows": {name: natural_figures(items) for name, items in found.items()},
             "kinds": kinds,
@@ -285,7 +286,7 @@ class NaturalEvaluation:
 
     def notes(self, result: dict[str, Any]) -> list[str]:
         """What was run and what the columns mean."""
-        task = "the word is given" if self.given else "the word is heard"
+        task = "the word is given" if self.given else "the word is recognised from the sound"
         first = f"natural {result['split']}: {result['clips']} clips of {result['photographs']} photographs, {task}"
         return [first, *(f"{heading}: {meaning}" for heading, meaning in COLUMNS.values())]
 
@@ -303,6 +304,10 @@ class NaturalEvaluation:
         """The result as one HTML file."""
         rows = {name: {key: (value, 0.0) for key, value in figures.items()} for name, figures in result["rows"].items()}
         return report.html_page(f"TACO on natural photographs ({result['split']})", self.notes(result), "natural", rows)
+
+
+def _photograph_clips(dataset: Dataset) -> Sequence[natural.PhotographClip]:
+    return cast(Sequence[natural.PhotographClip], dataset.clips)  # ``photograph_set`` makes no others
 
 
 def _table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:

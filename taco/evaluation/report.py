@@ -202,7 +202,8 @@ def pictures(run: Run, method_runner: MethodRunner, row: str, seed: int, chosen:
 def _drawn(sample: EvaluationFrame, outcome: Outcome, features: ImageFeatures, record: Record) -> Picture:
     rgb = sample.frame.rgb
     size = rgb.shape[:2]
-    truth = resized((sample.truth > 0).astype(np.float32), size, "bilinear") > 0.5
+    assert sample.truth is not None  # only scored frames are drawn
+    truth = resized(np.greater(sample.truth, 0).astype(np.float32), size, "bilinear") > 0.5
     panels = [("image", rgb), ("truth", _tinted(rgb, truth)), ("mask", _tinted(rgb, resized(outcome.map, size) > 0.5))]
     panels.append(("map", heat(rgb, resized(outcome.map, size).clip(0, 1))))
     if outcome.factorization is not None:

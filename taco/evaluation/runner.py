@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from taco.config import TacoConfig
+from taco.engines import installed_engines
 from taco.errors import ConfigError
 from taco.evaluation.datasets import Clip, Dataset, EvaluationFrame
 from taco.evaluation.methods import METHODS, MethodRunner, Outcome, method_named
@@ -72,7 +73,7 @@ class Run:
         data = [self.dataset.name, self.dataset.split, rules, self.dataset.words, where]
         if self.audio == "other":  # the sounds come from the other clips, so it matters which there are
             data.append([clip.id for clip in self.dataset.clips])
-        what = [data, config, self.bank, self.temporal, self.audio, source_hash()]
+        what = [data, config, installed_engines(), self.bank, self.temporal, self.audio, source_hash()]
         return hashlib.sha256(json.dumps(what, default=str).encode()).hexdigest()[:12]
 
 

@@ -14,7 +14,7 @@ from taco.evaluation.datasets import Dataset, EvaluationFrame
 from taco.evaluation.methods import Outcome, resized
 
 FIXED = 0.5  # the threshold beside the oracle one
-FOUND_IOU = 0.25  # from which a mask counts as having found a thing
+FOUND_IOU = 0.25  # from which a mask counts as having found an object
 
 Record = dict[str, Any]
 
@@ -28,8 +28,8 @@ def record(dataset: Dataset, sample: EvaluationFrame, outcome: Outcome, config: 
     """
     union = union_of_masks(sample, outcome)
     level = sample.window.level_dbfs
-    heard = level >= config.concepts.silence_dbfs and outcome.score >= config.concepts.min_score
-    accepted = bool(heard and union.any())
+    loud_and_sure = level >= config.concepts.silence_dbfs and outcome.score >= config.concepts.min_score
+    accepted = bool(loud_and_sure and union.any())
     out: Record = {
         "id": sample.id,
         "score": float(outcome.score) if level >= config.concepts.silence_dbfs else 0.0,
@@ -51,7 +51,7 @@ def record(dataset: Dataset, sample: EvaluationFrame, outcome: Outcome, config: 
     if sample.truth is None:
         return out
     if dataset.rules.metric == "semantic":
-        return out | _semantic(dataset, sample, outcome)
+        return out | _semantic(dataset, sample.truth, outcome)
     truth = sample.truth
     size = (dataset.rules.size,) * 2 if dataset.rules.size else truth.shape
     map_ = resized(outcome.map, size)
@@ -145,9 +145,9 @@ def reliability(right: Sequence[Record], wrong: Sequence[Record] = (), steps: in
 
 
 def confusions(records: Sequence[Record], most: int = 12) -> list[tuple[str, str, int]]:
-    """(true word, word that was told, frames), the most frequent first: what is taken for what, whether accepted or not."""
+    """(true word, word that was reported, frames), the most frequent first: what is taken for what, whether accepted or not."""
     pairs = Counter((r["word"], r["label"]) for r in records if r["scored"] and r["word"] and r["label"] != r["word"])
-    return [(true, told, count) for (true, told), count in pairs.most_common(most)]
+    return [(true, reported, count) for (true, reported), count in pairs.most_common(most)]
 
 
 def over_seeds(runs: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
@@ -179,8 +179,8 @@ def _found(outcome: Outcome, word: str, mask: np.ndarray) -> bool:
     return any(item.label == word and metrics.mask_iou(item.mask, mask) >= FOUND_IOU for item in outcome.objects)
 
 
-def _semantic(dataset: Dataset, sample: EvaluationFrame, outcome: Outcome) -> Record:
+def _semantic(dataset: Dataset, truth: np.ndarray, outcome: Outcome) -> Record:
     region = outcome.winner if dataset.rules.readout == "argmax" else outcome.map > FIXED
-    rows, columns = (np.arange(new) * old // new for new, old in zip(sample.truth.shape, region.shape))
+    rows, columns = (np.arange(new) * old // new for new, old in zip(truth.shape, region.shape))
     painted = region[rows[:, None], columns].astype(np.int64) * dataset.class_of(outcome.label)
-    return {"counts": metrics.semantic_statistics(painted, sample.truth, dataset.n_classes)}
+    return {"counts": metrics.semantic_statistics(painted, truth, dataset.n_classes)}

@@ -21,7 +21,7 @@ NO_MEMORY: dict[str, object] = {"concepts.memory_s": 0.0, "concepts.switch_margi
 MODES: dict[str, tuple[str, dict[str, object], str]] = {
     "warm": ("causal", {}, "each frame starts from the last, with the causal term, words averaged over time: the live pipeline"),
     "warm, no term": ("causal", {"factorization.temporal_weight": 0.0}, "the same without the temporal term"),
-    "warm, no memory": ("causal", NO_MEMORY, "the same with every frame heard by itself"),
+    "warm, no memory": ("causal", NO_MEMORY, "the same with every frame processed by itself"),
     "cold": ("none", {}, "every frame by itself"),
     "joint": ("joint", {}, "the clip solved as one problem: the paper's, sees the future"),
 }
@@ -163,7 +163,9 @@ def _measured(
     if change is None:
         stability, out["flips"] = steadiness(masks, labels)
         return out | {"stability": 100 * stability, "u_stability": 100 * steadiness(u_masks, labels)[0]}
-    frames = delay(masks, samples[-1].truth, samples[-1].silent, change)
+    new, old = samples[-1].truth, samples[-1].silent
+    assert new is not None and old is not None  # a clip with a change has two objects
+    frames = delay(masks, new, old, change)
     out["followed"] = 100.0 * (frames is not None)
     return out | {"delay_s": (AFTER_S * FRAME_RATE if frames is None else frames) / FRAME_RATE}
 

@@ -81,10 +81,10 @@ class TableEvaluation:
         if self.composed:
             self.dataset = self._scenes(options.split)
 
-    def _scenes(self, split: str, **kinds: Sequence[str]) -> datasets.Dataset:
+    def _scenes(self, split: str, kinds: Sequence[str] = ()) -> datasets.Dataset:
         material = {"bank": "instruments" if self.options.bank == "instruments" else "all", "background": self.options.background}
         words = self.method_runner.anchors.words
-        return scenes.composed_set(words, split, self.options.limit or scenes.COUNT, **kinds, **material)
+        return scenes.composed_set(words, split, self.options.limit or scenes.COUNT, kinds, **material)
 
     def _bank(self) -> tuple[str, ...]:
         """The words to listen for; () for the models' own."""

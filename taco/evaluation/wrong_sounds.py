@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 AUDIO = ("silence", "noise", "other", "offscreen", "speech", "weather", "music")
 ACCEPTED = 0.95  # ours: share of truly sounding frames that the chosen threshold accepts
-LEVEL = 0.1  # ours: RMS of made noise where the true sound is silent
+LEVEL = 0.1  # ours: RMS of synthetic noise where the true sound is silent
 
 
 def replaced(sample: EvaluationFrame, audio: str, dataset: Dataset, number: int, window_s: float) -> EvaluationFrame:
@@ -88,7 +88,7 @@ def _offscreen(
 
 
 def _alike(word: str, in_view: set[str]) -> bool:
-    """May the word's sound come from what is in view? Data sets word things their own way ("dog barking")."""
+    """May the word's sound come from what is in view? Data sets name objects their own way ("dog barking")."""
     return any(word in seen for seen in in_view)
 
 
@@ -142,7 +142,7 @@ def at_threshold(right: Sequence[Record], wrong: Sequence[Record], threshold: fl
     """What a threshold does: a frame reports something where its score reaches it, is over 0 and its mask is not empty."""
 
     def reports(r: Record) -> bool:
-        return r["score"] >= threshold and r["score"] > 0 and r["area"] > 0
+        return bool(r["score"] >= threshold and r["score"] > 0 and r["area"] > 0)
 
     frames = [reports(r) for r in wrong]
     pixels = [r["area"] * said for r, said in zip(wrong, frames)]

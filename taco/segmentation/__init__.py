@@ -8,6 +8,7 @@ from taco.backbones.base import Backbones
 from taco.config import TacoConfig
 from taco.errors import ConfigError, MissingPackageError, WeightsError
 from taco.segmentation.base import Segmenter
+from taco.threads import model_threads
 
 if TYPE_CHECKING:
     from taco.segmentation.silhouette import SilhouetteNetwork
@@ -29,15 +30,13 @@ def load_segmenter(config: TacoConfig, backbones: Backbones) -> Segmenter:
 
 def _silhouette_network(config: TacoConfig) -> SilhouetteNetwork | None:
     """The outline network; None where its file or an engine is missing, unless ``segmentation.refine`` requires it."""
-    import torch
-
     from taco.package_files import model_dir
     from taco.segmentation.silhouette import SilhouetteNetwork
     from taco.weights import locate_packaged
 
     try:
         (path,) = locate_packaged("u2netp", model_dir(config.models.model_dir) / "embedded")
-        return SilhouetteNetwork.from_file(path, threads=config.models.threads or torch.get_num_threads())
+        return SilhouetteNetwork.from_file(path, threads=model_threads(config.models.threads))
     except (WeightsError, MissingPackageError) as error:
         if config.segmentation.refine == "parts":
             raise type(error)(f"segmentation.refine: parts: {error}") from None

@@ -72,7 +72,7 @@ class SilhouetteNetwork:
         shrinks = width * height > size[0] * size[1]
         values = cv2.resize(region, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR).astype(np.float32)
         values = (values / max(1.0, float(values.max())) - MEAN) / DEVIATION  # scaled by the brightest value, as in training
-        found: np.ndarray = self.network(values.transpose(2, 0, 1)[None])[self.output][0, 0]
+        found: np.ndarray = np.asarray(self.network(values.transpose(2, 0, 1)[None])[self.output])[0, 0]
         return found
 
 

@@ -41,7 +41,7 @@ def overlay(rgb: np.ndarray, scene: SoundingScene, *, alpha: float = 0.42, strip
     """The image with every object of the scene filled, outlined and named.
 
     rgb: (H, W, 3) uint8. scene: of the same size. alpha: opacity of the fill in [0, 1].
-    strip: add the level meter, what is heard and the verdict along the bottom. An object without an outline gets its
+    strip: add the level meter, what is recognised and the verdict along the bottom. An object without an outline gets its
     box in dashes. Returns a new (H, W, 3) uint8.
     ShapeError where the scene belongs to an image of another size.
     """
@@ -116,7 +116,9 @@ def fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
 @functools.lru_cache(maxsize=32)
 def font(size: int) -> ImageFont.FreeTypeFont:
     """Pillow's own font at ``size`` px: the same letters on every machine."""
-    return ImageFont.load_default(size)
+    found = ImageFont.load_default(size)
+    assert isinstance(found, ImageFont.FreeTypeFont)  # the bitmap font comes only without a size
+    return found
 
 
 def _text_size(shape: tuple[int, ...]) -> int:
@@ -136,12 +138,13 @@ def _fill(out: np.ndarray, mask: np.ndarray, box: Box, colour: Colour, alpha: fl
         return box
     part[inside] = (part[inside] * (1 - alpha) + np.array(colour) * alpha).round().astype(np.uint8)
     edges, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))
-    # Specks and pinholes keep their fill but get no line of their own: the eye wants the shape.
+    # Specks and pinholes keep their fill but get no line of their own: they would hide the shape.
     areas = [cv2.contourArea(edge) for edge in edges]
     edges = [edge for edge, area in zip(edges, areas) if area >= min(SPECK * line**2, max(areas))]
     cv2.drawContours(out, edges, -1, DARK, line + 2, cv2.LINE_AA)
     cv2.drawContours(out, edges, -1, colour, line, cv2.LINE_8)
-    return cv2.boundingRect(max(edges, key=cv2.contourArea))
+    x, y, w, h = cv2.boundingRect(max(edges, key=cv2.contourArea))
+    return x, y, w, h
 
 
 def _dashes(out: np.ndarray, box: Box, colour: Colour, line: int) -> None:
@@ -167,7 +170,7 @@ def _chip(text: str, size: int, colour: Colour) -> np.ndarray:
     left, top, right, bottom = font(size).getbbox(text)
     pad = max(2, size // 4)
     ascent, descent = font(size).getmetrics()
-    plate = Image.new("RGB", (right - left + 2 * pad, ascent + descent + pad), colour)
+    plate = Image.new("RGB", (int(right - left) + 2 * pad, ascent + descent + pad), colour)
     ImageDraw.Draw(plate).text((pad - left, pad // 2), text, font=font(size), fill=ink_on(colour))
     return np.asarray(plate)
 
@@ -192,23 +195,23 @@ def _place(out: np.ndarray, chip: np.ndarray, box: Box, taken: Sequence[Box]) ->
     return x, y, w, h
 
 
-def told_words(words: Sequence[WordScore], most: int = 3) -> str:
+def format_words(words: Sequence[WordScore], most: int = 3) -> str:
     """The first words for people: "Rain 0.83, Wind 0.41"."""
     return ", ".join(f"{word} {score:.2f}" for word, score in words[:most])
 
 
 def sentence(scene: SoundingScene, most: int = 3) -> str:
-    """What is heard and what became of it, for people: "heard: Rain 0.83 - nothing in view fits"."""
+    """What is recognised and what became of it, for people: "heard: Rain 0.83 - nothing in view fits"."""
     outcome = VERDICT_WORDS[scene.verdict]
     if scene.verdict == "sounding":
         outcome += f" {scene.sounding_score:.2f}"
     if scene.verdict == "silent" or not most:
         return outcome
-    return f"heard: {told_words(scene.heard, most) or 'something'} - {outcome}"
+    return f"heard: {format_words(scene.heard, most) or 'something'} - {outcome}"
 
 
 def _strip(out: np.ndarray, scene: SoundingScene) -> Box:
-    """Level meter (-60 to 0 dBFS), what is heard and the verdict along the bottom; returns the rectangle used."""
+    """Level meter (-60 to 0 dBFS), what is recognised and the verdict along the bottom; returns the rectangle used."""
     height, width = out.shape[:2]
     size = max(9, round(_text_size(out.shape) * 0.8))
     tall = min(height, round(size * 1.7))
@@ -222,9 +225,9 @@ def _strip(out: np.ndarray, scene: SoundingScene) -> Box:
     area[pad : tall - pad, pad : pad + full] = colour
     level = f"{scene.level_dbfs:.0f} dBFS" if scene.level_dbfs > -200 else "no sound"
     # As much as there is room for: the words go first, then the level; the verdict stays.
-    told = [f"{level}  {sentence(scene, most)}" for most in (3, 2, 1)] + [sentence(scene, most) for most in (1, 0)]
+    lines = [f"{level}  {sentence(scene, most)}" for most in (3, 2, 1)] + [sentence(scene, most) for most in (1, 0)]
     room = width - 3 * pad - meter
-    text = next((line for line in told if font(size).getlength(line) <= room), told[-1])
+    text = next((line for line in lines if font(size).getlength(line) <= room), lines[-1])
     picture = Image.fromarray(area)
     ImageDraw.Draw(picture).text((2 * pad + meter, tall // 2), text, font=font(size), fill=LIGHT, anchor="lm")
     area[:] = np.asarray(picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -9,11 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from taco.audio import mel_bank
 from taco.concepts import word_probabilities
 from taco.factorization.temporal import mean_of_rounds
 from taco.palette import colour_of
+from taco.pipeline import TacoPipeline
 from taco.types import AudioWindow, SoundingScene, VideoFrame, WordScore
 from taco.view import draw
 
@@ -52,7 +55,7 @@ class Explanation:
 
 
 @torch.inference_mode()
-def explain(pipeline, frame: VideoFrame, window: AudioWindow) -> Explanation:
+def explain(pipeline: TacoPipeline, frame: VideoFrame, window: AudioWindow) -> Explanation:
     """Run the pipeline on a frame and take its factors apart."""
     encodings = pipeline.encodings()
     scene = pipeline.process(frame, window, encodings)
@@ -86,9 +89,9 @@ def figure(explanation: Explanation, title: str = "") -> np.ndarray:
     scene, rgb = explanation.scene, explanation.frame.rgb
     tall = max(120, min(TILE * 2, round(TILE * rgb.shape[0] / rgb.shape[1])))
     spectrogram_tall = 240
-    told = f"{draw.sentence(scene)}, score {scene.sounding_score:.2f}, {scene.level_dbfs:.0f} dBFS"
+    summary = f"{draw.sentence(scene)}, score {scene.sounding_score:.2f}, {scene.level_dbfs:.0f} dBFS"
     if scene.objects:
-        told = f"{', '.join(item.label for item in scene.objects)}: " + told
+        summary = f"{', '.join(item.label for item in scene.objects)}: " + summary
     chosen = explanation.named if explanation.named >= 0 else explanation.sounding
     view = explanation.factors[chosen] if chosen >= 0 else None
     first = [("image", rgb, "")]
@@ -110,7 +113,7 @@ def figure(explanation: Explanation, title: str = "") -> np.ndarray:
     sheet = Image.new("RGB", (width, head + sum(row.shape[0] for row in rows)), draw.DARK)
     pen = ImageDraw.Draw(sheet)
     pen.text((GAP, 8), title or "why", font=draw.font(20), fill=draw.LIGHT)
-    pen.text((GAP, 36), told, font=draw.font(16), fill=draw.VERDICT_COLOURS[scene.verdict])
+    pen.text((GAP, 36), summary, font=draw.font(16), fill=draw.VERDICT_COLOURS[scene.verdict])
     y = head
     for row in rows:
         sheet.paste(Image.fromarray(row), (0, y))
@@ -129,7 +132,8 @@ def spectrogram(window: AudioWindow) -> np.ndarray:
     mel = mel_bank(rate, fine, MEL_BANDS, 40, min(rate / 2, 16_000)) @ power.T
     decibel = 10 * np.log10(mel + 1e-10)
     top = max(decibel.max(), -60.0)
-    return np.clip((decibel - top + 70) / 70, 0, 1)[::-1].astype(np.float32)
+    scaled: np.ndarray = np.clip((decibel - top + 70) / 70, 0, 1)
+    return scaled[::-1].astype(np.float32)
 
 
 def sound_picture(window: AudioWindow, view: FactorView | None, size: tuple[int, int] = (TILE, 240)) -> np.ndarray:
@@ -168,7 +172,7 @@ def bars(words: tuple[WordScore, ...], width: int, height: int) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _row(panels, tall: int) -> np.ndarray:
+def _row(panels: Sequence[tuple[str, np.ndarray, str]], tall: int) -> np.ndarray:
     """Panels of one row with a heading each; a note is written over the picture."""
     row = Image.new("RGB", (3 * TILE + 4 * GAP, tall + 36), draw.DARK)
     pen = ImageDraw.Draw(row)
@@ -191,7 +195,7 @@ def _row(panels, tall: int) -> np.ndarray:
 
 
 def _factor_row(explanation: Explanation, rgb: np.ndarray, chosen: int) -> np.ndarray:
-    """All factors in small, in order; the one that is told about above carries a frame."""
+    """All factors in small, in order; the one that is shown above carries a frame."""
     width, count = 3 * TILE + 4 * GAP, len(explanation.factors)
     columns = min(8, count)
     tile = (width - GAP) // columns - GAP
@@ -212,6 +216,6 @@ def _factor_row(explanation: Explanation, rgb: np.ndarray, chosen: int) -> np.nd
     return np.asarray(row)
 
 
-def _best(words, scores) -> tuple[WordScore, ...]:
+def _best(words: Sequence[str], scores: Tensor) -> tuple[WordScore, ...]:
     best = scores.topk(min(WORDS, len(scores)))
     return tuple((words[int(index)], float(value)) for value, index in zip(*best))

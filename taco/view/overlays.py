@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,29 +16,34 @@ from taco.io.video_writer import VideoWriter
 from taco.types import SoundingScene
 from taco.view import draw
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 STILL_FPS = 10
 
 
-def write_overlay(source: Source, results: Results, start_s: float, end_s: float, bar=None) -> list[Path]:
+def write_overlay(source: Source, results: Results, start_s: float, end_s: float, bar: tqdm[Any] | None = None) -> list[Path]:
     """``overlay.mp4`` with the sound, and for a picture ``overlay.png`` of its surest window; the paths written.
 
     Every frame of the source from ``start_s`` to ``end_s`` is shown; one that was not looked at shows what was found last.
-    bar: told after each frame, a tqdm.
+    bar: updated after each frame.
     """
     written = []
     if isinstance(source, StillSource):
-        best = max(results.records, key=lambda record: (len(record["objects"]) > 0, record.get("sounding_score", 0.0)))
-        found = next(record for record in results.read() if record["frame"] == best["frame"])
+        used = [record for record in results.records if record["verdict"] != "skipped"]
+        best = max(used, key=lambda record: (len(record["objects"]) > 0, record.get("sounding_score", 0.0)))
+        found = scene_from_record(next(record for record in results.read() if record["frame"] == best["frame"]))
+        assert found is not None  # as it was not skipped
         written.append(results.folder / "overlay.png")
-        save_image(written[-1], draw.overlay(source.rgb, scene_from_record(found)))
+        save_image(written[-1], draw.overlay(source.rgb, found))
         if len(results.records) == 1:
             return written
     scenes = filter(None, map(scene_from_record, results.read()))
     shown = _still_frames(source, scenes) if isinstance(source, StillSource) else _video_frames(source, scenes, start_s, end_s)
     written.append(results.folder / "overlay.mp4")
     sound = source.sound(start_s)
-    options = {"fps": max(1.0, source.fps), "sample_rate": source.sample_rate, "channels": source.channels}
-    with VideoWriter(written[-1], **options) as writer:
+    fps = max(1.0, source.fps)
+    with VideoWriter(written[-1], fps=fps, sample_rate=source.sample_rate, channels=source.channels) as writer:
         pending, first_ns, end_ns = None, None, 0
         for picture, stamp_ns in shown:
             writer.write(picture, stamp_ns)
@@ -65,14 +71,16 @@ def save_image(path: Path, rgb: np.ndarray) -> None:
         Image.fromarray(rgb).save(part)
 
 
-def _video_frames(source: Source, scenes: Iterator[SoundingScene], start_s, end_s) -> Iterator[tuple[np.ndarray, int]]:
+def _video_frames(
+    source: Source, scenes: Iterator[SoundingScene], start_s: float, end_s: float
+) -> Iterator[tuple[np.ndarray, int]]:
     """Every frame with the newest scene that is not after it; one scene is in memory at a time."""
     scene, later = None, next(scenes, None)
     for frame in source.frames(start_s, end_s):
         while later is not None and later.stamp_ns <= frame.stamp_ns:
             scene, later = later, next(scenes, None)
-        fits = scene is not None and tuple(scene.size) == frame.size
-        yield draw.overlay(frame.rgb, scene) if fits else frame.rgb, frame.stamp_ns
+        picture = draw.overlay(frame.rgb, scene) if scene is not None and tuple(scene.size) == frame.size else frame.rgb
+        yield picture, frame.stamp_ns
 
 
 def _still_frames(source: StillSource, scenes: Iterator[SoundingScene]) -> Iterator[tuple[np.ndarray, int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ def _line(scene: SoundingScene) -> str:
     return f"{outlined} (heard: {heard})" if scene.verdict == "sounding" else f"heard: {heard} - {outcome}"
 
 
-def rerun_sdk() -> ModuleType:
+def rerun_sdk() -> Any:
     """The module; MissingPackageError names the package to install."""
     try:
         import rerun

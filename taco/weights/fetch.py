@@ -150,27 +150,24 @@ def download(url: str, path: Path, pause_s: float = 1.0) -> None:
     A broken transfer is tried again and resumes where it stopped, also in a later call, unless the server's file has
     changed. http is accepted from this machine alone.
     """
-    import pooch
-
     address = urllib.parse.urlsplit(url)
     if address.scheme != "https" and (address.scheme, address.hostname) not in (("http", "127.0.0.1"), ("http", "localhost")):
         raise WeightsError(f"{path.name}: wanted an https address, got {url}")
-    pooch.get_logger().setLevel("WARNING")  # it would print the hash in several lines; `fetch_part` prints it in one
     path.parent.mkdir(parents=True, exist_ok=True)
     with _lock(path):
-        pooch.retrieve(url, None, path.name, path.parent, downloader=_ResumingDownloader(path, pause_s))
+        _Download(path, pause_s).run(url)
 
 
-class _ResumingDownloader:
-    """Given to pooch, whose own downloader starts over after every break. The unfinished file is kept beside ``path``."""
+class _Download:
+    """A download whose unfinished file is kept beside ``path``. (pooch starts over after every break: no help with 700 MB.)"""
 
     def __init__(self, path: Path, pause_s: float):
-        self.name, self.pause_s = path.name, pause_s
+        self.path, self.name, self.pause_s = path, path.name, pause_s
         # tag: the server's name for the version of the file that the kept part is of.
         self.part, self.tag = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.tag")
 
-    def __call__(self, url: str, output_file: str, pooch: object) -> None:
-        """Write the whole file under the name that pooch wants."""
+    def run(self, url: str) -> None:
+        """Bring the whole file under its name."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 self._transfer(url)
@@ -186,7 +183,7 @@ class _ResumingDownloader:
                         "run the same command again to resume"
                     ) from None
             time.sleep(self.pause_s * attempt)
-        os.replace(self.part, output_file)
+        os.replace(self.part, self.path)
         self.tag.unlink(missing_ok=True)
 
     def _kept(self) -> int:

@@ -76,7 +76,8 @@ WORDS = {"violin": (889,), "dog": (151, 152)}
 
 
 def test_tokens_and_words_of_an_image():
-    encoder = EfficientNetEncoder(randomised(EfficientNetLite0()), WORDS, image_size=128)
+    network = randomised(EfficientNetLite0())
+    encoder = EfficientNetEncoder(network, WORDS, image_size=128)
     assert isinstance(encoder, ImageEncoder)
     rgb = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
     features = encoder.encode(VideoFrame(rgb, 0))
@@ -84,7 +85,7 @@ def test_tokens_and_words_of_an_image():
     values = features.tokens.values
     assert values.shape == (15, 1280) and values.min() >= 0 and values.max() <= 6
     assert {name: stage.shape[2:] for name, stage in features.pyramid.items()}["res2"] == (24, 40)
-    rows = encoder.network._fc.weight
+    rows = network._fc.weight
     expected = rows[[151, 152]].mean(0) - rows.mean(0)
     assert torch.allclose(encoder.encode_text(["violin", "dog"])[1], expected, atol=1e-6)
     assert encoder.encode_others(["violin"]).shape == (999, 1280)

@@ -133,13 +133,13 @@ def test_tokens_lie_in_the_order_of_time_in_two_bands():
     torch.testing.assert_close(times[1], 147.5 * (middles + 100.02) / (middles + 100.02).mean())
 
 
-def test_the_mean_over_time_is_what_the_pass_over_the_whole_patch_says(models):
+def test_the_mean_over_time_is_what_the_pass_over_the_whole_patch_says(models, network):
     for name in ("noise", "sine"):
         samples = sound(name, RATE)
         head = models.audio._heads[0]
         found = head.tokens(samples).view(BANDS, STEPS, -1).mean(1)
         mel = head._network.log_mel(torch.from_numpy(samples[-PATCH_SAMPLES:].copy()))
-        torch.testing.assert_close(found, head._network.tokens(mel[None])[0].mean(1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, network.tokens(mel[None])[0].mean(1), rtol=1e-4, atol=1e-5)
 
 
 def test_of_a_longer_window_the_newest_whole_patch_counts():

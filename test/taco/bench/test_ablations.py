@@ -1,4 +1,4 @@
-"""Something else in the factorization's place: the stand-ins are what they say, and the table tells them apart."""
+"""Replacements of the factorization: each does what its name says, and the table distinguishes them."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from test.taco.evaluation import made_models as models
 
 
 def solved(name):
-    """Of made tokens: (the true answer, what the pipeline would get)."""
+    """Of synthetic tokens: (the true answer, what the pipeline would get, the image tokens)."""
     random = torch.Generator().manual_seed(1)
     visual, audio = torch.rand(96, 5, generator=random), torch.rand(12, 4, generator=random)
     words = Anchors(("a", "b"), torch.rand(2, 5, generator=random), torch.rand(2, 4, generator=random))

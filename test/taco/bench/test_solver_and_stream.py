@@ -1,4 +1,4 @@
-"""The benchmarks of solver and stream: made scenes are what they say, figures are computed as described."""
+"""The benchmarks of solver and stream: synthetic scenes are as described, and so are the figures."""
 
 import json
 
@@ -67,7 +67,7 @@ def test_the_box_holds_the_mask_and_the_loss_alone_does_not():
 
 
 def test_every_part_of_the_objective_is_needed():
-    """Table 3 on made scenes, the paper's solver: the full objective is far ahead of each ablation."""
+    """Table 3 on synthetic scenes, the paper's solver: the full objective is far ahead of each ablation."""
     found = ablations(40, 6, 600, {"gradient": SOLVERS["gradient"]})["gradient"]
     assert found["full"] > 0.1 + max(value for name, value in found.items() if name != "full"), found
 

@@ -19,11 +19,24 @@ def test_every_command_has_help(capsys):
         assert f"taco {name}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("argv", [[], ["no-such-command"], ["config", "--nonsense"]])
+@pytest.mark.parametrize("argv", [["no-such-command"], ["config", "--nonsense"]])
 def test_bad_usage_is_status_2(argv):
     with pytest.raises(SystemExit) as caught:
         main(argv)
     assert caught.value.code == 2
+
+
+def test_taco_alone_prints_the_help(capsys):
+    assert main([]) == 2
+    printed = capsys.readouterr().err
+    assert all(f"    {name} " in printed for name in COMMANDS)
+
+
+def test_help_imports_no_command_and_no_model():
+    code = (
+        "import sys; from taco.cli import main; main([]); assert not {'torch', 'numpy', 'cv2', 'taco.config'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_config_prints_what_it_was_given(capsys):

@@ -25,12 +25,12 @@ def made(monkeypatch):
     monkeypatch.setattr(embedded_models, "word_sources", lambda models: MADE, raising=False)
 
 
-def test_the_bank_is_the_words_that_ear_and_eye_know(made, capsys):
+def test_the_bank_is_the_words_that_sound_and_image_models_know(made, capsys):
     assert cli.main(["words"]) == 0
     told = capsys.readouterr()
     assert [line.split()[0] for line in told.out.splitlines()] == ["word", "dog", "person"]
     assert "dog 0, dog 1, dog 2 and 6 more" in told.out
-    assert "2 words, heard by yamnet, seen by lite0, person; 2 more are known to one side only" in told.err
+    assert "2 words, sound from yamnet, image from lite0, person; 2 more are known to one side only" in told.err
 
 
 def test_json_has_every_class_and_the_words_of_one_side(made, capsys):
@@ -43,23 +43,23 @@ def test_json_has_every_class_and_the_words_of_one_side(made, capsys):
     ]
 
 
-def test_a_word_of_one_side_is_told_with_that_side(made, capsys):
+def test_a_word_of_one_side_is_reported_with_that_side(made, capsys):
     assert cli.main(["words", "banana", "skateboard"]) == 1
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("banana: only the eye knows it (lite0: banana), no ear, so it is not listened for")
-    assert second.startswith("skateboard: only the ear knows it (yamnet: Skateboard), no eye")
+    assert first.startswith("banana: only an image model knows it (lite0: banana), no sound model, so it is not listened for")
+    assert second.startswith("skateboard: only a sound model knows it (yamnet: Skateboard), no image model")
 
 
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        ("dogs", "neither ear nor eye knows it; the nearest word is dog"),
-        ("bark", "the nearest word is dog (ear: Bark)"),
-        ("hound", "the nearest word is dog (eye: dog 0, hound)"),
-        ("submarine", "neither ear nor eye knows it; `taco words` lists the words"),
+        ("dogs", "neither a sound nor an image model knows it; the nearest word is dog"),
+        ("bark", "the nearest word is dog (sound: Bark)"),
+        ("hound", "the nearest word is dog (image: dog 0, hound)"),
+        ("submarine", "neither a sound nor an image model knows it; `taco words` lists the words"),
     ],
 )
-def test_an_unknown_word_is_told_with_the_nearest_known_one(made, capsys, word, says):
+def test_an_unknown_word_is_answered_with_the_nearest_known_one(made, capsys, word, says):
     assert cli.main(["words", word]) == 1
     told = capsys.readouterr().out
     assert told.count("\n") == 1 and told.startswith(f"{word}: ") and says in told
@@ -76,8 +76,8 @@ def test_a_chosen_bank_of_one_word_is_listed_and_a_wrong_one_is_refused(made, ca
     assert [entry["word"] for entry in json.loads(capsys.readouterr().out)["words"]] == ["person"]
     assert cli.main(["words", "--set", "models.word_bank=[dog, banana]"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("taco: models.word_bank: banana: only the eye knows it") and error.count("\n") == 1
-    with pytest.raises(ConfigError, match="dogg: neither ear nor eye knows it; the nearest word is dog"):
+    assert error.startswith("taco: models.word_bank: banana: only an image model knows it") and error.count("\n") == 1
+    with pytest.raises(ConfigError, match="dogg: neither a sound nor an image model knows it; the nearest word is dog"):
         words.bank(MADE, ModelsConfig(word_bank=("dogg",)))
 
 
@@ -96,8 +96,11 @@ def test_the_stand_in_has_its_words_too(capsys):
 
 
 def test_only_the_first_of_a_classes_names_is_shown_and_brackets_stay_whole():
-    assert words.told(("Roaring cats (lions, tigers)", "Bell, gong")) == "Roaring cats (lions, tigers), Bell"
-    assert words.told(("Bee, wasp, etc.",)) == "Bee, wasp, etc." and words.told(("a", "b", "c"), 2) == "a, b and 1 more"
+    assert words.format_classes(("Roaring cats (lions, tigers)", "Bell, gong")) == "Roaring cats (lions, tigers), Bell"
+    assert (
+        words.format_classes(("Bee, wasp, etc.",)) == "Bee, wasp, etc."
+        and words.format_classes(("a", "b", "c"), 2) == "a, b and 1 more"
+    )
 
 
 def test_markdown_cells_cannot_break_the_table():

@@ -30,9 +30,9 @@ def made_models(monkeypatch):
 def made_scenes(monkeypatch, made_models):
     """Stamps without the packages: squares and tones; a kind for each case."""
 
-    def composed_set(words, split="test", count=4, kinds=("one", "two"), **material):
+    def composed_set(words, split="test", count=4, kinds=(), **material):
         clips = []
-        for kind in kinds:
+        for kind in kinds or ("one", "two"):
             for i in range(count):
                 a, b = words[i % 3], words[(i + 1) % 3]
                 pair = {"one": (a, None, a), "two": (a, b, a), "silence": (a, b, None), "offscreen": (a, None, b)}[kind]

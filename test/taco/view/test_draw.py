@@ -117,9 +117,9 @@ def test_every_verdict_has_words_and_a_colour_of_its_own():
 def test_words_are_told_best_first_and_not_all():
     words = [("Rain", 0.831), ("Wind", 0.41), ("Thunder", 0.2), ("Hum", 0.1)]
     assert (
-        draw.told_words(words) == "Rain 0.83, Wind 0.41, Thunder 0.20"
-        and draw.told_words(words, 1) == "Rain 0.83"
-        and draw.told_words(()) == ""
+        draw.format_words(words) == "Rain 0.83, Wind 0.41, Thunder 0.20"
+        and draw.format_words(words, 1) == "Rain 0.83"
+        and draw.format_words(()) == ""
     )
 
 

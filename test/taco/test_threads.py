@@ -1,0 +1,107 @@
+"""CPU threads of the models: torch keeps one where an engine runs, and threads without work sleep."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from taco import threads
+from taco.backbones import embedded_models
+from taco.config import ModelsConfig, TacoConfig
+from taco.engines import installed_engines
+from taco.pipeline import TacoPipeline
+from test import ROOT
+
+FRAMES = """
+import sys, time
+import numpy as np
+from taco.threads import wait_passively
+wait_passively()
+from taco.config import TacoConfig
+from taco.pipeline import TacoPipeline
+from taco.types import AudioWindow, VideoFrame
+pipelines = [TacoPipeline(TacoConfig().updated({"models.threads": int(count)})) for count in sys.argv[1:]]
+noise = np.random.default_rng(0)
+rgb, samples = noise.integers(0, 255, (480, 640, 3), np.uint8), noise.normal(0, 0.1, 16000).astype(np.float32)
+times = [[] for _ in pipelines]
+for number in range(25):
+    for pipeline, own in zip(pipelines, times):
+        start = time.perf_counter()
+        pipeline.process(VideoFrame(rgb, number * 10**8), AudioWindow(samples, 16000, number * 10**8))
+        own.append(time.perf_counter() - start)
+print([sorted(own[5:])[10] for own in times])
+"""
+
+
+@pytest.fixture
+def restored(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(threads, "_before", 0)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_setting_comes_before_torchs_choice(restored):
+    torch.set_num_threads(3)
+    assert threads.model_threads() == 3 and threads.model_threads(2) == 2
+
+
+def test_a_later_pipeline_has_the_threads_that_torch_left_to_an_engine(restored):
+    torch.set_num_threads(3)
+    threads.leave_threads_to_engine()
+    threads.leave_threads_to_engine()
+    assert torch.get_num_threads() == 1 and threads.model_threads() == 3
+    threads.use_threads(2)
+    assert threads.model_threads() == 2
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not installed_engines(), reason="no engine is installed")
+def test_torch_keeps_one_thread_where_an_engine_runs(restored):
+    embedded_models.fetch(ModelsConfig())
+    torch.set_num_threads(2)
+    for setting in (0, 2):
+        assert TacoPipeline(TacoConfig().updated({"models.threads": setting})).backbones.image.engine != "torch"
+        assert torch.get_num_threads() == 1
+    TacoPipeline(TacoConfig().updated({"models.engine": "torch"}))
+    assert torch.get_num_threads() == 2
+
+
+def test_variables_that_are_set_stay():
+    code = (
+        "import json, os, sys; from taco.threads import wait_passively; wait_passively(); "
+        "print(json.dumps([os.environ['OMP_WAIT_POLICY'], os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules]))"
+    )
+    env = {name: value for name, value in os.environ.items() if name not in threads.PASSIVE} | {"OMP_WAIT_POLICY": "ACTIVE"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == ["ACTIVE", "0", False]
+
+
+def test_the_node_waits_passively_before_torch_is_imported():
+    lines = (ROOT / "scripts" / "taco_node").read_text().splitlines()
+    calls = [number for number, line in enumerate(lines) if line.startswith("wait_passively()")]
+    imported = [number for number, line in enumerate(lines) if line.startswith("from taco_ros")]
+    assert len(calls) == 1 and calls < imported
+
+
+@pytest.mark.live
+@pytest.mark.data
+@pytest.mark.skipif(not installed_engines(), reason="no engine is installed")
+def test_the_default_answers_beside_a_busy_core():
+    embedded_models.fetch(ModelsConfig())
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        run = [sys.executable, "-c", FRAMES]
+        times = [  # a process each, in the same minute
+            json.loads(subprocess.run([*run, count], cwd=ROOT, capture_output=True, text=True, check=True).stdout)[0]
+            for count in ("0", "1", "0", "1")
+        ]
+    finally:
+        busy.kill()
+        busy.wait()
+    default, one = np.min(times[::2]), np.min(times[1::2])
+    assert default < 1.5 * one  # busily waiting threads made it five times as long
