@@ -152,6 +152,15 @@ def test_the_check_refuses_numbers_that_are_not_finite(small):
         check(Broken(small, ()), TorchNetwork(small, ()), EXAMPLE.inputs, "small")
 
 
+def test_the_check_refuses_the_right_direction_at_another_scale(small):
+    class Louder(TorchNetwork):
+        def __call__(self, *inputs):
+            return {name: values * 1.01 for name, values in super().__call__(*inputs).items()}
+
+    with pytest.raises(WeightsError, match="a difference of 0.01"):
+        check(Louder(small, ()), TorchNetwork(small, ()), EXAMPLE.inputs, "small")
+
+
 def test_torch_is_taken_where_it_is_asked_for(tmp_path, small):
     network = runtime(tmp_path, engine="torch").network(small, "small", ("coarse",), EXAMPLE)
     assert isinstance(network, engines.Network) and network.engine == "torch" and not list(tmp_path.iterdir())

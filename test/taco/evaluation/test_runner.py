@@ -67,6 +67,13 @@ def test_other_settings_are_not_taken_for_the_same_run():
     assert swapped[0] != swapped[1]  # sounds come from the other clips
 
 
+def test_records_of_another_engine_are_not_mixed_in(monkeypatch):
+    run = runner.Run(made(), ("taco",), (0,), CONFIG)
+    here = run.fingerprint()
+    monkeypatch.setattr(runner, "installed_engines", lambda: ("another",))
+    assert run.fingerprint() != here
+
+
 def test_a_damaged_record_is_made_again(tmp_path):
     run = runner.Run(made(), ("taco",), (0,), CONFIG)
     runner.evaluate(run, tmp_path, method_runner=method_runner())
