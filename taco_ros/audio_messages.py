@@ -8,9 +8,10 @@ import dataclasses
 import numpy as np
 
 from taco.clock import NS
+from taco.errors import MessageError
 from taco.io.pcm import AUDIO_TYPES, chunk_of
 from taco_ros.msg import AudioChunk as AudioChunkMsg
-from taco_ros.ros_time import MessageError, ns_to_stamp
+from taco_ros.ros_time import ns_to_stamp
 
 CLASS_NAMES = {kind: name.rpartition("/")[2] for name, kind in AUDIO_TYPES.items()}
 

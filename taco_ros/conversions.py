@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from sensor_msgs.msg import Image, RegionOfInterest
 
+from taco.errors import MessageError
 from taco.io.pixels import rgb_of
 from taco.tracking import Track
 from taco.types import SoundingObject, SoundingScene, VideoFrame
 from taco_ros.msg import SoundingObject as SoundingObjectMsg
 from taco_ros.msg import SoundingObjectArray, SoundingTrack, SoundingTrackArray
-from taco_ros.ros_time import MessageError, ns_to_stamp, stamp_to_ns
+from taco_ros.ros_time import ns_to_stamp, stamp_to_ns
 
 
 def to_byte_array(values: np.ndarray) -> array.array:

@@ -7,8 +7,8 @@ from rclpy.qos import qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
+from taco.errors import MessageError
 from taco_ros import audio_messages
-from taco_ros.ros_time import MessageError
 from taco_ros.runtime import sensor_qos
 
 AUDIO_DEPTH = 400  # ours: chunks, 4 s of them at 100 Hz, so that none is lost while the node is busy

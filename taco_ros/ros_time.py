@@ -5,12 +5,11 @@ from __future__ import annotations
 from builtin_interfaces.msg import Time
 
 from taco.clock import NS
-from taco.errors import MessageError  # noqa: F401 (for those who convert)
 
 
-def stamp_to_ns(stamp) -> int:
+def stamp_to_ns(stamp: Time) -> int:
     """builtin_interfaces/Time -> integer nanoseconds."""
-    return stamp.sec * NS + stamp.nanosec
+    return int(stamp.sec * NS + stamp.nanosec)
 
 
 def ns_to_stamp(ns: int) -> Time:

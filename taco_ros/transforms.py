@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from taco_ros.ros_time import MessageError
+from taco.errors import MessageError
 
 WAIT_NS = 50_000_000  # ours: a transform is often published a little after the image that needs it
 

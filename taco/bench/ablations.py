@@ -39,9 +39,11 @@ StandIn = Callable[[Factorization, Tensor, tuple[int, int], torch.Generator], Fa
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """One row of the table. stand_in: what takes the factorization's place; None leaves it.
+    """One row of the table.
 
-    settings: changes of the configuration. cold: every frame by itself.
+    stand_in: what takes the factorization's place; None leaves it.
+    settings: changes of the configuration.
+    cold: every frame by itself.
     """
 
     help: str

@@ -19,7 +19,12 @@ BANDS = 2
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Words in both spaces. visual: (M, C_v) and audio: (M, C_a) directions of tokens; anchors: the word bank."""
+    """Words in both spaces.
+
+    visual: (M, C_v) directions of image tokens.
+    audio: (M, C_a) directions of sound tokens.
+    anchors: the word bank.
+    """
 
     visual: Tensor
     audio: Tensor
@@ -28,7 +33,13 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class MadeScene:
-    """One frame. visual: (N, C_v), audio: (T, C_a), truth: (rows, columns) bool, word: of the sounding object, -1 silence."""
+    """One frame.
+
+    visual: (N, C_v) tokens.
+    audio: (T, C_a) tokens.
+    truth: (rows, columns) bool, the sounding object.
+    word: its index in the word bank, -1 in silence.
+    """
 
     visual: Tensor
     audio: Tensor

@@ -14,7 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rclpy
-from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
@@ -23,11 +22,7 @@ from sensor_msgs.msg import Image
 from taco.demo import stored
 from taco.view.draw import VERDICT_WORDS
 from taco_ros.msg import AudioChunk, SoundingObjectArray
-
-
-def stamp_ns(stamp: Time) -> int:
-    """Nanoseconds of a ROS stamp."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+from taco_ros.ros_time import stamp_to_ns
 
 
 class Recorder:
@@ -48,14 +43,14 @@ class Recorder:
         rows = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)
         rgb = rows[:, : msg.width * 3].reshape(msg.height, msg.width, 3)
         jpeg = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-        self.images[stamp_ns(msg.header.stamp)] = jpeg.tobytes()
+        self.images[stamp_to_ns(msg.header.stamp)] = jpeg.tobytes()
 
     def on_audio(self, msg: AudioChunk) -> None:
         samples = np.frombuffer(msg.samples, np.float32).reshape(-1, msg.channels).mean(1)
-        self.audio.append((stamp_ns(msg.header.stamp), msg.sample_rate, samples))
+        self.audio.append((stamp_to_ns(msg.header.stamp), msg.sample_rate, samples))
 
     def on_objects(self, msg: SoundingObjectArray) -> None:
-        age_ms = (time.time_ns() - stamp_ns(msg.header.stamp)) / 1e6
+        age_ms = (time.time_ns() - stamp_to_ns(msg.header.stamp)) / 1e6
         objects: list[stored.RecordedObject] = []
         for item in msg.objects:
             box = item.bounding_box
@@ -72,8 +67,8 @@ class Recorder:
             )
         self.results.append(
             {
-                "stamp_ns": stamp_ns(msg.header.stamp),
-                "sound_lag_ns": stamp_ns(msg.header.stamp) - stamp_ns(msg.audio_window_end),
+                "stamp_ns": stamp_to_ns(msg.header.stamp),
+                "sound_lag_ns": stamp_to_ns(msg.header.stamp) - stamp_to_ns(msg.audio_window_end),
                 "age_ms": age_ms,
                 "level_dbfs": msg.level,
                 "sounding_score": msg.sounding_score,

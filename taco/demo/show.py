@@ -43,9 +43,15 @@ class Recording:
 
 @dataclass(frozen=True)
 class ShowObject:
-    """A cut-out that stands somewhere: its source, word, middle x, y of its feet and height, all px of the panorama.
+    """A cut-out that stands somewhere; places in px of the panorama.
 
-    voice: the source of its recording, "" for an object that never sounds. to_x: where it has moved to at the scene's end.
+    picture: its source.
+    word: its name.
+    x: of its middle.
+    feet: y of its lower end.
+    height: of the cut-out.
+    voice: source of its recording, "" for an object that never sounds.
+    to_x: where its middle is at the scene's end, None where it does not move.
     """
 
     picture: str
@@ -59,9 +65,12 @@ class ShowObject:
 
 @dataclass(frozen=True)
 class ShowScene:
-    """Objects in one place. place: source of a photograph; from it a part is shown, (left, top, width) in shares of its sides.
+    """Objects in one place.
 
-    sounds: (from_s, index of the object that sounds from then on, or a recording out of view, or None). pan: camera x from, to.
+    place: source of a photograph.
+    part: what is shown of it, (left, top, width) in shares of its sides.
+    sounds: (from_s, index of the object that sounds from then on, or a recording out of view, or None).
+    pan: x of the camera's left edge at the beginning and at the end, px.
     """
 
     name: str
@@ -170,11 +179,14 @@ def scenes() -> tuple[ShowScene, ...]:
 
 @dataclass(frozen=True)
 class FrameTruth:
-    """The truth about one frame. masks: (H, W) bool of each object, as visible; full_areas: px of each when wholly in view.
-    sounding: index of the sounding object, -1 silence, -2 out of view. heard: the word of what sounds, "" in silence.
+    """The truth about one frame.
 
-    settled: the last second of sound has one source (or silence) only, so that one answer is right. steady_s: for how
-    long it has been so; an answer whose sound lagged behind its image may be about what sounded before.
+    masks: (H, W) bool of each object, as visible.
+    full_areas: px of each when wholly in view.
+    sounding: index of the sounding object, -1 silence, -2 out of view.
+    settled: the last second of sound has one source (or silence) only, so that one answer is right.
+    steady_s: for how long it has been so; an answer whose sound lagged behind its image may be about the earlier sound.
+    heard: the word of what sounds, "" in silence.
     """
 
     scene: int

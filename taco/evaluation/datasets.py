@@ -15,12 +15,12 @@ from typing import Protocol
 
 import numpy as np
 
+from taco.clock import NS
 from taco.errors import ConfigError, MediaError
 from taco.io.files import read_audio, read_image
 from taco.types import AudioWindow, VideoFrame
 
 SCORED_SIZE = 224  # of the public runs: side of the square at which the public code compares maps and masks
-SECOND_NS = 1_000_000_000
 CLAP_S = 7.0  # of msclap: the longest sound that one pass of CLAP's audio model takes
 
 # AVSBench's 23 categories, the word bank of Table 4 for MS3, whose own list names none.
@@ -132,7 +132,7 @@ class LabelledClip:
                 window = middle(mono, sound.sample_rate, CLAP_S)
             else:
                 window = cut(mono, sound.sample_rate, max(0.0, end - max(window_s, end - start)), end)
-            frame = VideoFrame(read_image(image), round(end * SECOND_NS))
+            frame = VideoFrame(read_image(image), round(end * NS))
             out.append(EvaluationFrame(f"{self.id}/{i}", frame, window, truth, self.painted or self.class_id, self.word))
         return out
 
@@ -277,7 +277,7 @@ def cut(samples: np.ndarray, rate: int, start_s: float, end_s: float) -> AudioWi
     piece = np.zeros(last - first, np.float32)
     found = samples[first:last]
     piece[: len(found)] = np.clip(found, -1.0, 1.0)
-    return AudioWindow(piece, rate, round(first * SECOND_NS / rate))
+    return AudioWindow(piece, rate, round(first * NS / rate))
 
 
 def middle(samples: np.ndarray, rate: int, length_s: float) -> AudioWindow:
@@ -285,7 +285,7 @@ def middle(samples: np.ndarray, rate: int, length_s: float) -> AudioWindow:
     wanted = round(length_s * rate)
     first = max(0, (len(samples) - wanted) // 2)
     piece = np.clip(samples[first : first + wanted], -1.0, 1.0).astype(np.float32)
-    return AudioWindow(piece, rate, round(first * SECOND_NS / rate))
+    return AudioWindow(piece, rate, round(first * NS / rate))
 
 
 def ade_mask(path: Path, class_id: int) -> np.ndarray:

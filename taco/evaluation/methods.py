@@ -48,9 +48,11 @@ NEVER_REJECT = {"concepts.min_score": 0.0, "concepts.silence_dbfs": -200.0, "con
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One row of a table. settings: what it changes in the configuration. choose: how a method without factors finds its word.
+    """One row of a table.
 
-    choose(seen (M,), heard (M,)) -> index of a word, score(seen, heard) of that word in [0, 1].
+    settings: what it changes in the configuration.
+    choose: how a method without factors finds its word: (seen (M,), heard (M,)) -> its index.
+    score: (seen, heard) -> score of that word in [0, 1].
     uses_true_word: the data set gives the word.
     clamp: negative parts of the prompt set to 0.
     """
@@ -103,10 +105,14 @@ BY_U = tuple(f"u-{name}" for name, method in METHODS.items() if method.settings)
 class Outcome:
     """What a method gives for one frame.
 
-    map: (h, w) float32 confidence in [0, 1] before any resizing. winner: (h, w) bool, where the prompt wins over the
-    others. label: its word. score, objects: as the live pipeline gives them with rejection off. ms: model times and
-    the rest. words: the nearest five. sound_map: (frequency, time) or None. factorization: None for word methods; factor: its
-    sounding one.
+    map: (h, w) float32 confidence in [0, 1] before any resizing.
+    winner: (h, w) bool, where the prompt wins over the others.
+    score, objects: as the live pipeline gives them with rejection off.
+    ms: model times and the rest.
+    words: the nearest five.
+    sound_map: (frequency, time) or None.
+    factorization: None for word methods.
+    factor: its sounding one.
     """
 
     map: np.ndarray

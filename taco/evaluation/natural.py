@@ -164,9 +164,11 @@ def sound_of(word: str, split: str, seconds: float, rng: np.random.Generator, nu
 
 @dataclass(frozen=True, slots=True)
 class PhotographClip:
-    """A photograph, or two side by side, and a sound of one object. kind: "photo", "pair" or "clip" (30 s under a moving crop).
+    """A photograph, or two side by side, and a sound of one object.
 
-    other: the second photograph of a pair. given: the word is given, so that it need not have a recording.
+    kind: "photo", "pair" or "clip" (30 s under a moving crop).
+    other: the second photograph of a pair.
+    given: the word is given, so that it need not have a recording.
     """
 
     kind: str

@@ -40,9 +40,12 @@ CONVERGED = 1e-6  # relative change of the loss that ends a solve
 class Side:
     """One modality during a solve.
 
-    x: (B, n, C) tokens. square: (B,) |x|^2.
+    x: (B, n, C) tokens.
+    square: (B,) |x|^2.
     weight: of its reconstruction in the loss.
-    u: (B, K, n) U^T. v: (B, K, C). cross: u x (B, K, C).
+    u: (B, K, n) U^T.
+    v: (B, K, C) V.
+    cross: (B, K, C) u x.
     visual: the image's, else the sound's.
     norm: (B,) |x - u^T v|_F at the present u, v.
     """

@@ -28,11 +28,13 @@ MEL_BANDS = 96
 
 @dataclass(frozen=True, slots=True)
 class FactorView:
-    """One factor. visual: (rows, columns) and audio: (bands, time), activations in [0, 1], float32.
+    """One factor.
 
-    seen_words: nearest words by the cosine of V_v and A_v. heard_words: most probable words of its sound component
-    (softmax, section 3.3). penalty: cross-entropy of the two descriptors, the sounding factor has the least under the
-    paper's rule.
+    visual: (rows, columns) float32 activations in [0, 1].
+    audio: (bands, time) float32 activations in [0, 1].
+    seen_words: nearest words by the cosine of V_v and A_v.
+    heard_words: most probable words of its sound component (softmax, section 3.3).
+    penalty: cross-entropy of the two descriptors; the sounding factor has the least under the paper's rule.
     """
 
     visual: np.ndarray
@@ -44,7 +46,11 @@ class FactorView:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Everything the figure shows. factors: empty in silence. named: index of the factor that gave the word, -1 for none."""
+    """Everything the figure shows.
+
+    factors: empty in silence.
+    named: index of the factor that gave the word, -1 for none.
+    """
 
     frame: VideoFrame
     window: AudioWindow
