@@ -1,5 +1,5 @@
 # TACO-ROS. `make help` lists what there is.
-.PHONY: help setup demo test lint coverage bench parity test-kilted clean
+.PHONY: help setup demo test lint tables coverage bench parity test-kilted clean
 .DEFAULT_GOAL := help
 unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH ROS_DISTRO _ROS_WHEELS_BOOTSTRAP_COMPLETE
 PY := .venv/bin/python
@@ -22,6 +22,9 @@ lint: setup ## ruff, mypy (strict), spelling, YAML and XML
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 	@.venv/bin/mypy && .venv/bin/codespell && .venv/bin/yamllint -s .
 	@$(PY) -c "import xml.etree.ElementTree as x; [x.parse(f) for f in ('package.xml', 'config/fastdds_loopback.xml')]"
+
+tables: ## rewrite the tables and the tree in docs/ and config/ that are generated from the code
+	@AMENT_PREFIX_PATH=$(CURDIR)/.venv $(PY) -m tools.tables
 
 coverage: setup ## run the tests that need no real time, and name the lines that none reaches
 	@$(PY) -m pytest -n 2 -m "not live" --cov --cov-report=term-missing:skip-covered

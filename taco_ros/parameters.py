@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -140,7 +139,7 @@ def descriptor(item: Setting) -> ParameterDescriptor:
 def parameter_file() -> str:
     """config/taco.yaml: every parameter of both nodes with its default, help, unit and range."""
     lines = [
-        "# Parameters of the nodes, all at their defaults. Written by `python -m taco_ros.parameters config/taco.yaml`.",
+        "# Parameters of the nodes, all at their defaults. Written by `make tables`.",
         "# Copy this file, keep the lines you change and pass it as params_file:=... to the launch file.",
     ]
     for node, config in (("taco_node", TacoConfig()), ("microphone", MicrophoneConfig())):
@@ -168,7 +167,3 @@ def read_parameter_file(path: str | Path, node: str) -> dict[str, object]:
 
     sections = yaml.safe_load(Path(path).read_text())
     return flatten(sections[f"/**/{node}"]["ros__parameters"])
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(parameter_file())

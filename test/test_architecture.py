@@ -16,6 +16,7 @@ FLOORS = {
     "taco.errors": 0,
     "taco.clock": 0,
     "taco.config_schema": 1,
+    "taco.config_node": 1,
     "taco.checks": 1,
     "taco.types": 1,
     "taco.config": 1,
@@ -43,7 +44,13 @@ FLOORS = {
     "taco_ros": 11,
     "taco.demo": 12,
 }
-SAME_FLOOR = {("taco.types", "taco.checks"), ("taco.types", "taco.config"), ("taco.config", "taco.config_schema")}
+SAME_FLOOR = {
+    ("taco.types", "taco.checks"),
+    ("taco.types", "taco.config"),
+    ("taco.config", "taco.config_schema"),
+    ("taco.config", "taco.config_node"),
+    ("taco.config_node", "taco.config_schema"),
+}
 VENDORS = {
     "open_clip": {"taco/backbones", "taco/cli/doctor.py"},
     "transformers": {"taco/backbones", "taco/segmentation"},

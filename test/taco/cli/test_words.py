@@ -113,7 +113,7 @@ def test_the_documents_table_is_the_one_that_the_code_prints():
     text = (ROOT / "docs/words.md").read_text()
     models = ModelsConfig()
     table = words.markdown(words.bank(words.sources(models), models))
-    assert table in text, "run: .venv/bin/python -m taco.cli words --markdown, and put it into docs/words.md"
+    assert table in text, "run: make tables"
 
 
 @pytest.mark.data

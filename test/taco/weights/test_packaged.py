@@ -172,7 +172,7 @@ def test_the_list_tells_licence_origin_and_pinned_hash_of_every_file(capsys, tmp
 def test_the_table_in_the_documents_is_the_one_that_the_code_prints(capsys):
     assert cli.main(["weights", "list", "--markdown"]) == 0
     text = (ROOT / "docs/models.md").read_text()
-    assert capsys.readouterr().out in text, "run: taco weights list --markdown, and put it into docs/models.md"
+    assert capsys.readouterr().out in text, "run: make tables"
 
 
 @pytest.mark.data
