@@ -1,5 +1,5 @@
 # TACO-ROS. `make help` lists what there is.
-.PHONY: help setup demo test lint tables coverage bench parity test-kilted clean
+.PHONY: help setup demo test lint tables coverage bench parity soak test-kilted audit clean
 .DEFAULT_GOAL := help
 unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH ROS_DISTRO _ROS_WHEELS_BOOTSTRAP_COMPLETE
 PY := .venv/bin/python
@@ -20,8 +20,12 @@ test: setup lint ## every test, and the linter (BIRDNET=1 adds the optional extr
 
 lint: setup ## ruff, mypy (strict), spelling, YAML and XML
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+	@.venv/bin/bandit -q -c pyproject.toml -r taco taco_ros tools launch
 	@.venv/bin/mypy && .venv/bin/codespell && .venv/bin/yamllint -s .
-	@$(PY) -c "import xml.etree.ElementTree as x; [x.parse(f) for f in ('package.xml', 'config/fastdds_loopback.xml')]"
+	@$(PY) -c "import xml.etree.ElementTree as x; [x.parse(f) for f in ('package.xml', 'config/fastdds_loopback.xml', 'config/sros2/policy.xml')]"
+
+audit: setup ## compare the packages in .venv with the public list of vulnerabilities; needs the network
+	@$(PY) -m pip install --quiet pip-audit && $(PY) -m pip_audit --local --skip-editable
 
 tables: ## rewrite the tables and the tree in docs/ and config/ that are generated from the code
 	@AMENT_PREFIX_PATH=$(CURDIR)/.venv $(PY) -m tools.tables
@@ -32,11 +36,16 @@ coverage: setup ## run the tests that need no real time, and name the lines that
 bench: setup ## time the solvers, the stream and the node
 	@$(PY) -m taco.cli bench solver && $(PY) -m taco.cli bench stream && $(PY) -m taco.cli bench node
 
+MINUTES ?= 60
+soak: setup ## the live graph for MINUTES=60 with random changes: does memory, age or anything else grow?
+	@$(PY) -m test.taco_ros.soak $(MINUTES) embedded
+
 test-kilted: setup ## the ROS tests again on ROS 2 Kilted, in .venv-kilted
 	@tools/test_kilted.sh
 
 parity: setup ## compare the audio tower with the msclap package, in .venv-parity
 	@tools/parity.sh
 
-clean: ## remove what was built (not .venv, not the weights)
-	rm -rf build install log
+clean: ## remove what was built and composed (not .venv, the weights, the demo's results in build/demo)
+	@mkdir -p build && find build -mindepth 1 -maxdepth 1 ! -name demo -exec rm -rf {} +
+	@rm -rf install log *.egg-info symlink_install_manifest.txt

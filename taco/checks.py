@@ -43,3 +43,8 @@ def check_sample_rate(value: object) -> None:
     """Raise ValueRangeError unless ``value`` is a positive integer sample rate in Hz."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1000 <= value <= 768_000:
         raise ValueRangeError(f"sample_rate: wanted an integer of 1000 to 768000 Hz, got {value!r}")
+
+
+def as_float32(samples: np.ndarray) -> np.ndarray:
+    """Sound in float64, as soundfile and scipy give it, as float32; anything else as it is."""
+    return samples.astype(np.float32) if isinstance(samples, np.ndarray) and samples.dtype == np.float64 else samples

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from taco.config import ConceptsConfig
-from taco.factorization.anchors import image_evidence
+from taco.factorization.anchors import image_evidence, prepared_anchors
 from taco.factorization.grouping import source_activations
 from taco.factorization.temporal import course_change, recency_weights
 from taco.types import Anchors, Concept, Factorization, Tokens, WordScore
@@ -139,7 +139,7 @@ def name_concepts(
     in_succession = course_change(audio.values, audio.grid, audio.times) > CHANGES
     own: tuple[SoundEvidence, ...] = ()
     if by_factor or in_succession:
-        own = tuple(sound_evidence(component, anchors) for component in sound_components(factorization, audio))
+        own = tuple(sounds_evidence(sound_components(factorization, audio), anchors))
     if by_factor:
         first, concept = None, _paper_concept(factorization, own[factorization.sounding], anchors, config, score)
     else:
@@ -168,12 +168,13 @@ def name_further(
         return naming
     before = before or NOTHING
     past = _past(config, elapsed_s)
-    apart = _in_order([sound_evidence(pooled_sound(part), anchors) for part in parts], before.parts, past)
+    found = sounds_evidence(torch.stack([pooled_sound(part) for part in parts]), anchors) if parts else []
+    apart = _in_order(found, before.parts, past)
     votes = _Votes(naming.sound, naming.seen, anchors, config, before.words)
     by = _Pairs(naming.own) if naming.in_succession else _Parts(naming.sound, apart)
-    found = [(*naming.first, naming.score), *votes.further(naming.first, by)]
+    named = [(*naming.first, naming.score), *votes.further(naming.first, by)]
     concepts = [
-        votes.concept(factor, word, score, naming.own[factor] if naming.in_succession else None) for factor, word, score in found
+        votes.concept(factor, word, score, naming.own[factor] if naming.in_succession else None) for factor, word, score in named
     ]
     return replace(naming, concepts=_reported(concepts, naming.score, config, before), parts=apart)
 
@@ -189,19 +190,24 @@ def _reported(concepts: list[Concept], score: float, config: ConceptsConfig, bef
 
 
 def sound_evidence(component: Tensor, anchors: Anchors) -> SoundEvidence:
-    """The words of a pooled component (C_a,) of the sound; nothing else reads words from sound.
+    """The words of a pooled component (C_a,) of the sound."""
+    return sounds_evidence(component[None], anchors)[0]
+
+
+def sounds_evidence(components: Tensor, anchors: Anchors) -> list[SoundEvidence]:
+    """The words of each of n pooled components (n, C_a) of the sound; nothing else reads words from sound.
 
     Sound models that score every sound by itself (their anchors have ``audio_others``, the last of which is "none of them")
     give log-odds against that one; of the others a word is as present as its share.
     """
-    logits = _sound_logits(component[None], anchors)[0]
-    count = len(anchors.words)
-    share = logits.softmax(-1)[:count]
+    logits, count = _sound_logits(components, anchors), len(anchors.words)
+    shares = logits.softmax(-1)[:, :count]
     if anchors.audio_others is None:
-        return SoundEvidence(share, share, names=count, component=component)
-    odds = (logits - logits[-1]).sigmoid()
-    other = float(odds[count:-1].max()) if len(odds) > count + 1 else 0.0
-    return SoundEvidence(share, odds[:count], other, len(odds), component)
+        return [SoundEvidence(share, share, names=count, component=one) for share, one in zip(shares, components)]
+    odds, names = (logits - logits[:, -1:]).sigmoid(), logits.shape[1]
+    others = odds[:, count:-1].amax(1).tolist() if names > count + 1 else [0.0] * len(odds)
+    rows = zip(shares, odds[:, :count], others, components)
+    return [SoundEvidence(share, present, other, names, one) for share, present, other, one in rows]
 
 
 def likeliest_words(sound: SoundEvidence, words: Sequence[str], count: int) -> tuple[WordScore, ...]:
@@ -320,9 +326,8 @@ def word_probabilities(components: Tensor, anchors: Anchors) -> Tensor:
 
 
 def _sound_logits(components: Tensor, anchors: Anchors) -> Tensor:
-    projected = anchors.audio_projection(components) if anchors.audio_projection else components
-    rows = anchors.audio if anchors.audio_others is None else torch.cat([anchors.audio, anchors.audio_others])
-    return anchors.audio_logit_scale * F.normalize(projected, dim=-1) @ F.normalize(rows, dim=-1).T
+    bank = prepared_anchors(anchors, components.shape[-1], components.dtype, components.device)
+    return bank.all_sound_logits(components)
 
 
 def pooled_sound(audio: Tokens) -> Tensor:

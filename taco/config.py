@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from taco.config_node import DirectionConfig as DirectionConfig
 from taco.config_node import MicrophoneConfig as MicrophoneConfig
 from taco.config_node import NodeConfig as NodeConfig
 from taco.config_node import TargetsConfig as TargetsConfig
@@ -32,6 +33,14 @@ class AudioConfig(Section):
     gap_tolerance_s: float = setting(
         0.005, "Holes and overlaps between chunks up to this long are ignored.", unit="s", minimum=0.0, maximum=0.1
     )
+    bridge_s: float = setting(
+        0.04,
+        "Holes up to this long are bridged by the sound around them; a window over a longer one is refused. 0: all are refused.",
+        unit="s",
+        minimum=0.0,
+        maximum=0.5,
+    )
+    bridge_share: float = setting(0.05, "... while they are at most this share of a window.", minimum=0.0, maximum=1.0)
     type: str = setting(
         "auto",
         "Message type of the audio topic; auto finds it from the topic at run time.",
@@ -61,13 +70,21 @@ class ModelsConfig(Section):
         choices=("embedded", "paper"),
     )
     image: str = setting("", "Image encoder; empty: the set's.")
-    audio: str = setting("", "Audio encoder; empty: the set's (embedded: yamnet; or musicnn, birdnet, or several joined by +).")
+    audio: str = setting("", "Audio encoder; empty: the set's (embedded: yamnet; musicnn, birdnet; joined: yamnet+birdnet).")
     segmenter: str = setting("", "Segmenter; empty: the set's.", choices=("", "activation", "fcclip"))
     image_size: int = setting(
         0, "Side of the square that the image is resized to; 0: the encoder's own.", unit="px", minimum=0, maximum=2048
     )
     word_bank: tuple[str, ...] = setting(
         (), "Words to listen for, or the path of a text file with one word a line; empty: the models' own list.", live=True
+    )
+    still_tolerance: float = setting(
+        3.0,
+        "An image is not encoded again while no block of it (a 40th of its longer side) changes by more than this; 0: always.",
+        unit="grey levels of 255",
+        minimum=0.0,
+        maximum=50.0,
+        live=True,
     )
     model_dir: str = setting("", "Folder of the weights; empty: $TACO_MODEL_DIR, else the user's cache.")
     allow_download: bool = setting(False, "Allow downloads of missing weights at start-up.")
@@ -252,6 +269,7 @@ class TacoConfig:
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     targets: TargetsConfig = field(default_factory=TargetsConfig)
+    direction: DirectionConfig = field(default_factory=DirectionConfig)
     node: NodeConfig = field(default_factory=NodeConfig)
 
     @classmethod
@@ -260,8 +278,8 @@ class TacoConfig:
         return cls().updated(flatten(values))
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> TacoConfig:
-        """From a YAML file of nested or dotted names; a ROS parameter file is read too."""
+    def from_yaml(cls, path: str | Path, base: TacoConfig | None = None) -> TacoConfig:
+        """From a YAML file of nested or dotted names; a ROS parameter file is read too. base: has what the file leaves out."""
         import yaml
 
         try:
@@ -274,7 +292,7 @@ class TacoConfig:
             if isinstance(inner, Mapping) and "ros__parameters" in inner:
                 values = inner["ros__parameters"]
                 break
-        return cls.from_dict(values)
+        return (base or cls()).updated(flatten(values))
 
     def updated(self, flat: Mapping[str, object]) -> TacoConfig:
         """A copy with settings, named by their dotted paths, changed."""

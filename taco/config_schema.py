@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from taco.errors import ConfigError
+from taco.errors import ConfigError, shown
 
 Needs = Mapping[str, tuple[object, ...]]
 
@@ -79,10 +79,10 @@ class Setting:
         if self.choices and value not in self.choices:
             near = difflib.get_close_matches(str(value), [str(c) for c in self.choices], 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{self.path}: wanted one of {', '.join(map(repr, self.choices))}, got {value!r}{hint}")
+            raise ConfigError(f"{self.path}: wanted one of {', '.join(map(repr, self.choices))}, got {shown(value)}{hint}")
         low, high = self.minimum, self.maximum
         if (low is not None and not value >= low) or (high is not None and not value <= high):
-            raise ConfigError(f"{self.path}: wanted {low} to {high} {self.unit}".rstrip() + f", got {value!r}")
+            raise ConfigError(f"{self.path}: wanted {low} to {high} {self.unit}".rstrip() + f", got {shown(value)}")
         return value
 
 
@@ -123,7 +123,7 @@ def _coerce(path: str, wanted: Any, value: Any) -> Any:
         try:
             items = list(items)
         except TypeError:
-            raise ConfigError(f"{path}: wanted a list, got {value!r}") from None
+            raise ConfigError(f"{path}: wanted a list, got {shown(value)}") from None
         if inner[-1] is not Ellipsis and len(items) != len(inner):
             raise ConfigError(f"{path}: wanted {len(inner)} values, got {len(items)}")
         return tuple(_coerce(path, inner[0], item) for item in items)
@@ -131,4 +131,4 @@ def _coerce(path: str, wanted: Any, value: Any) -> Any:
         return float(value)
     if wanted is not types.NoneType and type(value) is wanted:
         return value
-    raise ConfigError(f"{path}: wanted {wanted.__name__}, got {type(value).__name__} {value!r}")
+    raise ConfigError(f"{path}: wanted {wanted.__name__}, got {type(value).__name__} {shown(value)}")

@@ -6,23 +6,29 @@ that are asked for are computed, and what they need.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from taco.errors import MissingPackageError, ValueRangeError, WeightsError
+from taco.package_files import cache_dir
 
 # For a CPU, the preferred first. float32 takes as long in both; OpenVINO has half precision too. Its kernels are made for x86;
 # on ARM neither was measured, and ONNX Runtime goes first.
 ENGINES = ("openvino", "onnxruntime") if platform.machine() in ("x86_64", "AMD64") else ("onnxruntime", "openvino")
 PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "tensorrt": "onnxruntime-gpu"}  # what to install for each
-TENSORRT = "TensorrtExecutionProvider"
+TENSORRT, CUDA = "TensorrtExecutionProvider", "CUDAExecutionProvider"
+# TensorFloat-32, the default, has ten bits of mantissa: not the numbers of float32 that our checks hold an engine to.
+PROVIDER_OPTIONS = {CUDA: {"use_tf32": "0"}}
+CUT_FORMAT = 1  # of the files that are kept; raise it when ``cut_graph`` changes
 
 
 @runtime_checkable
@@ -37,7 +43,7 @@ class Network(Protocol):
     size: tuple[int, int]
 
     def __call__(self, *inputs: np.ndarray | Tensor) -> Mapping[str, Tensor]:
-        """float32 inputs in the network's order -> {output's name: float32 tensor}."""
+        """Inputs in the network's order, float32 or (images) uint8 -> {output's name: float32 tensor}."""
 
 
 def installed_engines() -> tuple[str, ...]:
@@ -45,13 +51,13 @@ def installed_engines() -> tuple[str, ...]:
     return tuple(name for name in ENGINES if importlib.util.find_spec(name) is not None)
 
 
-def has_tensorrt() -> bool:
-    """Whether the installed ONNX Runtime was built with TensorRT."""
+def has_provider(name: str) -> bool:
+    """Whether the installed ONNX Runtime was built with ``TENSORRT`` or ``CUDA``."""
     if importlib.util.find_spec("onnxruntime") is None:
         return False
     import onnxruntime
 
-    return TENSORRT in onnxruntime.get_available_providers()
+    return name in onnxruntime.get_available_providers()
 
 
 def load_network(
@@ -74,33 +80,63 @@ def load_network(
     if importlib.util.find_spec("onnx") is None:
         raise MissingPackageError(f"{path.name}: wanted the package onnx to read it, got none; run `pip install onnx`")
     try:
-        packed = cut_graph(path.read_bytes(), outputs, size)
-        return compile_network(packed, outputs, name, threads=threads, precision="auto", size=size)
+        packed = path.read_bytes()
+        model = _cut_file(packed, path.stem, outputs, size)
+        try:
+            return compile_network(model, outputs, name, threads=threads, precision="auto", size=size)
+        except RuntimeError:
+            if not isinstance(model, Path):
+                raise
+            model.unlink(missing_ok=True)  # a damaged file of the cache; a damaged original fails again
+            model = _cut_file(packed, path.stem, outputs, size)
+            return compile_network(model, outputs, name, threads=threads, precision="auto", size=size)
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: wanted an ONNX network with {', '.join(outputs)}, got {error_line(error)}") from None
 
 
 def compile_network(
-    packed: bytes,
+    model: bytes | Path,
     outputs: Sequence[str],
     engine: str,
     *,
     threads: int = 1,
     precision: str = "float32",
     size: tuple[int, int] = (0, 0),
+    gpu: bool = False,
 ) -> Network:
-    """An ONNX model in an installed engine. precision: see ``OpenVinoNetwork``. RuntimeError where the engine refuses it."""
+    """An ONNX model in an installed engine. precision: see ``OpenVinoNetwork``. RuntimeError where the engine refuses it.
+
+    model: its file, or its bytes, which ONNX Runtime keeps beside its own copy of the weights.
+    gpu: ONNX Runtime on CUDA.
+    """
     if engine == "openvino":
-        return OpenVinoNetwork(packed, outputs, size, threads, precision)
+        return OpenVinoNetwork(model, outputs, size, threads, precision)
     if engine == "tensorrt":
-        return OnnxRuntimeNetwork(packed, outputs, size, threads, (TENSORRT, "CUDAExecutionProvider"))
-    return OnnxRuntimeNetwork(packed, outputs, size, threads)
+        return OnnxRuntimeNetwork(model, outputs, size, threads, (TENSORRT, CUDA))
+    return OnnxRuntimeNetwork(model, outputs, size, threads, (CUDA,) if gpu else ())
 
 
 def error_line(error: Exception) -> str:
     """What it says, in one line; without the lines that only tell where in an engine's own source it arose."""
     lines = [line.strip() for line in str(error).splitlines() if not line.startswith(("Exception from ", "Check "))]
     return " ".join(filter(None, lines))[:200] or type(error).__name__
+
+
+def _cut_file(packed: bytes, name: str, outputs: Sequence[str], size: tuple[int, int]) -> bytes | Path:
+    """``cut_graph``, done once and kept in the user's cache: reading ONNX files takes a quarter of a second of every start."""
+    key = hashlib.sha256(packed + repr((CUT_FORMAT, tuple(outputs), size)).encode()).hexdigest()[:16]
+    path = cache_dir() / "engines" / f"{name}-cut-{key}.onnx"
+    if path.is_file():
+        return path
+    cut = cut_graph(packed, outputs, size)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_bytes(cut)
+        os.replace(part, path)
+    except OSError:  # a full or read-only disk: cut anew at each start
+        return cut
+    return path
 
 
 def cut_graph(packed: bytes, outputs: Sequence[str], size: tuple[int, int]) -> bytes:
@@ -141,17 +177,21 @@ def cut_graph(packed: bytes, outputs: Sequence[str], size: tuple[int, int]) -> b
 
 
 class TorchNetwork:
-    """A torch module on its own device. It may return one tensor, several in the order of ``outputs``, or named ones."""
+    """A torch module on its own device. It may return one tensor, several in the order of ``outputs``, or named ones.
 
-    def __init__(self, module: nn.Module, outputs: Sequence[str]):
+    example: what an export of it needs to know, a ``taco.backbones.onnx_export.Example``.
+    """
+
+    def __init__(self, module: nn.Module, outputs: Sequence[str], example: Any = None):
+        self.example = example
         self.engine, self.precision, self.size = "torch", "float32", (0, 0)
-        self.module, self._names = module, tuple(outputs)
+        self.module, self.outputs = module, tuple(outputs)
 
     def __call__(self, *inputs: np.ndarray | Tensor) -> Mapping[str, Tensor]:
         found = self.module(*(torch.as_tensor(values) for values in inputs))
         if isinstance(found, Tensor):
             found = (found,)
-        return found if isinstance(found, Mapping) else dict(zip(self._names, found))
+        return found if isinstance(found, Mapping) else dict(zip(self.outputs, found))
 
 
 class OpenVinoNetwork:
@@ -160,7 +200,7 @@ class OpenVinoNetwork:
     engine = "openvino"
     HINTS = {"bfloat16": ("BF16", "bf16"), "float16": ("FP16", "f16")}  # precision -> the processor's capability, the hint
 
-    def __init__(self, packed: bytes, outputs: Sequence[str], size: tuple[int, int], threads: int, precision: str = "auto"):
+    def __init__(self, model: bytes | Path, outputs: Sequence[str], size: tuple[int, int], threads: int, precision: str = "auto"):
         import openvino
 
         core = openvino.Core()
@@ -174,7 +214,7 @@ class OpenVinoNetwork:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": self.HINTS[self.precision][1] if self.precision in self.HINTS else "f32",
         }
-        self._request = core.compile_model(core.read_model(packed), "CPU", settings).create_infer_request()
+        self._request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
         self._names, self.size = tuple(outputs), size
 
     def __call__(self, *inputs: np.ndarray | Tensor) -> dict[str, Tensor]:
@@ -183,11 +223,16 @@ class OpenVinoNetwork:
 
 
 class OnnxRuntimeNetwork:
-    """ONNX Runtime, float32. providers: what to run it on, the preferred first; without them the CPU."""
+    """ONNX Runtime, float32. providers: what to run it on, the preferred first; without them the CPU.
+
+    RuntimeError where the first of them does not start: ONNX Runtime would go on without, many times slower.
+    """
 
     precision = "float32"
 
-    def __init__(self, packed: bytes, outputs: Sequence[str], size: tuple[int, int], threads: int, providers: Sequence[str] = ()):
+    def __init__(
+        self, model: bytes | Path, outputs: Sequence[str], size: tuple[int, int], threads: int, providers: Sequence[str] = ()
+    ):
         import onnxruntime
 
         self.engine = "tensorrt" if TENSORRT in providers else "onnxruntime"
@@ -196,12 +241,15 @@ class OnnxRuntimeNetwork:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads take time from other programs
         options.enable_cpu_mem_arena = False  # 20 MB less, and as fast
         options.log_severity_level = 3  # errors only
+        wanted = [(name, PROVIDER_OPTIONS.get(name, {})) for name in (*providers, "CPUExecutionProvider")]
         try:
-            self._session = onnxruntime.InferenceSession(packed, options, providers=[*providers, "CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                str(model) if isinstance(model, Path) else model, options, providers=wanted
+            )
         except Exception as error:  # its own classes are not exported
             raise RuntimeError(str(error)) from None
-        if self.engine == "tensorrt" and TENSORRT not in self._session.get_providers():  # it goes on without, and is slow
-            raise RuntimeError("TensorRT's libraries are missing or do not fit")
+        if providers and providers[0] not in self._session.get_providers():
+            raise RuntimeError(f"the libraries of {providers[0]} are missing or do not fit")
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._names, self.size = tuple(outputs), size
 
@@ -211,4 +259,5 @@ class OnnxRuntimeNetwork:
 
 
 def _array(values: np.ndarray | Tensor) -> np.ndarray:
-    return np.ascontiguousarray(values.numpy(force=True) if isinstance(values, Tensor) else values, np.float32)
+    values = values.numpy(force=True) if isinstance(values, Tensor) else values
+    return np.ascontiguousarray(values, None if values.dtype == np.uint8 else np.float32)

@@ -51,3 +51,12 @@ class DeviceError(TacoError):
 
 class MissingPackageError(TacoError, ImportError):
     """An optional package is needed for what was asked; the message names the install command."""
+
+
+SHOWN = 80  # ours: most characters of an input that an error repeats; a message may hold megabytes of text
+
+
+def shown(value: object) -> str:
+    """A value of an input as errors show it: its repr, cut to ``SHOWN`` characters."""
+    text = repr(value[: SHOWN + 1] if isinstance(value, (str, bytes)) else value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."

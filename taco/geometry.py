@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from taco.config import TargetsConfig
-from taco.errors import ShapeError, ValueRangeError
+from taco.errors import ShapeError, ValueRangeError, shown
 
 # Numbers of coefficients by the distortion models of sensor_msgs/CameraInfo.
 COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,), "": (0,), "none": (0,)}
@@ -98,7 +97,7 @@ class Camera:
         if len(self.d) and len(self.d) not in COEFFICIENTS.get(self.model, ()):
             known = ", ".join(name for name in COEFFICIENTS if name)
             raise ValueRangeError(
-                f"camera_info: wanted distortion of {known}, got {self.model!r} with {len(self.d)} coefficients"
+                f"camera_info: wanted distortion of {known}, got {shown(self.model)} with {len(self.d)} coefficients"
             )
 
     def centre(self, rectified: bool = False) -> np.ndarray:
@@ -293,12 +292,16 @@ def range_in_scan(points: np.ndarray, camera: Camera, mask: np.ndarray, config: 
 
 def rotate(vectors: np.ndarray, quaternion: Sequence[float]) -> np.ndarray:
     """(..., 3) vectors turned by a quaternion (x, y, z, w)."""
+    from scipy.spatial.transform import Rotation  # a third of a second, at the first target
+
     vectors = np.asarray(vectors, np.float64)
     return np.asarray(Rotation.from_quat(quaternion).apply(vectors.reshape(-1, 3)).reshape(vectors.shape))
 
 
 def quaternion_facing(direction: np.ndarray, up: np.ndarray) -> tuple[float, float, float, float]:
     """Quaternion (x, y, z, w) whose x axis is the unit ``direction`` and whose z axis is as near ``up`` as it can be."""
+    from scipy.spatial.transform import Rotation  # as in ``rotate``
+
     forward = np.asarray(direction, np.float64)
     left = np.cross(up, forward)
     if np.linalg.norm(left) < 1e-6:  # straight up or down: any other axis will do

@@ -17,7 +17,7 @@ import torch
 from taco.backbones import build_anchors, load_backbones
 from taco.backbones.base import Backbones, token_counts
 from taco.backbones.device import release_memory
-from taco.backbones.shared_encodings import SharedEncodings
+from taco.backbones.shared_encodings import SharedEncodings, StillImage
 from taco.clock import NS
 from taco.concepts import Naming, SoundEvidence, likeliest_words, name_concepts, name_further
 from taco.config import FactorizationConfig, TacoConfig
@@ -105,8 +105,9 @@ class TacoPipeline:
         self.config = config
 
     def reset(self, seed: int = 0) -> None:
-        """Forget the last frame: the next one starts cold. seed: of the random numbers of cold starts."""
+        """Forget the last frame: the next one starts cold, its image is encoded. seed: of the random numbers of cold starts."""
         self._memory = None
+        self._still = StillImage()
         self._generator = torch.Generator().manual_seed(seed)
 
     def warm_up(self, size: tuple[int, int] = (480, 640)) -> dict[str, float]:
@@ -127,6 +128,10 @@ class TacoPipeline:
         """
         return SharedEncodings(self.backbones, frames)
 
+    def is_still(self, frame: VideoFrame) -> bool:
+        """Will ``process`` use the features of an image before, as nothing has moved (``models.still_tolerance``)?"""
+        return self._known_features(frame) is not None
+
     @torch.inference_mode()
     def process(self, frame: VideoFrame, window: AudioWindow, encodings: SharedEncodings | None = None) -> SoundingScene:
         """The scene of one frame; the next frame starts from it (warm start, temporal term).
@@ -140,7 +145,7 @@ class TacoPipeline:
         encodings = encodings or self.encodings()
         times: dict[str, float] = {}
         with _timed(times, "image"):
-            features = encodings.image(frame)
+            features = self._image_features(frame, encodings)
         with _timed(times, "sound"):
             audio = encodings.sound(window)
         last = self._memory.factorization if self._memory else None
@@ -210,6 +215,17 @@ class TacoPipeline:
             self._name_and_outline(frame, window, image, sound, factorization, encodings, dict(each))
             for (frame, window), image, sound, factorization in zip(run, features, audio, cast(list[Factorization], found))
         ]
+
+    def _known_features(self, frame: VideoFrame) -> ImageFeatures | None:
+        every_image = getattr(self.backbones.image, "every_image", False)
+        return self._still.features(frame, 0.0 if every_image else self.config.models.still_tolerance)
+
+    def _image_features(self, frame: VideoFrame, encodings: SharedEncodings) -> ImageFeatures:
+        features = self._known_features(frame)
+        if features is None:
+            features = encodings.image(frame)
+            self._still.keep(frame, features)
+        return features
 
     def _without_models(self, frame: VideoFrame, window: AudioWindow) -> SoundingScene | None:
         """The scene of a frame that needs no model: silence or, with ``min_structure``, steady noise; None for all others."""
@@ -284,7 +300,7 @@ def _scene(frame: VideoFrame, window: AudioWindow, verdict: str, score: float = 
 
 
 def _verdict(naming: Naming, segmentation: Segmentation | None) -> str:
-    if segmentation is None:
+    if segmentation is None or not segmentation.objects:  # SAM 3 may see none of the words
         return "not_in_view" if naming.sound is not None and naming.sound.known else "unknown"
     return "sounding" if any(found.mask.any() for found in segmentation.objects) else "no_mask"
 

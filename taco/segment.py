@@ -9,26 +9,25 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
-
-from tqdm import tqdm
 
 from taco import __version__
 from taco.clock import NS
 from taco.config import TacoConfig
 from taco.errors import AudioGapError, ConfigError, MediaError, MissingPackageError
 from taco.io import bags
+from taco.io.coco import write_coco
 from taco.io.files import AudioFeed
 from taco.io.results import Record, Results, Summary, scene_from_record, skipped_record, summarize_records
-from taco.io.sources import BagSource, Source, StillSource, open_sources
+from taco.io.sources import BagSource, Source, StillSource, UnreadableSource, open_sources
 from taco.parallel import ClipExecutor
 from taco.pipeline import TacoPipeline
+from taco.progress import progress
 from taco.tracking import Track, Tracker
 from taco.types import AudioWindow, SoundingScene, VideoFrame
 from taco.view.draw import format_words
 from taco.view.html import write_page
 from taco.view.overlays import write_overlay
-from taco.view.rerun_view import Viewer, rerun_sdk
+from taco.view.rerun_view import Viewer, check_display, rerun_sdk
 
 CLIP_FRAMES = 50  # ours: frames solved as one problem with temporal "joint"; all their features are in memory at once
 RESULT_FORMAT = 2  # version of the lines in objects.jsonl; raise it when they change, and old results are made again
@@ -50,6 +49,7 @@ class SegmentOptions:
     view: show the results in the Rerun viewer.
     rrd: file for what the viewer would show, or None.
     html: write view.html.
+    coco: write coco.json.
     overwrite: process inputs again whose results are complete.
 
     ConfigError names a value that is out of range or contradicts another one.
@@ -66,6 +66,7 @@ class SegmentOptions:
     view: bool = False
     rrd: str | None = None
     html: bool = False
+    coco: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -82,7 +83,7 @@ class SegmentOptions:
     def fingerprint(self, source: Source, config: TacoConfig) -> dict[str, object]:
         """Everything that the results of a source depend on."""
         states = [(path, path.stat()) for path in source.inputs]
-        names = ("every", "start", "end", "fps", "image_topic", "audio_topic", "no_overlay", "bag", "html", "rrd")
+        names = ("every", "start", "end", "fps", "image_topic", "audio_topic", "no_overlay", "bag", "html", "coco", "rrd")
         return {
             "version": __version__,
             "format": RESULT_FORMAT,
@@ -139,6 +140,8 @@ def segment_inputs(
             rerun_sdk()
         except MissingPackageError as error:
             raise MissingPackageError(f"{error}; or use --html, which needs only a browser") from None
+    if options.view:
+        check_display()
     if options.bag and Path(options.bag).exists():
         raise MediaError(f"cannot write {options.bag}: it exists; remove it or choose another name")
     base = Path(out or (f"{sources[0].name}_taco" if single else "segmented"))
@@ -200,11 +203,15 @@ class _Segmenter:
 
     def segment(self, source: Source, folder: Path, prefix: str) -> Summary:
         """Write masks, lines and overlay of one source; its summary."""
+        if isinstance(source, UnreadableSource):
+            raise source.error
         options = self.options
         results = Results(folder, options.fingerprint(source, self.config))
         finished = results.finished_summary()
         if finished is not None and not options.overwrite:
             return {**finished, "done_already": True}
+        if not options.overwrite and (other := results.finished_differently()):
+            raise MediaError(f"{folder}: holds finished results with other {other}; choose another -o, or --overwrite them")
         with results:
             started, resumed = time.perf_counter(), results.resumed
             try:
@@ -217,10 +224,12 @@ class _Segmenter:
             seconds = time.perf_counter() - started
             if not options.no_overlay:
                 self._write_overlay(source, results, prefix)
+            if options.coco:
+                write_coco(folder / "coco.json", source.inputs[0].name, results.read())
             if options.bag:
                 _write_bag(options.bag, source, results)
             summary = summarize_records(source.name, results.records, folder) | self._word_bank()
-            summary["frames_per_s"] = round((len(results.records) - resumed) / seconds, 2) if seconds > 0 else 0.0
+            summary["frames_per_s"] = round((len(results.records) - resumed) / seconds, 4) if seconds > 0 else 0.0
             summary["resumed_after"] = resumed
             results.finish(summary)
         return summary
@@ -237,7 +246,7 @@ class _Segmenter:
         feed = AudioFeed(source.sound(reached_s - 2 * audio.window_s), audio)
         frames = source.frames(options.start, options.end, _frame_filter(parse_step(options.every), last_ns))
         total = _expected_frames(source, options, parse_step(options.every))
-        with _progress(f"{prefix}{source.name}", total, results.resumed) as bar, self._viewer(source) as viewer:
+        with progress(f"{prefix}{source.name}", total, results.resumed) as bar, self._viewer(source) as viewer:
             for frame, scene in self._scenes(self.pipeline, frames, feed):
                 if isinstance(scene, AudioGapError):
                     results.add_record(skipped_record(frame, len(results.records), str(scene)))
@@ -310,7 +319,7 @@ class _Segmenter:
         if all(record["verdict"] == "skipped" for record in results.records):
             return
         options = self.options
-        with _progress(f"{prefix}{source.name} overlay", _expected_frames(source, options, (1, 0))) as bar:
+        with progress(f"{prefix}{source.name} overlay", _expected_frames(source, options, (1, 0))) as bar:
             written = write_overlay(source, results, options.start, options.end, bar)
         if options.html:
             write_page(results.folder / "view.html", source.name, results.records, written[-1])
@@ -326,11 +335,6 @@ class _Segmenter:
 
 def _track_record(track: Track) -> Record:
     return {"id": track.id, "label": track.label, "state": track.state, "age_s": round(track.age_s, 3)}
-
-
-def _progress(name: str, total: int | None, done: int = 0) -> tqdm[NoReturn]:
-    """A bar on a terminal, nothing elsewhere."""
-    return tqdm(total=total, initial=done, unit="frame", desc=name, disable=None, leave=False)
 
 
 def _frame_filter(every: tuple[int, int], last_ns: int | None) -> Callable[[int], bool]:

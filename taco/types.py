@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from taco.checks import check_array, check_sample_rate, check_stamp, check_tensor, format_shape
+from taco.checks import as_float32, check_array, check_sample_rate, check_stamp, check_tensor, format_shape
 from taco.clock import NS
-from taco.errors import ShapeError, ValueRangeError
+from taco.errors import ShapeError, ValueRangeError, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class VideoFrame:
 class AudioChunk:
     """A piece of sound as a microphone delivers it.
 
-    samples: (n, channels) float32 in [-1, 1].
+    samples: (n, channels) float32 in [-1, 1]; float64 is converted.
     sample_rate: Hz.
     stamp_ns: time of the first sample.
     """
@@ -56,6 +56,7 @@ class AudioChunk:
     stamp_ns: int
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "samples", as_float32(self.samples))
         check_array("AudioChunk.samples", self.samples, 2, np.float32)
         if self.samples.shape[1] < 1:
             raise ShapeError(f"AudioChunk.samples: wanted at least one channel, got {self.samples.shape}")
@@ -70,18 +71,21 @@ class AudioChunk:
 
 @dataclass(frozen=True, slots=True)
 class AudioWindow:
-    """The sound that goes with one image: mono, gapless.
+    """The sound that goes with one image: mono, without holes.
 
-    samples: (T,) float32 in [-1, 1].
+    samples: (T,) float32 in [-1, 1]; float64 is converted.
     sample_rate: Hz.
     start_ns: time of the first sample.
+    bridged: samples that never came; short holes are bridged by the sound around them.
     """
 
     samples: np.ndarray
     sample_rate: int
     start_ns: int
+    bridged: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "samples", as_float32(self.samples))
         check_array("AudioWindow.samples", self.samples, 1, np.float32)
         check_sample_rate(self.sample_rate)
         check_stamp("AudioWindow.start_ns", self.start_ns)
@@ -94,9 +98,7 @@ class AudioWindow:
     @property
     def level_dbfs(self) -> float:
         """Root mean square level in dB of full scale, in [-200, 0]; -200 for digital silence."""
-        if not len(self.samples):
-            return -200.0
-        power = float(np.mean(np.square(self.samples, dtype=np.float64)))
+        power = float(np.mean(np.square(self.samples, dtype=np.float64))) if len(self.samples) else 0.0
         return min(0.0, max(-200.0, 10.0 * math.log10(power + 1e-20)))
 
 
@@ -378,7 +380,7 @@ class SoundingScene:
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
-            raise ValueRangeError(f"SoundingScene.verdict: wanted {', '.join(VERDICTS)}, got {self.verdict!r}")
+            raise ValueRangeError(f"SoundingScene.verdict: wanted {', '.join(VERDICTS)}, got {shown(self.verdict)}")
         object.__setattr__(self, "heard", tuple((word, float(p)) for word, p in self.heard))
         chances = [p if word and 0.0 <= p <= 1.0 else math.nan for word, p in self.heard]
         if any(map(math.isnan, chances)) or chances != sorted(chances, reverse=True):

@@ -6,32 +6,41 @@ import array
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+import cv2
 import numpy as np
-from sensor_msgs.msg import Image, RegionOfInterest
+from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 
 from taco.errors import MessageError
-from taco.io.pixels import rgb_of
+from taco.io.pixels import MAX_PIXELS, rgb_of
+from taco.palette import palette
 from taco.tracking import Track
 from taco.types import SoundingObject, SoundingScene, VideoFrame
 from taco_ros.msg import SoundingObject as SoundingObjectMsg
 from taco_ros.msg import SoundingObjectArray, SoundingTrack, SoundingTrackArray
 from taco_ros.ros_time import ns_to_stamp, stamp_to_ns
 
-
-def to_byte_array(values: np.ndarray) -> array.array:
-    """The bytes of an array as the buffer that message fields accept without checking every element."""
-    return array.array("B", np.ascontiguousarray(values).tobytes())
+JPEG_QUALITY = 80  # as image_transport's; of 95, OpenCV's own, pictures are twice as large
 
 
-def image_to_frame(message, rotation: int = 0, mirror: bool = False) -> VideoFrame:
+def put_bytes(field: array.array, values: np.ndarray) -> None:
+    """Append the bytes of an array to an array field of a message: one copy.
+
+    To name the field in the message's constructor would make two more, to assign it one; both check every element where the
+    values are no ``array.array``.
+    """
+    field.frombytes(memoryview(np.ascontiguousarray(values)).cast("B") if values.size else b"")
+
+
+def image_to_frame(message, rotation: int = 0, mirror: bool = False, max_pixels: int = MAX_PIXELS) -> VideoFrame:
     """sensor_msgs/Image or CompressedImage -> VideoFrame, turned clockwise by ``rotation`` degrees, then mirrored.
 
-    MessageError with reason ``image_stamp``, ``image_size``, ``image_encoding`` or ``image_data``.
+    max_pixels: most pixels of an image. MessageError with reason ``image_stamp``, ``image_size``, ``image_encoding`` or
+    ``image_data``.
     """
     stamp_ns = stamp_to_ns(message.header.stamp)
     if stamp_ns <= 0:
         raise MessageError("image_stamp", "image: wanted a stamp, got 0; the camera driver must stamp its images")
-    return VideoFrame(orient(rgb_of(message), rotation, mirror), stamp_ns)
+    return VideoFrame(orient(rgb_of(message, max_pixels), rotation, mirror), stamp_ns)
 
 
 def orient(rgb: np.ndarray, rotation: int, mirror: bool) -> np.ndarray:
@@ -79,15 +88,19 @@ def _restored_box(box, size: tuple[int, int], rotation: int, mirror: bool) -> tu
 def image_message(pixels: np.ndarray, encoding: str, header) -> Image:
     """(H, W) or (H, W, C) pixels -> sensor_msgs/Image with rows packed and a copy of ``header``."""
     rows, columns = pixels.shape[:2]
-    return Image(
-        header=header,
-        height=rows,
-        width=columns,
-        encoding=encoding,
-        is_bigendian=0,
-        step=columns * pixels.itemsize * (pixels.shape[2] if pixels.ndim == 3 else 1),
-        data=to_byte_array(pixels),
-    )
+    step = columns * pixels.itemsize * (pixels.shape[2] if pixels.ndim == 3 else 1)
+    message = Image(header=header, height=rows, width=columns, encoding=encoding, is_bigendian=0, step=step)
+    put_bytes(message.data, pixels)
+    return message
+
+
+def compressed_message(rgb: np.ndarray, kind: str, header) -> CompressedImage:
+    """(H, W, 3) uint8, red first -> sensor_msgs/CompressedImage of ``kind`` jpeg or png, as image_transport names it."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if kind == "jpeg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    data = cv2.imencode(f".{kind}", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), quality)[1]
+    message = CompressedImage(header=header, format=f"rgb8; {kind} compressed bgr8")
+    put_bytes(message.data, data)
+    return message
 
 
 def pixel_of(id: int) -> int:
@@ -100,7 +113,13 @@ def mask_message(scene: SoundingScene, header) -> Image:
     values = np.zeros(256, np.uint8)
     for index, found in enumerate(scene.objects[:255]):
         values[index + 1] = pixel_of(found.id)
-    return image_message(values[scene.instance_mask()], "mono8", header)
+    return image_message(cv2.LUT(scene.instance_mask(), values), "mono8", header)
+
+
+def mask_color_message(scene: SoundingScene, header) -> Image:
+    """rgb8: every object in the colour of its word (``taco.palette``), black elsewhere."""
+    colours = np.array(palette([found.label for found in scene.objects]), np.uint8).reshape(256, 1, 3)
+    return image_message(cv2.applyColorMap(scene.instance_mask(), colours), "rgb8", header)
 
 
 def map_message(values: np.ndarray | None, shape: tuple[int, int], header) -> Image:

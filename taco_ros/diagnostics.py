@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from taco.clock import NS
+from taco_ros.answers import Unanswered, all_counts
+
 if TYPE_CHECKING:
     from taco.types import SoundingScene
 
@@ -20,6 +23,7 @@ SKEW_WARNING_S = 0.2  # ours: a difference of the camera's and the sound's delay
 HEARD_WORDS = 3  # ours: words of the newest image that are reported
 WINDOW_S = 10.0  # ours: rates and percentiles cover the last seconds
 SAMPLES_KEPT = 4000  # ours: more than a window holds at 100 chunks and 60 images a second
+START_S = 5.0  # ours: for so long after activation the sound may still be gathering
 LOG_EVERY_S = 5.0  # ours: the same warning is logged at most this often
 STATUS_LOG_EVERY_S = 30.0  # ours: ... and one that /diagnostics repeats every second
 DROPS = (
@@ -37,6 +41,8 @@ DROPS = (
     "audio_not_yet",
     "failed",
 )
+UNPLACED = ("no_camera_info", "camera_info", "depth", "depth_stamp", "depth_encoding", "depth_size", "scan", "scan_stamp")
+UNPLACED += ("tf_missing", "tf_old", "tf_package", "direction", "direction_stamp")
 BAD_SOUND = ("audio_stamp", "audio_format", "audio_size", "audio_type")
 
 
@@ -83,10 +89,13 @@ def input_status(name: str, what: str, source, statistics: Statistics, active: b
     should be subscribed, since ``waited_s``. hint: what to do, added to the warning.
     """
     values = {"topic": source.topic, "publishers": source.publishers, "rate_hz": statistics.rate(what)}
+    values["strangers"] = source.strangers
     if not active:
         return status(name, OK, "not subscribed", values)
     quiet_s = statistics.silence_s(what)
     quiet_s = waited_s if quiet_s is None else min(quiet_s, waited_s)
+    if quiet_s < limit_s and source.rivals:
+        return status(name, WARN, source.rivals, values)
     if quiet_s < limit_s:
         return status(name, OK, f"{values['rate_hz']:.1f} Hz", values)
     line = f"no {what.split('.')[0]} on {source.topic} for {quiet_s:.0f} s (publishers: {values['publishers']})"
@@ -97,8 +106,20 @@ def input_status(name: str, what: str, source, statistics: Statistics, active: b
 STARTS = ("warm", "cold", "cut", "sound", "shape", "silence", "blank")
 
 
-def stream_status(name: str, statistics: Statistics, state: str, newest: SoundingScene | None = None) -> DiagnosticStatus:
-    """Status of the processing: rates, ages, verdicts, the newest scene's words, drops by reason, skew, times of the stages."""
+def stream_status(
+    name: str,
+    statistics: Statistics,
+    state: str,
+    newest: SoundingScene | None = None,
+    in_work_age_s: float | None = None,
+    unanswered: Unanswered | None = None,
+    error_s: float = 5.0,
+) -> DiagnosticStatus:
+    """Status of the processing: rates, ages, verdicts, the newest scene's words, drops by reason, skew, times of the stages.
+
+    in_work_age_s: age of the image in work, None while there is none. unanswered: a camera whose images get no answer: a
+    warning, after ``error_s`` an error.
+    """
     from taco.types import VERDICTS  # imports torch, which the microphone node does not need
 
     counts = statistics.counts()
@@ -108,6 +129,7 @@ def stream_status(name: str, statistics: Statistics, state: str, newest: Soundin
         "rate_hz": statistics.rate("processed"),
         "age_p50_s": statistics.percentile("age_s", 0.5),
         "age_p95_s": statistics.percentile("age_s", 0.95),
+        "in_work_age_s": in_work_age_s,
         "skew_s": skew,
         "iterations": statistics.percentile("iterations", 0.5),
         "time_jumps": counts.get("time_jumps", 0),
@@ -117,16 +139,21 @@ def stream_status(name: str, statistics: Statistics, state: str, newest: Soundin
     values["verdict"] = newest.verdict if newest else None
     values["heard"] = ", ".join(f"{word} {score:.2f}" for word, score in heard) or ("nothing" if newest else None)
     values |= {f"dropped.{reason}": counts.get(reason, 0) for reason in DROPS}
+    values |= {f"targets.{reason}": counts[reason] for reason in UNPLACED if reason in counts}
     stages = ("convert", "image", "sound", "factorize", "name", "segment", "publish")
     values |= {f"{stage}_ms": statistics.percentile(f"stage.{stage}", 0.5) for stage in stages}
     values |= {f"start.{start}": counts.get(f"start.{start}", 0) for start in STARTS}
     for what, unit in (("factorize", "_ms"), ("loss", "")):  # what the warm start saves, and that it costs nothing
         values[f"warm.{what}{unit}"] = statistics.percentile(f"warm.{what}", 0.5)
         values[f"cold.{what}{unit}"] = statistics.newest(f"cold.{what}")
+    lines = []
+    if unanswered is not None:
+        camera = f"camera {unanswered.camera}: " if unanswered.camera else ""
+        lines.append(f"{camera}no answer for {unanswered.quiet_s:.1f} s while images arrive; {unanswered.reason}")
     if skew is not None and abs(skew) > SKEW_WARNING_S:
-        line = f"the stamps of camera and sound differ by {skew:.2f} s; next: set audio.offset_s to {-skew:.2f}"
-        return status(name, WARN, line, values)
-    return status(name, OK, state, values)
+        lines.append(f"the stamps of camera and sound differ by {skew:.2f} s; next: set audio.offset_s to {-skew:.2f}")
+    level = ERROR if unanswered is not None and unanswered.quiet_s >= error_s else WARN if lines else OK
+    return status(name, level, "; ".join(lines) or state, values)
 
 
 def sound_values(audio, statistics: Statistics) -> dict:
@@ -134,8 +161,8 @@ def sound_values(audio, statistics: Statistics) -> dict:
     counts = statistics.counts()
     return {
         "sample_rate_hz": audio.sample_rate,
-        **{key: audio.counts.get(key, 0) for key in ("chunks", "samples", "gaps", "overlaps", "jumps", "rate_changes")},
-        **{key: audio.counts.get(key, 0) for key in ("nonfinite", "clipped")},
+        **{key: audio.counts.get(key, 0) for key in ("chunks", "samples", "gaps", "late", "bridged")},
+        **{key: audio.counts.get(key, 0) for key in ("overlaps", "strays", "jumps", "rate_changes", "nonfinite", "clipped")},
         **{f"refused.{reason}": counts.get(reason, 0) for reason in BAD_SOUND},
     }
 
@@ -165,17 +192,30 @@ class DiagnosticsPublisher:
             hint = image.hint() if image.active and waited_s > limit_s else ""
             yield input_status(f"{name}: {what}", what, image, statistics, image.active, limit_s, waited_s, hint)
         if sound is not None:
-            listening, hint = any(image.active for image in images), "is the microphone running?"
-            entry = input_status(f"{name}: sound", "sound", sound, statistics, listening, limit_s, waited_s, hint)
+            listening = any(image.active for image in images)
+            entry = input_status(f"{name}: sound", "sound", sound, statistics, listening, limit_s, waited_s, sound.hint())
             entry.values += _pairs(sound_values(node.audio, statistics))
             yield entry
         statistics.set("replaced", node.worker.mailbox.replaced)
         state = "paused" if node.paused else node.state
-        yield stream_status(f"{name}: stream", statistics, state, live.newest if live is not None else None)
+        newest = live.newest if live is not None else None
+        yield stream_status(f"{name}: stream", statistics, state, newest, *self._work(), limit_s)
         values = {"memory_mb": memory_mb(), "device": node.config.models.device}
         if live is not None and live.pipelines:
             values |= {"models": live.models, "words": len(live.words), "device": live.device, "gpu_memory_mb": gpu_memory_mb()}
         yield status(f"{name}: models", OK, "loaded" if live else "not loaded", values)
+
+    def _work(self) -> tuple[float | None, Unanswered | None]:
+        """Age of the image in work in s, and the camera whose images get no answer."""
+        node, work = self._node, self._node.worker.work
+        oldest_ns = min((image.stamp_ns for image in work.images), default=None) if work else None
+        age_s = (node.now_ns() - oldest_ns) / NS if oldest_ns is not None else None
+        if not node.active_s() or node.paused:
+            return age_s, None
+        # The window of sound must fill first, and a chosen rate is not a fault.
+        grace_s = max(2 * node.worker.interval_s, node.config.audio.window_s if node.active_s() < START_S else 0.0)
+        counts = all_counts(node.statistics, node.audio)
+        return age_s, node.answers.unanswered(counts, work.lasted_s if oldest_ns is not None else 0.0, grace_s)
 
 
 def diagnostic_array(stamp, statuses) -> DiagnosticArray:

@@ -107,6 +107,7 @@ def main(args=None) -> int:
         listener = Listener()
         listener.listen(options.limit_s)
         result = summary(listener.answers, listener.found, listener.memory_mb)
+        result["first_at_s"] = listener.answers[0][0] if listener.answers else float("nan")  # of ``time.monotonic``
         result["diagnostics"] = dict(listener.diagnostics)  # as they are now: a restart forgets the times
         stopped = listener.transition_s(Transition.TRANSITION_DEACTIVATE)
         started = listener.transition_s(Transition.TRANSITION_ACTIVATE)

@@ -13,17 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from taco.audio import AudioBuffer
+from taco.backbones.word_bank import named_like_file
 from taco.clock import JUMP_BACK_NS, NS
 from taco.config import TacoConfig
-from taco.errors import AudioGapError, TacoError
+from taco.errors import AudioGapError, ConfigError, TacoError
+from taco.mailbox import PendingImage
 from taco.pipeline import TacoPipeline
 from taco.tracking import Track, Tracker
 from taco.types import AudioWindow, Factorization, SoundingScene, VideoFrame
 from taco_ros.conversions import MessageError, image_to_frame, restore, restore_scene
 from taco_ros.diagnostics import Statistics
-from taco_ros.mailbox import PendingImage
 
 LATE_SOUND_NS = 2 * NS  # ours: how long a centered window waits for late sound beyond its own half
+PERSISTENT = 3  # ours: stamps in succession of an earlier time line that make a camera start over
+STEP_NS = 10 * NS  # ours: ... each at most this much after the one before
 WARM_UP_SIZE = (480, 640, 3)  # ours: a common camera's image
 
 
@@ -59,7 +62,8 @@ class LivePipeline:
         self.audio = audio
         self.newest: SoundingScene | None = None
         self._statistics, self._now_ns, self._warn = statistics, now_ns, warn
-        self._last_stamp_ns: dict[str, int] = {}
+        self._last_stamp_ns: dict[str, int] = {}  # by camera, of the last image that had its sound
+        self._earlier_ns: dict[str, list[int]] = {}  # by camera, stamps in succession of an earlier time line
         names = config.node.cameras or ("",)
         first = TacoPipeline(config)
         self.pipelines: dict[str, TacoPipeline] = dict(zip(names, [first, *(first.sibling() for _ in names[1:])]))
@@ -105,7 +109,13 @@ class LivePipeline:
         return len(self.words)
 
     def set_config(self, config: TacoConfig) -> None:
-        """Use other live settings from the next image on; ConfigError (words) changes nothing."""
+        """Use other live settings from the next image on; ConfigError (words) changes nothing.
+
+        Words only: whoever may set a live parameter or call a service must not make the node read files.
+        """
+        words = config.models.word_bank
+        if words != self.config.models.word_bank and len(words) == 1 and named_like_file(words[0]):
+            raise ConfigError(f"models.word_bank: wanted words, got {words[0][:80]!r}; a file of words is read at configure only")
         for pipeline, tracker in zip(self.pipelines.values(), self._trackers.values()):
             pipeline.set_config(config)  # they share the models: what the first accepts, all accept
             tracker.config = config.tracking
@@ -114,6 +124,7 @@ class LivePipeline:
         """A new time line: forget the last frames and tracks."""
         self.newest = None
         self._last_stamp_ns.clear()
+        self._earlier_ns.clear()
         for pipeline, tracker in zip(self.pipelines.values(), self._trackers.values()):
             pipeline.reset()
             tracker.reset()
@@ -137,8 +148,10 @@ class LivePipeline:
             with self._dropped_if_unusable():
                 self._check_time(item)
                 inputs.append((item, *self._convert(item, windows)))
+                self._last_stamp_ns[item.camera] = item.stamp_ns  # not before: a wild stamp has no sound
         shared = len(inputs) > 1
-        encodings = self._first.encodings([frame for _, frame, *_ in inputs] if shared else ())
+        moved = [frame for item, frame, *_ in inputs if shared and not self.pipelines[item.camera].is_still(frame)]
+        encodings = self._first.encodings(moved)
         for item, frame, window, converted_ms in inputs:
             result = None
             with self._dropped_if_unusable():
@@ -167,15 +180,10 @@ class LivePipeline:
         if item.stamp_ns <= 0:
             raise MessageError("image_stamp", "image: wanted a stamp, got 0; the camera driver must stamp its images")
         last_ns = self._last_stamp_ns.get(item.camera)
-        if last_ns is not None and item.stamp_ns <= last_ns:
-            if item.stamp_ns > last_ns - JUMP_BACK_NS:
-                behind_ms = (last_ns - item.stamp_ns) / 1e6
-                raise MessageError(
-                    "out_of_order", f"image: wanted a stamp after the last one, got one {behind_ms:.1f} ms before it"
-                )
-            self._statistics.count("time_jumps")
-            self.reset()
-        self._last_stamp_ns[item.camera] = item.stamp_ns
+        if last_ns is not None and item.stamp_ns <= last_ns and not self._starts_over(item, last_ns):
+            behind_ms = (last_ns - item.stamp_ns) / 1e6
+            raise MessageError("out_of_order", f"image: wanted a stamp after the last one, got one {behind_ms:.1f} ms before it")
+        self._earlier_ns.pop(item.camera, None)
         limit_s = self.config.node.max_age_s
         if limit_s and self.config.audio.alignment == "centered":
             limit_s += self.config.audio.window_s / 2
@@ -187,10 +195,26 @@ class LivePipeline:
                 "is the camera's clock right? (bag replay: use_sim_time)",
             )
 
+    def _starts_over(self, item: PendingImage, last_ns: int) -> bool:
+        """Reset a camera whose stamps lie before the last one, once several do in succession; the other cameras go on."""
+        earlier_ns = self._earlier_ns.setdefault(item.camera, [])
+        if earlier_ns and not 0 < item.stamp_ns - earlier_ns[-1] <= STEP_NS:
+            earlier_ns.clear()
+        if not earlier_ns and item.stamp_ns > last_ns - JUMP_BACK_NS:
+            return False
+        earlier_ns.append(item.stamp_ns)
+        if len(earlier_ns) < PERSISTENT:
+            return False
+        self._statistics.count("time_jumps")
+        self.pipelines[item.camera].reset()
+        self._trackers[item.camera].reset()
+        return True
+
     def _convert(self, item: PendingImage, windows: dict[int, AudioWindow]) -> tuple[VideoFrame, AudioWindow, float]:
         """Image, sound and the time it took in ms. windows: by stamp, shared by images taken at the same moment."""
         start = time.perf_counter()
-        frame = image_to_frame(item.message, self.config.node.rotation, self.config.node.mirror)
+        node = self.config.node
+        frame = image_to_frame(item.message, node.rotation, node.mirror, node.max_pixels)
         window = windows.get(frame.stamp_ns) or windows.setdefault(frame.stamp_ns, self.audio.window(frame.stamp_ns))
         return frame, window, 1000.0 * (time.perf_counter() - start)
 

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
@@ -18,20 +19,24 @@ from taco.audio import AudioBuffer
 from taco.clock import NS
 from taco.config import TacoConfig, unused_settings
 from taco.errors import ConfigError, TacoError
-from taco_ros import audio_messages, diagnostics
+from taco.mailbox import PendingImage
+from taco_ros import audio_messages, diagnostics, faults
+from taco_ros.answers import Answers, all_counts
 from taco_ros.conversions import MessageError, stamp_to_ns
 from taco_ros.diagnostics import DiagnosticsPublisher, Statistics
 from taco_ros.inputs import AudioInput, ImageInput
 from taco_ros.live import LivePipeline
-from taco_ros.mailbox import PendingImage
 from taco_ros.outputs import DebugTimes, Outputs
 from taco_ros.parameters import Parameters
-from taco_ros.runtime import InputGroup, refuse_impossible_transitions, ros_session, spin
-from taco_ros.services import Services
+from taco_ros.runtime import InputGroup, refuse_impossible_transitions
+from taco_ros.services import WORDS_LIMIT_S, Services
+from taco_ros.watchdog import run_watched
 from taco_ros.worker import Worker
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 CENTERED_CAPACITY = 90  # ours: images that may wait for the second half of a centered window, 3 s at 30 Hz
+CLOCK_JITTER_NS = 100_000_000  # ours: simulated time that steps back by less is jitter, not another time line
+LOAD_LIMIT_S = 1800.0  # ours: loading may fetch weights over a slow line and build an engine
 SHORT_SWITCH_S = 0.001  # ours: the models' thread yields the interpreter to a callback within this time
 
 
@@ -52,9 +57,10 @@ class TacoNode(LifecycleNode):
         LifecycleNodeMixin.__init__(self, enable_communication_interface=True, callback_group=self._life_group)
         refuse_impossible_transitions(self)
         self._watch_group, self._input_group = MutuallyExclusiveCallbackGroup(), InputGroup()
-        self.statistics = Statistics()
+        self.statistics, self.answers = Statistics(), Answers()
         self.audio = AudioBuffer()
-        self.paused = False
+        self.paused = self.stopping = False
+        self._faults = faults.asked_for()
         self.live = None
         self.worker = Worker(self._process, self._ready, self._worker_failed)
         self.worker.start()
@@ -71,7 +77,7 @@ class TacoNode(LifecycleNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while simulated time stands still
         self.create_timer(1.0, self._diagnostics.publish, self._watch_group, clock=steady)
         self.create_timer(0.1, self._on_watch, self._watch_group, clock=steady)
-        threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
+        threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-CLOCK_JITTER_NS), on_clock_change=False)
         self._jump = self.get_clock().create_jump_callback(threshold, post_callback=self._on_time_jump)
         self._autostart = None
         if self.get_parameter("node.autostart").value:
@@ -89,6 +95,8 @@ class TacoNode(LifecycleNode):
         try:
             steps()
         except Exception as error:
+            if self.stopping:
+                return FAILURE  # it was told to give up
             known = isinstance(error, (TacoError, OSError))
             line = " ".join(str(error).split()) or type(error).__name__
             self.get_logger().error(f"{what} failed: {line if known else f'{type(error).__name__}: {line}'}")
@@ -109,8 +117,8 @@ class TacoNode(LifecycleNode):
             self.get_logger().warning(line)
         self.audio = AudioBuffer(self.config.audio)
         self.worker.mailbox.capacity = CENTERED_CAPACITY if self.config.audio.alignment == "centered" else 1
-        self._set_rate()
-        warm_ms = self.worker.call(self._load).result()
+        self._set_limits()
+        warm_ms = self.worker.wait_for(self._load, limit_s=LOAD_LIMIT_S)
         names = self.config.node.cameras or ("",)
         self._outputs = {name: Outputs(self, name) for name in names}
         transport, group = self.config.node.image_transport, self._input_group
@@ -122,12 +130,23 @@ class TacoNode(LifecycleNode):
             f"warm-up {warm_ms:.0f} ms; images from {images}, sound from {self.sound.topic}"
         )
 
-    def _set_rate(self) -> None:
+    def _set_limits(self) -> None:
         rate_hz = self.config.node.max_rate_hz
         self.worker.interval_s = 1.0 / rate_hz if rate_hz else 0.0
+        self.worker.limit_s = self.config.node.stuck_s
 
     def _load(self) -> float:
-        self.live = LivePipeline(self.config, self.audio, self.statistics, self.now_ns, self.warn)
+        try:
+            self.live = LivePipeline(self.config, self.audio, self.statistics, self.now_ns, self.warn)
+        except ConfigError as error:
+            file = self.parameters.word_file
+            if file is None or not any(word in str(error) for word in self.config.models.word_bank):
+                raise
+            # The error quotes the file: not for whoever set the parameter.
+            what = f"models.word_bank: wanted words that the models know, got others in {file}"
+            raise ConfigError(f"{what}; `taco words --set models.word_bank={file}` names them") from None
+        if self._faults:
+            self._faults.install(self.live, self.worker)
         return self.live.warm_up()
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -137,6 +156,7 @@ class TacoNode(LifecycleNode):
 
     def _activate(self) -> None:
         self._active_since = time.monotonic()
+        self.answers.start()
         if not self.config.node.lazy:
             self._subscribe()
         self.get_logger().info("active" + (", lazy: waiting for a listener" if self.config.node.lazy else ""))
@@ -169,7 +189,7 @@ class TacoNode(LifecycleNode):
             outputs.destroy()
         self._outputs = {}
         if self.live is not None:
-            self.worker.call(self._unload).result()
+            self.worker.wait_for(self._unload)
             self.get_logger().info(f"models freed: memory {before:.0f} -> {diagnostics.memory_mb():.0f} MB")
 
     def _unload(self) -> None:
@@ -191,9 +211,10 @@ class TacoNode(LifecycleNode):
         self.worker.mailbox.clear()
         self.reset_streams()
 
-    def close(self) -> None:
-        """End the models' thread."""
-        self.worker.stop()
+    def close(self) -> bool:
+        """End the models' thread, and let no transition wait for it any more; whether it ended in time."""
+        self.stopping = True
+        return self.worker.stop()
 
     # Inputs -----------------------------------------------------------------------------------------------
 
@@ -215,7 +236,9 @@ class TacoNode(LifecycleNode):
         self.statistics.sample(f"image.{camera}" if camera else "image")
         if self.paused:
             self.statistics.count("paused")
+            self.answers.start()
             return
+        self.answers.image(camera)
         if stamp_ns > 0:
             self.statistics.sample("image_delay_s", (now_ns - stamp_ns) / NS)
         self.worker.mailbox.put(PendingImage(camera, message, stamp_ns, now_ns))
@@ -235,6 +258,7 @@ class TacoNode(LifecycleNode):
     def warn(self, reason: str, line: str) -> None:
         """Count an input that could not be used, and log it, the same reason at most every few seconds."""
         self.statistics.count(reason)
+        self.answers.tell(reason, line)
         if self.statistics.may_log(reason):
             self.get_logger().warning(f"{line} [{reason}: {self.statistics.counts()[reason]}]")
 
@@ -272,6 +296,8 @@ class TacoNode(LifecycleNode):
                 continue
             before = time.perf_counter()
             try:
+                if self._faults:
+                    self._faults.strike("publish")
                 outputs.publish(result)
             except Exception as error:  # the other cameras' results come after this one
                 self._worker_failed(error)
@@ -281,10 +307,11 @@ class TacoNode(LifecycleNode):
             self.statistics.sample("stage.publish", 1000.0 * (done - before))
             self.statistics.sample("age_s", age_s)
             self.statistics.sample("processed")
+            self.answers.answered(result.camera, all_counts(self.statistics, self.audio))
             self._debug_times.publish(start, done, age_s)
             start = done
 
-    def _worker_failed(self, error: Exception) -> None:
+    def _worker_failed(self, error: BaseException) -> None:
         self.warn("failed", f"processing failed: {type(error).__name__}: {' '.join(str(error).split())}")
 
     # Settings -----------------------------------------------------------------------------------------------
@@ -294,22 +321,21 @@ class TacoNode(LifecycleNode):
         result, config = self.parameters.check_change(self.config, parameters, running)
         if not result.successful or not running:
             return result
+        words = config.models.word_bank
+        if self.live is not None and words != self.live.config.models.word_bank:
+            try:
+                self.worker.wait_for(self.live.set_words, words, limit_s=WORDS_LIMIT_S)
+            except (TacoError, RuntimeError) as error:
+                return SetParametersResult(successful=False, reason=" ".join(str(error).split()))
         self.config = config
-        self._set_rate()
+        self._set_limits()
         self.worker.call(self._apply, config)
         return result
 
     def _apply(self, config: TacoConfig) -> None:
-        """Give live settings to the models; a word bank that they refuse is reset."""
-        if self.live is None:
-            return
-        try:
+        """Give live settings to the models, whose word bank is there already."""
+        if self.live is not None:
             self.live.set_config(config)
-        except TacoError as error:
-            self.get_logger().error(f"word bank not changed: {error}")
-            words = self.live.config.models.word_bank
-            self.live.set_config(config.updated({"models.word_bank": words}))
-            self.show_words(words)
 
     def show_words(self, words) -> None:
         """Set the parameter to the words that are in use."""
@@ -336,13 +362,6 @@ class TacoNode(LifecycleNode):
 
 
 def main(args=None) -> int:
-    """Run the node until it is stopped."""
+    """Run the node until it is stopped; the exit status is 1 where its models' thread died or hung."""
     sys.setswitchinterval(SHORT_SWITCH_S)
-    with ros_session(args):
-        node = TacoNode()
-        try:
-            spin(node, lambda error: node.warn("callback", f"callback failed: {type(error).__name__}: {error}"))
-        finally:
-            node.close()
-            node.destroy_node()
-    return 0
+    return run_watched(TacoNode, args)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64
 
 from taco_ros import conversions
+from taco_ros.directions import DirectionInput
 from taco_ros.live import Result
 from taco_ros.msg import SoundingObjectArray, SoundingTrackArray
 from taco_ros.runtime import LATCHED, InputGroup, output_qos
-from taco_ros.targets import Targets
+from taco_ros.targets import Targets, speaker_in
 
 
 class Outputs:
@@ -28,17 +29,24 @@ class Outputs:
         self.objects = self._create(SoundingObjectArray, prefix + "objects", 5)
         self.tracks = self._create(SoundingTrackArray, prefix + "tracks", 5)
         self.mask = self._create(Image, prefix + "mask", 2)
+        self.mask_color = self._create(Image, prefix + "mask_color", 2)
         self.confidence = self._create(Image, prefix + "confidence", 2)
         self.overlay = self._create(Image, prefix + "overlay", 2)
+        self.overlay_compressed = self._create(CompressedImage, prefix + "overlay/compressed", 2)
         self.sound_map = self._create(Image, prefix + "sound_map", 2)
         self._vision = _VisionPublishers(self, prefix) if _import_vision_msgs() else None
+        self._people = _PeoplePublishers(self, prefix) if _import_hri_msgs() else None
         self._sound_map_shape = (1, 1)
         self._viewer = None
         if node.config.node.viewer:
             from taco.view.rerun_view import Viewer
 
             self._viewer = Viewer(camera or "camera", node.config.node.viewer)
-        self.targets = Targets(node, self._create, prefix, camera, lambda: node.config.targets, InputGroup(), node.warn)
+        group = InputGroup()
+        directions = DirectionInput(node, node.config.direction, group, node.warn)
+        self.targets = Targets(
+            node, self._create, prefix, camera, lambda: node.config.targets, group, node.warn, directions=directions
+        )
 
     def _create(self, kind, topic: str, depth: int | QoSProfile):
         publisher = self._node.create_lifecycle_publisher(
@@ -59,6 +67,7 @@ class Outputs:
 
     def publish(self, result: Result) -> None:
         """Publish what was found in one image."""
+        result = self.targets.directed(result, self._node.config)
         scene, header = result.scene, result.header
         places = self.targets.publish(result)
         self.objects.publish(conversions.scene_message(scene, header, places))
@@ -66,6 +75,8 @@ class Outputs:
             self.tracks.publish(conversions.tracks_message(result.tracks, header))
         if self.mask.get_subscription_count():
             self.mask.publish(conversions.mask_message(scene, header))
+        if self.mask_color.get_subscription_count():
+            self.mask_color.publish(conversions.mask_color_message(scene, header))
         if self.confidence.get_subscription_count():
             self.confidence.publish(conversions.map_message(scene.confidence, scene.size, header))
         if scene.sound_map is not None:
@@ -74,12 +85,23 @@ class Outputs:
             self.sound_map.publish(conversions.map_message(scene.sound_map, self._sound_map_shape, header))
         if self._vision:
             self._vision.publish(scene, header)
-        if self.overlay.get_subscription_count():
-            from taco.view.draw import overlay
-
-            self.overlay.publish(conversions.image_message(overlay(result.rgb, scene), "rgb8", header))
+        if self._people:
+            self._people.publish(scene, header, self._node.config.targets)
+        self._publish_overlay(result.rgb, scene, header)
         if self._viewer:
             self._viewer.log(result.rgb, scene)
+
+    def _publish_overlay(self, rgb, scene, header) -> None:
+        raw, small = (publisher.get_subscription_count() for publisher in (self.overlay, self.overlay_compressed))
+        if not raw and not small:
+            return
+        from taco.view.draw import overlay
+
+        picture = overlay(rgb, scene)
+        if raw:
+            self.overlay.publish(conversions.image_message(picture, "rgb8", header))
+        if small:
+            self.overlay_compressed.publish(conversions.compressed_message(picture, "jpeg", header))
 
     def destroy(self) -> None:
         """Remove the publishers."""
@@ -132,6 +154,38 @@ class _VisionPublishers:
             self._label_info.publish(label_info_message(self._messages, labels, header))
         if self._detections.get_subscription_count():
             self._detections.publish(detections_message(self._messages, scene, header))
+
+
+def _import_hri_msgs():
+    """The message module of hri_msgs (REP-155), or None where that package is not installed."""
+    try:
+        import hri_msgs.msg as messages
+    except ImportError:
+        return None
+    return messages
+
+
+class _PeoplePublishers:
+    """``~/speakers`` (ids of the persons that are heard) and ``~/speaker_region`` (where the best one is in the image)."""
+
+    def __init__(self, outputs: Outputs, prefix: str):
+        self._messages = _import_hri_msgs()
+        self._ids = outputs._create(self._messages.IdsList, prefix + "speakers", 1)
+        self._region = outputs._create(self._messages.NormalizedRegionOfInterest2D, prefix + "speaker_region", 1)
+
+    def publish(self, scene, header, config) -> None:
+        heard = [item for item in scene.objects if item.label in config.speaker_words and item.score >= config.min_score]
+        self._ids.publish(self._messages.IdsList(header=header, ids=[str(item.id) for item in heard]))
+        speaker = speaker_in(scene, config)
+        if speaker is not None:
+            self._region.publish(region_message(self._messages, speaker, scene.size, header))
+
+
+def region_message(messages, found, size: tuple[int, int], header):
+    """hri_msgs/NormalizedRegionOfInterest2D of an object's box in an image of ``size`` (height, width); c is its score."""
+    (x, y, width, height), (rows, columns) = found.box, size
+    ends = {"xmin": x / columns, "ymin": y / rows, "xmax": (x + width) / columns, "ymax": (y + height) / rows}
+    return messages.NormalizedRegionOfInterest2D(header=header, c=float(found.score), **ends)
 
 
 def label_info_message(messages, labels: list[tuple[int, str]], header):

@@ -33,6 +33,7 @@ class Parameters:
         self._node = node
         self._default = config
         self._wrong: dict[str, str] = {}
+        self.word_file: Path | None = None
         # rclpy has no public way to see parameters that were given but never declared
         given = {name: p.value for name, p in node._parameter_overrides.items() if p.type_ != Parameter.Type.NOT_SET}
         settings = {item.path: item for item in parameter_settings(config)}
@@ -70,11 +71,20 @@ class Parameters:
         return "; ".join(self._wrong.values())
 
     def config(self):
-        """The settings as the parameters are now; ConfigError where one given at start is wrong."""
+        """The settings as the parameters are now; ConfigError where one given at start is wrong.
+
+        A file of words is read here, off the models' thread; ``word_file`` is its path, None for words.
+        """
         if self._wrong:
             raise ConfigError(self.problem)
         names = [item.path for item in parameter_settings(self._default)]
-        return with_parameters(self._default, {p.name: p.value for p in self._node.get_parameters(names)})
+        config = with_parameters(self._default, {p.name: p.value for p in self._node.get_parameters(names)})
+        if not isinstance(config, TacoConfig):
+            return config
+        from taco.backbones.word_bank import read_words, word_file  # loads torch, which the microphone starts without
+
+        self.word_file = word_file(config.models.word_bank)
+        return config.updated({"models.word_bank": tuple(read_words(self.word_file))}) if self.word_file else config
 
     def check_change(self, config, parameters: Iterable[Parameter], running: bool):
         """(SetParametersResult, changed config) for parameters to set. While ``running`` only live ones may change."""
@@ -141,6 +151,7 @@ def parameter_file() -> str:
     lines = [
         "# Parameters of the nodes, all at their defaults. Written by `make tables`.",
         "# Copy this file, keep the lines you change and pass it as params_file:=... to the launch file.",
+        "# yaml-language-server: $schema=taco.schema.json",
     ]
     for node, config in (("taco_node", TacoConfig()), ("microphone", MicrophoneConfig())):
         lines += [f"/**/{node}:", "  ros__parameters:"]

@@ -23,18 +23,20 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 from taco.clock import NS
 from taco.errors import MediaError, TacoError
 from taco.io.bags import is_bag, open_bag
 from taco.io.files import chunks, frames, is_image, probe, read_image
 from taco_ros.audio_messages import chunk_message
-from taco_ros.conversions import image_message, ns_to_stamp, stamp_to_ns, to_byte_array
+from taco_ros.conversions import compressed_message, image_message, ns_to_stamp, stamp_to_ns
 from taco_ros.msg import AudioChunk
 from taco_ros.runtime import ros_session
 
 CLOCK_STEP_S = 0.01  # ours: period of /clock
 SETTLE_S = 0.5  # ours: a subscriber that we see may not see us yet
+PICTURE_RATE_HZ = 10.0  # ours: of pictures without --image-rate
 DRAIN_S = 0.3  # ours: the last messages still leave before the node ends
 
 
@@ -113,43 +115,60 @@ class Player(Node):
         time.sleep(SETTLE_S)
 
     def play(self) -> None:
-        """Publish everything, once or for ever."""
+        """Publish everything, once or for ever. In a loop the time goes on, and the sound goes on without a break."""
+        speed, start = self.options.speed, time.monotonic()
+        # Simulated time starts at 1 s, as 0 means "no time yet".
+        self._base_ns = NS if self.options.clock else self.get_clock().now().nanoseconds
         while rclpy.ok():
-            self._play_once()
+            length_ns = self._play_once(start)
             if not self.options.loop:
                 return
-            self._first = bag_events(self.options.path, tuple(self.options.topics))[1] if self._bag else self._file_events()
+            if self._bag:
+                self._first = bag_events(self.options.path, tuple(self.options.topics))[1]
+                length_ns = max(length_ns, round((time.monotonic() - start) * speed * NS))
+            else:
+                self._first = self._file_events()
+            self._base_ns += length_ns
+            start += length_ns / NS / speed
 
-    def _play_once(self) -> None:
-        speed = self.options.speed
-        start = time.monotonic()
-        # Simulated time starts at 1 s after nothing (0 means "no time yet"), and starts over in a loop, as with `ros2 bag play`.
-        self._base_ns = NS if self.options.clock else self.get_clock().now().nanoseconds
-        offset_ns, logged_at = None, start
+    def _play_once(self, start: float) -> int:
+        """Publish one pass that began at ``start`` (s of ``time.monotonic``).
+
+        Returns its length in media time, ns: to the end of the sound, or one period after the last image.
+        """
+        offset_ns, logged_at, sound_ns, last_ns, count = None, start, 0, 0, 0
         for event in self._first:
             if not rclpy.ok():
-                return
-            self._sleep_until(start, event.due_ns / NS / speed, speed)
+                break
+            self._sleep_until(start, event.due_ns)
             if self._bag:
                 offset_ns = self._base_ns - event.stamp_ns if offset_ns is None else offset_ns
                 self._publish_recorded(event, offset_ns)
             else:
                 self._publish(event)
+            if event.kind == "sound":
+                sound_ns = event.due_ns
+            else:
+                last_ns, count = event.due_ns, count + 1
             self.published += 1
             if self.options.verbose and time.monotonic() - logged_at > 1.0:
                 logged_at = time.monotonic()
                 self.get_logger().info(f"{event.due_ns / NS:.1f} s, {self.published} messages, at most {self._late_s:.2f} s late")
+        period_ns = last_ns // (count - 1) if count > 1 else round(NS / (self.options.image_rate or PICTURE_RATE_HZ))
+        return sound_ns or last_ns + period_ns
 
-    def _sleep_until(self, start: float, due_s: float, speed: float) -> None:
-        while (rest := start + due_s - time.monotonic()) > 0:
+    def _sleep_until(self, start: float, due_ns: int) -> None:
+        speed = self.options.speed
+        while (rest := start + due_ns / NS / speed - time.monotonic()) > 0:
             time.sleep(min(rest, CLOCK_STEP_S) if self._clock_publisher else rest)
-            self._tick(self._base_ns + round((time.monotonic() - start) * speed * NS))
+            # A sleep ends late: a clock beyond the event would have to go back to it.
+            self._tick(min(due_ns, round((time.monotonic() - start) * speed * NS)))
         self._late_s = max(self._late_s, -rest)
-        self._tick(self._base_ns + round(due_s * speed * NS))
+        self._tick(due_ns)
 
-    def _tick(self, now_ns: int) -> None:
+    def _tick(self, media_ns: int) -> None:
         if self._clock_publisher:
-            self._clock_publisher.publish(Clock(clock=ns_to_stamp(now_ns)))
+            self._clock_publisher.publish(Clock(clock=ns_to_stamp(self._base_ns + media_ns)))
 
     def _publish(self, event: Event) -> None:
         stamp_ns = self._base_ns + event.stamp_ns
@@ -169,15 +188,8 @@ class Player(Node):
 
 def picture_message(rgb, stamp_ns: int, frame_id: str, compressed: str | None = None):
     """(H, W, 3) uint8 as Image (rgb8), or as CompressedImage where ``compressed`` is jpeg or png."""
-    from std_msgs.msg import Header
-
     header = Header(stamp=ns_to_stamp(stamp_ns), frame_id=frame_id)
-    if not compressed:
-        return image_message(rgb, "rgb8", header)
-    import cv2
-
-    data = cv2.imencode(f".{compressed}", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1]
-    return CompressedImage(header=header, format=f"rgb8; {compressed} compressed bgr8", data=to_byte_array(data))
+    return compressed_message(rgb, compressed, header) if compressed else image_message(rgb, "rgb8", header)
 
 
 def main(args=None) -> int:
@@ -235,8 +247,9 @@ def file_events(pictures: Path | None, sound: Path | None, image_rate: float, ch
         images, images_s = _video(pictures, image_rate), probe(pictures).duration_s
     elif pictures is not None:
         files = picture_files(pictures)
-        images_s = max(len(files) / (image_rate or 10.0), sound_s)
-        images = _pictures(files, image_rate or 10.0, images_s)
+        image_rate = image_rate or PICTURE_RATE_HZ
+        images_s = max(len(files) / image_rate, sound_s)
+        images = _pictures(files, image_rate, images_s)
     else:
         images, images_s = iter(()), 0.0
     sounds = _sound(sound, chunk_s, max(images_s, sound_s)) if sound else iter(())
@@ -278,11 +291,16 @@ def _length_s(path: Path) -> float:
 
 
 def _sound(path: Path, chunk_s: float, length_s: float) -> Iterator[Event]:
-    """The sound in equal chunks, a chunk due when its last sample has sounded, as from a microphone; silence at the end."""
+    """The sound in equal chunks, a chunk due when its last sample has sounded, as from a microphone.
+
+    Silence before its first sample and after its last, so that it covers all of ``length_s``.
+    """
     waiting, start_ns, rate = np.zeros((0, 1), np.float32), None, 0
     for chunk in chunks(path):
         if start_ns is None:
-            start_ns, rate, waiting = chunk.stamp_ns, chunk.sample_rate, np.zeros((0, chunk.samples.shape[1]), np.float32)
+            start_ns, rate = min(0, chunk.stamp_ns), chunk.sample_rate
+            before = round(max(0, chunk.stamp_ns) * rate / NS)
+            waiting = np.zeros((before, chunk.samples.shape[1]), np.float32)
         waiting = np.concatenate([waiting, chunk.samples])
         count = round(chunk_s * rate)
         while len(waiting) >= count:

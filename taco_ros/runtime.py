@@ -7,7 +7,9 @@ services, timers and events took most of a processor core.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -16,7 +18,10 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import NotInitializedException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import uninstall_signal_handlers
+from rclpy.signals import SignalHandlerOptions, uninstall_signal_handlers
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+END_S = 2.0  # ours: how long a callback that is under way may take at the end; `ros2 launch` sends SIGTERM after 5 s
 
 
 @contextmanager
@@ -26,10 +31,11 @@ def ros_session(args=None):
     args: list of str, as of the command line; default sys.argv. ROS keeps handling SIGINT until the program ends: under
     `ros2 launch` Ctrl-C arrives twice, from the terminal and from launch, and must not interrupt the clean-up.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    rclpy.init(args=args)
     try:
+        with _signals_later():
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            _init(args)
         yield
     except ExternalShutdownException:
         pass
@@ -39,6 +45,46 @@ def ros_session(args=None):
     finally:
         uninstall_signal_handlers()  # waits for the signal thread: of two concurrent shutdowns one fails
         rclpy.try_shutdown()
+
+
+@contextmanager
+def orderly_session(args=None):
+    """ROS within a ``with`` block, for a program with threads: SIGINT and SIGTERM only set the Event that this yields.
+
+    ROS is shut down at the end of the block, once the program has stopped its threads and destroyed its nodes, so that
+    none finds it gone under its hands. The signals stay harmless until the program ends.
+    """
+    stopping = threading.Event()
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        _init(args, signal_handler_options=SignalHandlerOptions.NO)
+        yield stopping
+    finally:
+        rclpy.try_shutdown()
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _signals_later():
+    """Hold the signals back within the block, so that none is lost before ROS handles them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _init(args, **options) -> None:
+    try:
+        rclpy.init(args=args, **options)
+    except rclpy._rclpy_pybind11.RCLError as error:
+        if "log" not in str(error):
+            raise
+        reason = " ".join(str(error).split(", at ")[0].split())
+        program = os.path.basename(sys.argv[0])
+        raise SystemExit(f"{program}: ROS: {reason}; next: let ROS_LOG_DIR name a folder that can be written") from None
 
 
 SUBSCRIPTION_POLL_S = 0.2  # ours: poll period for new subscriptions
@@ -69,26 +115,42 @@ class _OtherExecutor(MultiThreadedExecutor):
         return not isinstance(entity.callback_group, InputGroup) and super().can_execute(entity)
 
 
-def spin(node, on_error, threads: int = 4) -> None:
-    """Run the node until ROS is shut down. on_error: called with an exception of a callback; the node goes on."""
+def spin(node, on_error, stopping: threading.Event, before_end, threads: int = 4) -> bool:
+    """Run the node until ``stopping`` is set; whether every callback came to its end then.
+
+    on_error: called with an exception of a callback; the node goes on. before_end: called once ``stopping`` is set, to
+    release callbacks that wait for something. Callbacks run on other threads; this one waits for signals.
+    """
     inputs, others = _InputExecutor(node), _OtherExecutor(threads, context=node.context)
     others.add_node(node)
-    stopping = threading.Event()
 
-    def listen() -> None:
-        while not stopping.is_set() and node.context.ok():
-            _spin_once(inputs, SUBSCRIPTION_POLL_S, on_error)
+    def run(executor, timeout_s: float) -> None:
+        while not stopping.is_set() and _spin_once(executor, timeout_s, on_error):
+            pass
 
-    listener = threading.Thread(target=listen, name="inputs", daemon=True)
-    listener.start()
+    runners = [
+        threading.Thread(target=run, args=(inputs, SUBSCRIPTION_POLL_S), name="inputs", daemon=True),
+        threading.Thread(target=run, args=(others, SUBSCRIPTION_POLL_S), name="callbacks", daemon=True),
+    ]
+    for runner in runners:
+        runner.start()
     try:
-        while node.context.ok() and _spin_once(others, 1.0, on_error):
+        while not stopping.wait(1.0) and node.context.ok():
             pass
     finally:
         stopping.set()
-        listener.join(2.0)
-        inputs.shutdown(timeout_sec=1.0)
-        others.shutdown(timeout_sec=1.0)
+        before_end()
+        for runner in runners:
+            runner.join(END_S)
+        # rclpy 7.1's own shutdown does not wait for callbacks
+        pool = threading.Thread(target=others._executor.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+        pool.start()
+        pool.join(END_S)
+        ended = not any(runner.is_alive() for runner in (*runners, pool))
+        if ended:
+            inputs.shutdown(timeout_sec=1.0)
+            others.shutdown(timeout_sec=1.0)
+    return ended
 
 
 def _spin_once(executor, timeout_s: float, on_error) -> bool:

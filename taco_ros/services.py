@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import TimeoutError as FutureTimeout
-
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from std_srvs.srv import SetBool, Trigger
 
@@ -30,11 +28,8 @@ class Services:
             return response
         words = tuple(word for word in request.words if word.strip())
         try:
-            count = node.worker.call(lambda: node.live.set_words(words)).result(WORDS_LIMIT_S)
-        except FutureTimeout:
-            response.message = f"words not in use yet after {WORDS_LIMIT_S:.0f} s; see the node's log"
-            return response
-        except (TacoError, OSError) as error:
+            count = node.worker.wait_for(node.live.set_words, words, limit_s=WORDS_LIMIT_S)
+        except (TacoError, OSError, RuntimeError) as error:
             response.message = " ".join(str(error).split())
             return response
         node.show_words(words)

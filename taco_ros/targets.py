@@ -1,4 +1,4 @@
-"""From objects to targets: ``~/bearing``, ``~/target_pose``, ``~/markers``.
+"""From objects to targets: ``~/bearing``, ``~/target_pose``, ``~/speaker``, ``~/markers``.
 
 A bearing is a direction and is sent as one; a pose is sent only where a range was measured. Both are sent only while
 the object is heard and seen, under the image's own stamp: what was true once is never sent again.
@@ -6,6 +6,7 @@ the object is heard and seen, under the image's own stamp: what was true once is
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable
 
@@ -16,18 +17,21 @@ from sensor_msgs.msg import CameraInfo, Image, LaserScan
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from taco import geometry
+from taco import geometry, sound_direction
 from taco.clock import NS
-from taco.config import TargetsConfig
-from taco.errors import TacoError
+from taco.config import TacoConfig, TargetsConfig
+from taco.errors import TacoError, shown
 from taco.io.pixels import packed_rows
 from taco.palette import colour_of
 from taco.tracking import TargetSelector
 from taco_ros.conversions import MessageError, stamp_to_ns
+from taco_ros.directions import DirectionInput, in_camera
 from taco_ros.inputs import Subscription
+from taco_ros.live import Result
 from taco_ros.transforms import Transforms
 
 KEPT = 20  # ours: depth images and scans that wait for the image they belong to
+NO_TURN = (0.0, 0.0, 0.0, 1.0)
 UP = np.array([0.0, -1.0, 0.0])  # in an optical frame (REP-103)
 
 
@@ -37,27 +41,42 @@ class Targets:
     node: for subscriptions. create(kind, topic, depth): makes a publisher. prefix: of the topics. camera: its name,
     "" for a single one; inputs are ``camera_info``, ``depth`` and ``scan`` (``NAME/camera_info``, ``NAME/depth``).
     config: gives the settings of this moment. warn(reason, line): called with what could not be used.
-    transforms: for tests; otherwise tf2 is opened when it is first needed.
+    transforms: for tests; otherwise tf2 is opened when it is first needed. directions: of the sound, where they are heeded.
     """
 
-    def __init__(self, node, create, prefix: str, camera: str, config: Callable[[], TargetsConfig], group, warn, transforms=None):
+    def __init__(
+        self,
+        node,
+        create,
+        prefix: str,
+        camera: str,
+        config: Callable[[], TargetsConfig],
+        group,
+        warn,
+        transforms=None,
+        directions: DirectionInput | None = None,
+    ):
         self._node, self._config, self._warn, self._transforms = node, config, warn, transforms
         self.selector = TargetSelector(config())
         self.bearing = create(Vector3Stamped, prefix + "bearing", 1)
         self.pose = create(PoseStamped, prefix + "target_pose", 1)
+        self.speaker = create(Vector3Stamped, prefix + "speaker", 1)
         self.markers = create(MarkerArray, prefix + "markers", 1)
-        own = f"{camera}/" if camera else ""
+        self._own = own = f"{camera}/" if camera else ""
         inputs = ((CameraInfo, own + "camera_info", self._on_info), (Image, own + "depth", self._on_depth))
         inputs += ((LaserScan, "scan", self._on_scan),)
         self._inputs = [Subscription(node, kind, topic, 5, callback, group, warn) for kind, topic, callback in inputs]
+        self._directions = directions
+        self._inputs += [directions] if directions is not None else []
         self._depths: deque = deque(maxlen=KEPT)
         self._scans: deque = deque(maxlen=KEPT)
         self._info = None
         self._known: tuple[object, object] = (None, None)  # calibration arrays and the Camera made of them
         self._shown: set[tuple[str, int]] = set()
+        self._uncalibrated_told = False
 
     def start(self) -> None:
-        """Subscribe to calibration, depth and scan."""
+        """Subscribe to calibration, depth, scan and the sound's direction."""
         for source in self._inputs:
             source.start()
 
@@ -65,6 +84,7 @@ class Targets:
         """Unsubscribe and forget measurements and target."""
         for source in self._inputs:
             source.stop()
+        self._uncalibrated_told = False
         self.reset()
 
     def reset(self) -> None:
@@ -72,6 +92,8 @@ class Targets:
         self._depths.clear()
         self._scans.clear()
         self.selector.reset()
+        if self._directions is not None:
+            self._directions.reset()
 
     def _on_info(self, message: CameraInfo) -> None:
         self._info = message
@@ -85,8 +107,27 @@ class Targets:
     @property
     def wanted(self) -> bool:
         """Whether somebody subscribes, or there may be a range for ``~/objects``."""
-        subscribed = any(publisher.get_subscription_count() for publisher in (self.bearing, self.pose, self.markers))
-        return subscribed or bool(self._depths or self._scans)
+        publishers = (self.bearing, self.pose, self.speaker, self.markers)
+        return any(publisher.get_subscription_count() for publisher in publishers) or bool(self._depths or self._scans)
+
+    def directed(self, result: Result, config: TacoConfig) -> Result:
+        """The result with the scores of what the sound comes from, and without the rest; as it is while no direction comes."""
+        scene = result.scene
+        if self._directions is None or not scene.objects:
+            return result
+        found = self._directions.within(scene.window_start_ns, scene.window_end_ns)
+        camera = self._camera() if found else None
+        if camera is None:
+            return result
+        least = config.concepts.min_score * config.concepts.hysteresis
+        try:
+            azimuths = in_camera(found, config.direction, result.header, self._lookup)
+            scene = sound_direction.directed(scene, camera, azimuths, config.direction, least, config.targets.rectified)
+        except TacoError as error:
+            self._warn(getattr(error, "reason", "camera_info"), f"sound_direction: {error}")
+            return result
+        gone = {item.id for item in result.scene.objects} - {item.id for item in scene.objects}
+        return dataclasses.replace(result, scene=scene, tracks=tuple(track for track in result.tracks if track.id not in gone))
 
     def publish(self, result) -> dict[int, PointStamped]:
         """Publish the targets of one processed image; the places that were measured, by object id, in the camera's frame."""
@@ -102,6 +143,9 @@ class Targets:
                 self._locate(scene, header, camera, config, rays, ranges)
         if target is not None and target.id in rays:
             self._publish_target(rays[target.id], ranges.get(target.id), header, config)
+        speaker = speaker_in(scene, config)
+        if speaker is not None and speaker.id in rays and self.speaker.get_subscription_count():
+            self._publish_speaker(rays[speaker.id], header, config)
         if self.markers.get_subscription_count():
             chosen = target.id if target is not None else 0
             self.markers.publish(self._marker_array(scene, header, rays, ranges, chosen, config))
@@ -110,7 +154,11 @@ class Targets:
     def _camera(self) -> geometry.Camera | None:
         info = self._info
         if info is None:
-            self._warn("no_camera_info", "targets: wanted a CameraInfo, got none; remap `camera_info` to the camera's")
+            if not self._uncalibrated_told:  # a camera without one may be meant so: say it once
+                self._uncalibrated_told = True
+                topic = f"{self._own}camera_info"
+                line = f"wanted a CameraInfo, got none: no bearings, poses or markers; remap `{topic}` to the camera's"
+                self._warn("no_camera_info", f"targets: {line}")
             return None
         arrays = (info.height, info.width, info.distortion_model, bytes(info.k), bytes(info.r), bytes(info.p), bytes(info.d))
         arrays += (info.binning_x, info.binning_y, info.roi.x_offset, info.roi.y_offset)
@@ -179,20 +227,31 @@ class Targets:
             self._transforms = Transforms(self._node)
         return self._transforms.lookup(target, source, stamp)
 
+    def _to_target_frame(self, header, config):
+        """The header, translation and quaternion of ``target_frame`` for this image; None where they are not known."""
+        if not config.target_frame or config.target_frame == header.frame_id:
+            return header, np.zeros(3), NO_TURN
+        try:
+            offset, turn = self._lookup(config.target_frame, header.frame_id, header.stamp)
+        except MessageError as error:
+            self._warn(error.reason, f"targets: {error}")
+            return None
+        return Header(stamp=header.stamp, frame_id=config.target_frame), offset, turn
+
+    def _publish_speaker(self, ray, header, config) -> None:
+        frame = self._to_target_frame(header, config)
+        if frame is not None:
+            self.speaker.publish(Vector3Stamped(header=frame[0], vector=_vector(geometry.rotate(ray, frame[2]))))
+
     def _publish_target(self, ray, found, header, config) -> None:
-        up, point = UP, None if found is None else np.array(found.point)
-        if config.target_frame and config.target_frame != header.frame_id:
-            try:
-                offset, turn = self._lookup(config.target_frame, header.frame_id, header.stamp)
-            except MessageError as error:
-                self._warn(error.reason, f"targets: {error}")
-                return
-            header = Header(stamp=header.stamp, frame_id=config.target_frame)
-            up, ray = geometry.rotate(up, turn), geometry.rotate(ray, turn)
-            point = None if point is None else geometry.rotate(point, turn) + offset
-        x, y, z = map(float, ray)
-        self.bearing.publish(Vector3Stamped(header=header, vector=Vector3(x=x, y=y, z=z)))
-        if point is not None:
+        frame = self._to_target_frame(header, config)
+        if frame is None:
+            return
+        header, offset, turn = frame
+        up, ray = geometry.rotate(UP, turn), geometry.rotate(ray, turn)
+        self.bearing.publish(Vector3Stamped(header=header, vector=_vector(ray)))
+        if found is not None:
+            point = geometry.rotate(np.array(found.point), turn) + offset
             pose = PoseStamped(header=header)
             pose.pose.position = _point(point)
             x, y, z, w = geometry.quaternion_facing(ray, up)
@@ -207,7 +266,7 @@ class Targets:
                 continue
             found = ranges.get(item.id)
             end = np.array(found.point) if found else rays[item.id] * config.marker_length_m
-            colour = _colour(item.id, 1.0 if item.id == chosen else 0.5)
+            colour = _colour(item.label, 1.0 if item.id == chosen else 0.5)
             arrow = _marker("bearing", item.id, Marker.ARROW, header, colour, config)
             arrow.points = [_point(np.zeros(3)), _point(end)]
             arrow.scale = Vector3(x=0.02, y=0.05, z=0.08)
@@ -225,6 +284,12 @@ class Targets:
         gone = [Marker(header=header, ns=name, id=id, action=Marker.DELETE) for name, id in sorted(self._shown - shown)]
         self._shown = shown
         return MarkerArray(markers=gone + markers)
+
+
+def speaker_in(scene, config: TargetsConfig):
+    """The best-scoring person that is heard, at least ``min_score``; None where there is none."""
+    heard = [item for item in scene.objects if item.label in config.speaker_words and item.score >= config.min_score]
+    return max(heard, key=lambda item: item.score, default=None)
 
 
 def _box_mask(item) -> np.ndarray:
@@ -253,7 +318,7 @@ def depth_metres(message: Image) -> np.ndarray:
     """Depth image (REP-118: 32FC1 m or 16UC1 mm) -> (H, W) float32 m, 0 and NaN for none. MessageError ``depth_encoding``."""
     kinds = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 0.001), "mono16": ("u2", 0.001)}
     if message.encoding not in kinds:
-        raise MessageError("depth_encoding", f"depth: wanted 32FC1 (m) or 16UC1 (mm), got {message.encoding!r}")
+        raise MessageError("depth_encoding", f"depth: wanted 32FC1 (m) or 16UC1 (mm), got {shown(message.encoding)}")
     name, unit = kinds[message.encoding]
     kind = np.dtype((">" if message.is_bigendian else "<") + name)
     size, data = (message.height, message.width), np.frombuffer(message.data, np.uint8)
@@ -285,9 +350,14 @@ def _marker(namespace: str, id: int, kind: int, header, colour: ColorRGBA, confi
     return marker
 
 
-def _colour(id: int, alpha: float) -> ColorRGBA:
-    red, green, blue = (part / 255 for part in colour_of(id))
+def _colour(word: str, alpha: float) -> ColorRGBA:
+    red, green, blue = (part / 255 for part in colour_of(word))
     return ColorRGBA(r=red, g=green, b=blue, a=alpha)
+
+
+def _vector(values) -> Vector3:
+    x, y, z = map(float, values)
+    return Vector3(x=x, y=y, z=z)
 
 
 def _point(values) -> Point:

@@ -17,7 +17,7 @@ class Transforms:
             import tf2_ros
         except ImportError:
             raise MessageError(
-                "tf_package", "wanted tf2_ros for transforms, got none; apt install ros-$ROS_DISTRO-tf2-ros"
+                "tf_package", "wanted tf2_ros for transforms, got none; apt install ros-$ROS_DISTRO-tf2-ros-py"
             ) from None
         self._tf2 = tf2_ros
         self._buffer = tf2_ros.Buffer()

@@ -7,6 +7,7 @@ import pytest
 
 from taco.demo import __main__ as demo
 from taco.demo import score, show, stored
+from taco.demo.page import write_demo_page
 from taco.errors import TacoError
 from taco.evaluation.composed.canvas import backgrounds
 from taco.evaluation.composed.sources import SceneSources, catalogue
@@ -127,6 +128,22 @@ def test_the_report_has_verdict_and_recognised_words_of_each_frame():
     assert last.startswith("2 scenes: ") and "for sounds out of view 100 %" in last and "age p50 100 ms" in last
 
 
+def test_a_frame_is_judged_by_its_window_of_sound():
+    silence = dataclasses.replace(moment(-1), heard="")
+    assert score.truth_of(silence) == "silence"
+    assert score.truth_of(dataclasses.replace(silence, settled=False)) == "silence, and in the window what was before"
+
+
+def test_the_page_shows_the_video_the_sheet_the_tables_and_what_is_next(tmp_path):
+    scores = dict.fromkeys([*score.SCENE_COLUMNS, *score.METHOD_COLUMNS], 0.5) | {"on_sounding": 0.83, "also_silent": None}
+    report = {"taco": scores, "late fusion": scores, "scenes": {"a <dog> barks": scores}, "frames_per_second": 8.0}
+    page = write_demo_page(tmp_path / "index.html", report | {"age_ms": {"p50": 90.0, "p95": 210.0}}, ["late fusion"]).read_text()
+    for name in ("overlay.mp4", "poster.jpg", "contact_sheet.png", "report.json"):
+        assert f'="{name}"' in page
+    assert "<td>a &lt;dog&gt; barks</td><td>83 %</td>" in page and "<td>late fusion</td><td>83 %</td>" in page
+    assert "mask centre on the sounding object 83 %" in page and "taco.cli live" in page and "http" not in page
+
+
 def test_the_show_is_a_day_of_five_to_seven_scenes_in_under_a_minute():
     scenes = show.scenes()
     assert 5 <= len(scenes) <= 7 and 45 <= sum(scene.seconds for scene in scenes) <= 60
@@ -238,6 +255,7 @@ def test_what_is_stored_comes_back_without_pickle(tmp_path):
 @pytest.mark.ros
 def test_a_graph_that_fails_is_an_error_with_its_cause(monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "OUT", tmp_path)
+    monkeypatch.setattr(demo, "CACHE", tmp_path)
     monkeypatch.setattr(demo, "SETTINGS", {"models.audio": "no-such-model"})
     video = tmp_path / "show.mp4"
     with VideoWriter(video, fps=10, sample_rate=16000) as writer:
@@ -254,6 +272,7 @@ def test_a_graph_that_fails_is_an_error_with_its_cause(monkeypatch, tmp_path):
 def test_the_real_graph_finds_what_sounds(monkeypatch, tmp_path, capfd):
     """Player, taco_node and recorder as processes over the middleware, on one short scene: found, drawn, reported."""
     monkeypatch.setattr(demo, "OUT", tmp_path)
+    monkeypatch.setattr(demo, "CACHE", tmp_path)
     barking = show.scenes()[0]
     scenes = (
         dataclasses.replace(barking, seconds=7.0, sounds=((0.0, 0), (4.0, None))),
@@ -270,3 +289,4 @@ def test_the_real_graph_finds_what_sounds(monkeypatch, tmp_path, capfd):
     assert "dog  score" in capfd.readouterr().out
     demo.pictures(answers, recorded, [scene.name for scene in scenes])
     assert (tmp_path / "overlay.mp4").stat().st_size > 10_000 and (tmp_path / "contact_sheet.png").stat().st_size > 10_000
+    assert (tmp_path / "poster.jpg").exists()

@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from taco.bench import page
+from taco.cli.bench import table
 from taco.cli.config import markdown
 from taco.config import all_settings
 from test import ROOT
@@ -36,6 +38,12 @@ def test_settings_named_in_pages_exist(page):
 def test_make_targets_named_in_the_readme_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text())) <= targets
+
+
+def test_the_figures_of_the_performance_page_are_those_of_its_measurement():
+    measured = page.read(ROOT / "docs/performance.json")
+    assert page.markdown(measured, table) in (ROOT / "docs/performance.md").read_text(), "run: make tables"
+    assert page.goals(measured) == measured["goals"], "goals have changed since: measure again, or judge the figures anew"
 
 
 def tree() -> str:

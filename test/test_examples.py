@@ -1,15 +1,20 @@
 """The examples run unchanged and print what they promise."""
 
 import dataclasses
+import json
+import os
 import re
 import subprocess
 import sys
 
 import cv2
 import pytest
+import soundfile
+from PIL import Image
 
 from taco.demo import show
 from taco.evaluation.composed.sources import SceneSources
+from taco.io.files import frames, read_audio
 from test import ROOT
 
 
@@ -58,3 +63,35 @@ def test_a_photo_and_a_sound_give_a_drawn_outline(barking, tmp_path):
     printed = run("photo_and_sound", barking, barking, tmp_path / "out.png")
     assert re.search(r"^dog  score 0\.\d+  box x=", printed, re.M)
     assert cv2.imread(str(tmp_path / "out.png")).shape == (480, 640, 3)
+
+
+@pytest.mark.data
+def test_the_readmes_python_runs_as_it_stands_and_warns_of_nothing(barking, tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    Image.fromarray(next(frames(barking)).rgb).save(tmp_path / "photo.jpg", quality=95)
+    sound = read_audio(barking)
+    soundfile.write(tmp_path / "sound.wav", sound.samples, sound.sample_rate)
+    command = [sys.executable, "-W", "error::UserWarning", "-c", code]
+    env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": os.environ["HOME"]}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^dog 0\.\d+ \(\d+, \d+, \d+, \d+\) \(480, 640\)$", done.stdout, re.M) and "sounding" in done.stdout
+
+
+@pytest.mark.data
+def test_words_are_said_in_another_language(barking):
+    lines = run("own_language", barking).splitlines()
+    assert len(lines) == 3 and sum("chien 0." in line for line in lines) >= 2
+
+
+@pytest.mark.data
+def test_the_notebook_runs_from_its_first_cell_to_its_last(barking, monkeypatch, capsys):
+    monkeypatch.chdir(barking.parent)
+    cells = json.loads((ROOT / "examples/clip_to_plot.ipynb").read_text())["cells"]
+    names = {}
+    for cell in cells:
+        assert not cell.get("outputs"), "a notebook is committed without its outputs"
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]).replace('"clip.mp4"', repr(str(barking))), names)
+    assert "sounding     dog 0." in capsys.readouterr().out
+    assert names["sheet"].width > 900 and names["plot"].getcolors(1000)[0] and len(names["plot"].getcolors(1000)) >= 2

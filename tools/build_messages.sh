@@ -46,7 +46,7 @@ run cmake -S "$root" -B "$build" -GNinja -DCMAKE_INSTALL_PREFIX="$venv" -DPython
   -DBUILD_TESTING=OFF -DAMENT_CMAKE_SYMLINK_INSTALL=ON \
   -DTACO_LINK_PYTHON=ON
 run cmake --build "$build"
-run cmake --install "$build"
+(cd "$build" && run cmake --install .) # it leaves a list of what it linked where it is called
 site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 rm -f "$site/taco_ros/__init__.py"
 printf 'from pkgutil import extend_path\n\n__path__ = [%s, *extend_path(__path__, __name__)]\n' \

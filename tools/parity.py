@@ -115,7 +115,7 @@ def sound_and_words(folder: Path, vocabulary: Path) -> None:
     names = [name for pair in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")) for name in pair]
     files = [str(vocabulary / name) for name in names if (vocabulary / name).is_file()][:2]
     tokenizer = transformers.GPT2TokenizerFast(vocab_file=files[0], merges_file=files[1])
-    tokenizer.add_special_tokens({"pad_token": "!"})
+    tokenizer.add_special_tokens({"pad_token": "!"})  # nosec B105
     texts = [f"This is a sound of {word} <|endoftext|>" for word in synthetic.WORDS]
     batch = [tokenizer(text, max_length=77, padding="max_length", truncation=True, return_tensors="pt") for text in texts]
     batch = {key: torch.cat([one[key] for one in batch]) for key in ("input_ids", "attention_mask")}

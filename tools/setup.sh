@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # usage: tools/setup.sh     makes .venv and everything that `make demo` and `make test` need; done within a second when it is all there
 # PYTHON=python3.12 chooses the interpreter; BIRDNET=1 adds the optional sound model of animals (non-commercial weights);
-# PIP_EXTRA_INDEX_URL may name PyTorch's index of CPU builds (a much smaller download than CUDA's).
+# Without an NVIDIA GPU it takes PyTorch's CPU build where pip's indexes have it (GPU=0 or GPU=1 decides instead of looking);
+# PIP_EXTRA_INDEX_URL may name PyTorch's own index of CPU builds.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -15,6 +16,18 @@ mkdir -p build
 fail() {
   echo "taco: $1" >&2
   exit 1
+}
+has_gpu() {
+  case ${GPU:-} in 0) return 1 ;; 1) return 0 ;; esac
+  [ -e /dev/nvidiactl ] || [ -e /dev/nvhost-gpu ] || command -v nvidia-smi >/dev/null
+}
+
+# PyTorch as the lock has it, in its CPU build: "+cpu" behind the version, which only some indexes have.
+install_cpu_torch() {
+  "$venv/bin/pip" install "$(grep '^torch==' requirements/lock.txt)+cpu" >>"$log" 2>&1 && return
+  [ "$(uname -m)" = x86_64 ] || return 0 # elsewhere the ordinary build is small
+  echo "      no GPU here, and pip's indexes have no CPU build of PyTorch: taking the one with CUDA, 3 GB more. To spare them: Ctrl-C, and"
+  echo "      PIP_EXTRA_INDEX_URL=ADDRESS make setup, with the address that PyTorch's install page shows for pip and CPU"
 }
 step() { printf '[%s] %s\n' "$1" "$2"; }
 
@@ -58,6 +71,7 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
   step 1/4 "virtual environment with $("$python" --version)"
   [ -x "$venv/bin/python" ] || run "$python" -m venv "$venv"
   step 2/4 "pinned packages and the ROS 2 Jazzy middleware (1 to 5 minutes, about 2 GB without CUDA)"
+  has_gpu || install_cpu_torch
   run "$venv/bin/pip" install -c requirements/lock.txt -r requirements/base.txt -r requirements/dev.txt -r requirements/ros-jazzy.txt
   printf '%s' "$wanted" >"$stamp"
   fresh=1

@@ -1,4 +1,4 @@
-"""Rewrite every table of the documents that the code prints; tests compare them: settings, words, models, the tree."""
+"""Rewrite every table of the documents that the code prints; tests compare them: settings, words, models, figures, the tree."""
 
 import contextlib
 import io
@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from taco.cli import main
+from taco_ros.parameter_schema import parameter_schema
 from taco_ros.parameters import parameter_file
 from test.test_docs import tree
 
@@ -34,6 +35,10 @@ if __name__ == "__main__":
     put("docs/words.md", printed("words", "--markdown"))
     put("docs/models.md", printed("weights", "list", "--markdown"))
     (ROOT / "config/taco.yaml").write_text(parameter_file())
+    (ROOT / "config/taco.schema.json").write_text(parameter_schema())
+    page, mark = ROOT / "docs/performance.md", "## Figures"
+    text, figures = page.read_text(), printed("bench", "pipeline", "--from", str(ROOT / "docs/performance.json"))
+    page.write_text(f"{text[: text.index(mark)]}{mark}\n\n{figures.strip()}\n")
     design = ROOT / "docs/design.md"
     text = design.read_text()
     design.write_text(text[: text.index("## The tree")] + "## The tree\n\n" + tree() + "\n")

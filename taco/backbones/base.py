@@ -19,7 +19,9 @@ from taco.types import AudioWindow, ImageFeatures, Tokens, VideoFrame
 class ImageEncoder(Protocol):
     """A frozen image model whose tokens live in the same space as its word vectors.
 
-    Optional: ``encode_batch(frames) -> list[ImageFeatures]``, one pass for several images (see ``encode_images``).
+    Optional: ``encode_batch(frames) -> list[ImageFeatures]``, one pass for several images (see ``encode_images``), and
+    ``every_image = True`` of one that must see each image, even where nothing moves in it (``models.still_tolerance``).
+    Encoders of both kinds with a text tower have ``release_text()``: called when words have been encoded and kept on disk.
     """
 
     name: str
@@ -98,4 +100,4 @@ def unknown_words_error(unknown: Sequence[str], known: Iterable[str], model: str
     known = list(known)
     near = difflib.get_close_matches(unknown[0], known, 1)
     hint = f"did you mean {near[0]}?" if near else f"it knows {', '.join(known[:12])}, ..."
-    return ConfigError(f"models.word_bank: {model} does not know {', '.join(map(repr, unknown[:5]))}; {hint}")
+    return ConfigError(f"models.word_bank: {model} does not know {', '.join(repr(word[:80]) for word in unknown[:5])}; {hint}")

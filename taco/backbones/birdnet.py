@@ -6,7 +6,11 @@ them, and the licence is printed when they are loaded. The constants are those o
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +26,20 @@ LICENCE = (
 )
 
 
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """What the process's libraries write to standard error is lost for a moment."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 class BirdNET:
     """48 kHz sound of 3 s -> 1024 features >= 0, whose products with ``weights`` plus ``bias`` are the logits of ``names``."""
 
@@ -30,7 +48,8 @@ class BirdNET:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
             raise MissingPackageError(
-                'models.audio: birdnet wanted the package ai-edge-litert, got none; run pip install "ai-edge-litert==2.3.0"'
+                "models.audio: birdnet wanted the package ai-edge-litert, got none; run `pip install 'taco-sounding[birdnet]'`, "
+                "then `taco weights fetch birdnet`"
             ) from None
         try:
             self.names = [
@@ -40,13 +59,14 @@ class BirdNET:
             with warnings.catch_warnings():  # LiteRT warns that this takes memory: 60 MB
                 warnings.simplefilter("ignore")
                 self._run = Interpreter(str(model), num_threads=threads, experimental_preserve_all_tensors=True)
-            self._run.allocate_tensors()
+            with _without_stderr():  # LiteRT's C++ part tells there which delegate it made, and has no switch for that
+                self._run.allocate_tensors()
             inner = {item["name"]: item["index"] for item in self._run.get_tensor_details()}
             self._features = inner["model/GLOBAL_AVG_POOL/Mean"]
             self.weights = self._run.get_tensor(inner["model/CLASS_DENSE_LAYER/MatMul"]).copy()
             self.bias = self._run.get_tensor(inner["model/CLASS_DENSE_LAYER/BiasAdd/ReadVariableOp/resource"]).copy()
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise WeightsError(f"{model}: wanted the BirdNET 2.4 model, got {error}; run `taco weights fetch embedded`") from None
+            raise WeightsError(f"{model}: wanted the BirdNET 2.4 model, got {error}; run `taco weights fetch birdnet`") from None
         if self.weights.shape != (len(self.names), FEATURES):
             raise WeightsError(f"{model}: wanted {len(self.names)} classes of {FEATURES} features, got {self.weights.shape}")
 

@@ -19,11 +19,12 @@ from taco.audio import resample
 from taco.backbones.base import unknown_words_error
 from taco.backbones.birdnet import SAMPLE_RATE as BIRDNET_RATE
 from taco.backbones.birdnet import BirdNET
-from taco.backbones.engine_export import IN_TORCH, Example, Part, Runtime
+from taco.backbones.engine_export import IN_TORCH, Runtime
 from taco.backbones.musicnn import HOP as MUSICNN_HOP
 from taco.backbones.musicnn import MELS as MUSICNN_MELS
 from taco.backbones.musicnn import SAMPLE_RATE as MUSICNN_RATE
 from taco.backbones.musicnn import TAGS, MusiCNN
+from taco.backbones.onnx_export import Example, Part
 from taco.backbones.yamnet import MELS, PATCH, PATCH_SAMPLES, YAMNet
 from taco.backbones.yamnet import SAMPLE_RATE as YAMNET_RATE
 from taco.errors import ShapeError
@@ -64,7 +65,8 @@ class YamnetHead:
 
     general: classes that name no more than a kind ("Animal", "Music") or a place. They are reported, but speak neither for a
     word nor against one.
-    runtime: what runs the network. Where that is not torch, the network keeps only what still runs in torch.
+    runtime: what runs the network; ``run`` is the network in it. Where that is not torch, the network keeps only what torch
+    still runs.
     """
 
     name: str = "yamnet"
@@ -75,9 +77,9 @@ class YamnetHead:
         self, network: YAMNet, words: Mapping[str, Sequence[int]], general: Sequence[int] = (), runtime: Runtime = IN_TORCH
     ):
         self._network = network
-        example = Example((torch.zeros(4, PATCH, MELS),))  # a window and its thirds
-        self._run = runtime.network(Part(network, "tokens"), self.name, ("tokens",), example)
-        if self._run.engine != "torch":
+        example = Example((torch.zeros(4, PATCH, MELS),), names=("log_mel",))  # a window and its thirds
+        self.run = runtime.network(Part(network, "tokens"), self.name, ("tokens",), example)
+        if self.run.engine != "torch":
             network.drop_convolutions()
         self.words = tuple(word for word, classes in words.items() if classes)
         rows = [list(words[word]) for word in self.words]
@@ -96,10 +98,10 @@ class YamnetHead:
         # its thirds find them. Each third is mirrored to a ring of the length that the network expects, and the ring is turned
         # by half a token: of its three tokens the first then lies at the third's end and the second at its start.
         patch = samples[-PATCH_SAMPLES:] if len(samples) >= PATCH_SAMPLES else np.resize(samples, PATCH_SAMPLES)
-        mel = self._network.log_mel(torch.from_numpy(np.ascontiguousarray(patch)))
+        mel = self._network.log_mel(torch.from_numpy(np.require(patch, requirements=["C", "W"])))
         third = mel.view(3, -1, mel.shape[1])
         rings = torch.cat([third, third.flip(1), third], 1).roll(-PATCH // STEPS, 1)
-        whole, *parts = self._run(torch.cat([mel[None], rings]))["tokens"]  # each (bands, 3, dim)
+        whole, *parts = self.run(torch.cat([mel[None], rings]))["tokens"]  # each (bands, 3, dim)
         course = torch.cat([part[:, [1, 0]] for part in parts], 1) + LEAST_SHARE
         found: Tensor = whole.mean(1, keepdim=True) * course / course.mean(1, keepdim=True)
         return found.reshape(BANDS * STEPS, -1)
@@ -152,8 +154,8 @@ class MusicnnHead(_CalibratedHead):
     ):
         super().__init__([word for word, tags in words.items() if tags], background)
         self._network = network
-        example = Example((torch.zeros(1, 63, MUSICNN_MELS),), ((1,),))
-        self._frames = runtime.network(Part(network, "frames"), self.name, ("frames",), example)
+        example = Example((torch.zeros(1, 63, MUSICNN_MELS),), ((1,),), ("log_mel",))
+        self.run = runtime.network(Part(network, "frames"), self.name, ("frames",), example)
         weights, bias = network.tag_layer()
         self._rows = [[TAGS.index(tag) for tag in words[word]] for word in self.words]
         self._weights, self._bias = weights.detach(), bias.detach()
@@ -162,8 +164,9 @@ class MusicnnHead(_CalibratedHead):
         """Features of six overlapping halves of the window, the same in both bands."""
         # Every frame's features come from the whole window; only the pooling looks at a part of it.
         shortest = 16 * MUSICNN_HOP
-        sound = torch.from_numpy(samples if len(samples) >= shortest else np.resize(samples, shortest))
-        frames = self._frames(self._network.log_mel(sound[None]))["frames"]
+        samples = samples if len(samples) >= shortest else np.resize(samples, shortest)
+        sound = torch.from_numpy(np.require(samples, requirements=["C", "W"]))
+        frames = self.run(self._network.log_mel(sound[None]))["frames"]
         count = frames.shape[2]
         length = max(count // 2, min(count, 8))
         starts = [round(step * (count - length) / (STEPS - 1)) for step in range(STEPS)]
@@ -215,6 +218,7 @@ class EmbeddedAudioEncoder:
 
     def __init__(self, heads: Sequence[SoundHead], words: Sequence[str]):
         self._heads = tuple(heads)
+        self.networks = {head.name: head.run for head in heads if isinstance(head, (YamnetHead, MusicnnHead))}  # for an export
         self.words = tuple(word for word in words if any(word in head.words for head in heads))
         self.dim = sum(head.dim for head in heads)
         known = list(dict.fromkeys([*self.words, *(name for head in heads for name in (*head.words, *head.others))]))

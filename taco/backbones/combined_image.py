@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from taco.backbones.efficientnet import EfficientNetEncoder
-from taco.backbones.engine_export import IN_TORCH, Example, Runtime
+from taco.backbones.engine_export import IN_TORCH, Runtime
+from taco.backbones.mobile_blocks import OnBytes
+from taco.backbones.onnx_export import Example
 from taco.backbones.person import TRAINED_SIZE, PersonNetwork
 from taco.types import ImageFeatures, Kinds, VideoFrame
 
@@ -46,14 +48,13 @@ class PersonEvidence:
 
     def __init__(self, network: PersonNetwork, size: int = TRAINED_SIZE, runtime: Runtime = IN_TORCH):
         self.device, self.size = network.device, size
-        example = Example((torch.zeros(1, 3, size, size, device=self.device),), ((0,),))
-        self.run = runtime.network(network, "person", ("odds", "boxes"), example)
+        example = Example((torch.zeros(1, 3, size, size, dtype=torch.uint8, device=self.device),), ((0,),), ("image",))
+        self.run = runtime.network(OnBytes(network, 127.5, 127.5), "person", ("odds", "boxes"), example)
 
     def boxes(self, frames: Sequence[VideoFrame]) -> list[tuple[Tensor, Tensor]]:
         """Each image's surest boxes: (n,) evidence > 0, log-odds over the least; (n, 4) y0 x0 y1 x1 as shares of its sides."""
         with torch.inference_mode():
-            pixels = torch.cat([_resize_square(frame, self.size, self.device) for frame in frames])
-            found = self.run((pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last))
+            found = self.run(torch.cat([_resize_square(frame, self.size, self.device) for frame in frames]))
         out = []
         for own, places in zip(found["odds"].cpu(), found["boxes"].cpu() / self.size):
             sides = (places[:, 2:] - places[:, :2]).prod(1).sqrt()
@@ -75,7 +76,7 @@ def paint_boxes(evidence: Tensor, boxes: Tensor, grid: tuple[int, int]) -> Tenso
 
 
 def _resize_square(frame: VideoFrame, side: int, device: torch.device) -> Tensor:
-    pixels = torch.from_numpy(np.ascontiguousarray(frame.rgb)).to(device).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(np.require(frame.rgb, requirements=["C", "W"])).to(device).permute(2, 0, 1)[None]
     return F.interpolate(pixels, (side, side), mode="bilinear", align_corners=False, antialias=True)
 
 

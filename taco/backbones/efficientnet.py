@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from taco.backbones.base import unknown_words_error
-from taco.backbones.engine_export import IN_TORCH, Example, Runtime
-from taco.backbones.mobile_blocks import InvertedResidual, SameConv2d, fold_batch_norms, make_batch_norm, relu6
+from taco.backbones.engine_export import IN_TORCH, Runtime
+from taco.backbones.mobile_blocks import InvertedResidual, OnBytes, SameConv2d, fold_batch_norms, make_batch_norm, relu6
+from taco.backbones.onnx_export import Example
 from taco.errors import WeightsError
 from taco.types import ImageFeatures, Kinds, Tokens, VideoFrame
 
@@ -127,8 +128,8 @@ class EfficientNetEncoder:
     ):
         self.device = network._fc.weight.device
         # Every side is a multiple of 32 (``_input_size``), so that the same padding is right at all sizes.
-        example = Example((torch.zeros(1, 3, 320, 416, device=self.device),), ((0, 2, 3),))
-        self.run = runtime.network(fold_network(network), network.variant, OUTPUTS, example)
+        example = Example((torch.zeros(1, 3, 320, 416, dtype=torch.uint8, device=self.device),), ((0, 2, 3),), ("image",))
+        self.run = runtime.network(OnBytes(fold_network(network), 127.0, 128.0), network.variant, OUTPUTS, example)
         self.name, self.image_size = network.variant, image_size
         self._words = {word: tuple(classes) for word, classes in words.items()}
         rows = network._fc.weight.detach().cpu()
@@ -176,9 +177,7 @@ class EfficientNetEncoder:
         for size in dict.fromkeys(sizes):
             chosen = [index for index, own in enumerate(sizes) if own == size]
             with torch.inference_mode():
-                pixels = torch.cat([self._pixels(frames[index], size) for index in chosen])
-                pixels = ((pixels.float() - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
-                stages = self.run(pixels)
+                stages = self.run(torch.cat([self._pixels(frames[index], size) for index in chosen]))
             top = stages["res5"].cpu()  # what follows is small, and meets the sound's tokens on the CPU
             for row, index in enumerate(chosen):
                 tokens = Tokens(top[row].flatten(1).T.contiguous(), (top.shape[-2], top.shape[-1]))
@@ -193,7 +192,7 @@ class EfficientNetEncoder:
 
     def _pixels(self, frame: VideoFrame, size: tuple[int, int]) -> Tensor:
         """(1, 3, h, w) uint8 on the network's device; resized as bytes, which is three times as fast."""
-        pixels = torch.from_numpy(np.ascontiguousarray(frame.rgb)).to(self.device).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(np.require(frame.rgb, requirements=["C", "W"])).to(self.device).permute(2, 0, 1)[None]
         return F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
 
     def encode_text(self, words: Sequence[str]) -> Tensor:

@@ -167,10 +167,9 @@ def load(models: ModelsConfig) -> Backbones:
             f"embedded models: wanted {', '.join(missing)} in {folder}, got none; run `taco weights fetch {wanted}`"
         )
     table = word_table()
-    # So small that auto means the CPU; the sound models always run there.
-    device = resolve_device("cpu" if models.device == "auto" else models.device)
+    device = resolve_device(models.device)  # of the image models; those of sound are small and always run on the CPU
     size = models.image_size or IMAGE_SIZE
-    runtime = Runtime(models.engine, models.precision, model_threads(models.threads))
+    runtime = Runtime(models.engine, models.precision, model_threads(models.threads), gpu=models.device != "cpu")
     seen = {row.word: row.imagenet for row in table if row.imagenet}
     name, path = IMAGE_MODELS[0], locate_packaged(IMAGE_MODELS[0], folder)[0]
     encoder = EfficientNetEncoder.from_file(path, seen, size, device, name, runtime)

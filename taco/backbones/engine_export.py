@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import io
 import logging
-import os
 import platform
-import warnings
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,30 +21,28 @@ import torch.nn.functional as F
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from taco.engines import PACKAGES, Network, TorchNetwork, compile_network, error_line, has_tensorrt, installed_engines
+from taco.backbones.onnx_export import OPSET, Example, export, save
+from taco.engines import (
+    CUDA,
+    PACKAGES,
+    TENSORRT,
+    Network,
+    TorchNetwork,
+    compile_network,
+    error_line,
+    has_provider,
+    installed_engines,
+)
 from taco.errors import WeightsError
 from taco.package_files import cache_dir
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the exported files; raise it when a module's arithmetic or this export changes
-OPSET = 17  # of ONNX; every engine of 2024 and later reads it
+FORMAT = 2  # of the exported files; raise it when a module's arithmetic or this export changes
 LOCK_WAIT_S = 60.0  # while another process exports the same network, which takes about a second
 # Lowest cosine of an output with torch's, and largest difference as a share of the largest value; ours. Those of half precision
 # only tell a working network from a broken one.
 TOLERANCES = {"float32": (0.9999, 1e-3), "bfloat16": (0.95, 0.3), "float16": (0.999, 0.05)}
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """What an export needs to know of a network.
-
-    inputs: one set of them, float32.
-    free: for each input, its dimensions that may have other sizes.
-    """
-
-    inputs: tuple[Tensor, ...]
-    free: tuple[tuple[int, ...], ...] = ((),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +52,14 @@ class Runtime:
     engine, precision: as in ``models``.
     threads: of an engine on a CPU.
     cache: folder of the exported files; None: ``engines`` in the user's cache.
+    gpu: ONNX Runtime may use CUDA, where it was built with it, for networks that torch keeps on the CPU (a torch without CUDA).
     """
 
     engine: str = "torch"
     precision: str = "float32"
     threads: int = 1
     cache: Path | None = None
+    gpu: bool = False
 
     def network(self, module: nn.Module, name: str, outputs: Sequence[str], example: Example) -> Network:
         """The module in this engine, or in torch where that is not possible.
@@ -69,24 +67,33 @@ class Runtime:
         name: of its file, and for messages.
         outputs: names of the module's results, in their order.
         """
-        in_torch = TorchNetwork(module, outputs)
-        engine = self._choose(example.inputs[0].device)
+        in_torch = TorchNetwork(module, outputs, example)
+        device = example.inputs[0].device
+        engine = self._choose(device)
         if engine == "torch":
             return in_torch
-        try:
-            return self._load(module, engine, name, outputs, example)
-        except Exception as error:  # engines and the exporter raise what they like; torch always works
-            log.warning("%s: runs in torch, since %s refused it: %s", name, engine, error_line(error))
-            return in_torch
+        wanted = [device.type == "cuda"] if device.type == "cuda" or not self.gpu or not has_provider(CUDA) else [True, False]
+        for gpu in wanted if engine == "onnxruntime" else [False]:
+            where = f"{engine} on CUDA" if gpu else engine
+            try:
+                return self._load(module, engine, name, outputs, example, gpu)
+            except Exception as error:  # engines and the exporter raise what they like; torch always works
+                other = "tries the CPU" if gpu and len(wanted) > 1 else "runs in torch"
+                log.warning("%s: %s, since %s refused it: %s", name, other, where, error_line(error))
+        return in_torch
 
     def _choose(self, device: torch.device) -> str:
-        """The engine's name; torch on a GPU unless TensorRT is asked for, since nothing else was measured there."""
-        if self.engine == "torch" or (device.type != "cpu" and self.engine != "tensorrt"):
+        """The engine's name; on a GPU torch, unless another that runs there is asked for: nothing was measured there."""
+        if self.engine == "torch":
             return "torch"
         if self.engine == "tensorrt":
             if device.type == "cpu":
                 return self._fall_back("models.engine: tensorrt needs models.device=cuda:N; torch runs instead")
-            return "tensorrt" if has_tensorrt() else self._missing("tensorrt")
+            return "tensorrt" if has_provider(TENSORRT) else self._missing("tensorrt")
+        if device.type != "cpu":
+            if self.engine != "onnxruntime":
+                return "torch"
+            return "onnxruntime" if has_provider(CUDA) else self._missing("onnxruntime", "onnxruntime-gpu")
         found = installed_engines()
         if self.engine != "auto":
             return self.engine if self.engine in found else self._missing(self.engine)
@@ -94,10 +101,10 @@ class Runtime:
         wanted = "openvino" if self.precision in ("bfloat16", "float16") else "onnxruntime"
         return wanted if wanted in found else found[0] if found else self._missing("onnxruntime")
 
-    def _missing(self, engine: str) -> str:
+    def _missing(self, engine: str, package: str = "") -> str:
         return self._fall_back(
-            f"models.engine: {engine} is not installed; torch runs instead, slower and with the same results; "
-            f"run `pip install {PACKAGES[engine]}`"
+            f"models.engine: {package or engine} is not installed; torch runs instead, slower and with the same results; "
+            f"run `pip install {package or PACKAGES[engine]}`"
         )
 
     def _fall_back(self, line: str) -> str:
@@ -106,48 +113,53 @@ class Runtime:
             log.warning(line)
         return "torch"
 
-    def _load(self, module: nn.Module, engine: str, name: str, outputs: Sequence[str], example: Example) -> Network:
+    def _load(self, module: nn.Module, engine: str, name: str, outputs: Sequence[str], example: Example, gpu: bool) -> Network:
         """From the cache, else exported; raises whatever the exporter and the engine raise."""
         precision = self.precision if engine == "openvino" and self.precision != "auto" else "float32"
         folder = self.cache or cache_dir() / "engines"
-        path = folder / f"{name}-{_key(module, engine, precision, outputs)}.onnx"
+        file = f"{name}-{_key(module, engine + '-cuda' * gpu, precision, outputs, example)}.onnx"
 
-        def compiled(packed: bytes) -> Network:
-            return compile_network(packed, outputs, engine, threads=self.threads, precision=precision)
+        def compiled(path: Path) -> Network:
+            return compile_network(path, outputs, engine, threads=self.threads, precision=precision, gpu=gpu)
 
-        def built() -> tuple[bytes, Network]:
-            packed = export(module, outputs, example)
-            network = compiled(packed)
-            check(network, TorchNetwork(module, outputs), example.inputs, name)
-            return packed, network
+        def built(path: Path) -> Network:
+            save(export(module, outputs, example), path)
+            network = compiled(path)
+            try:
+                check(network, TorchNetwork(module, outputs), example.inputs, name)
+            except BaseException:
+                for made in (path, path.with_name(f"{path.name}.data")):
+                    made.unlink(missing_ok=True)
+                raise
+            return network
 
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            path = folder / file
             with FileLock(path.with_suffix(".lock"), timeout=LOCK_WAIT_S):
                 if path.is_file():
                     try:
-                        return compiled(path.read_bytes())
+                        return compiled(path)
                     except Exception as error:
                         log.warning("%s: %s is damaged and is made anew: %s", name, path, error_line(error))
-                packed, network = built()
-                part = path.with_suffix(f".{os.getpid()}.part")
-                part.write_bytes(packed)
-                os.replace(part, path)
-                return network
+                return built(path)
         except (OSError, Timeout) as error:  # a full or read-only disk: made anew at each start
             log.warning("%s: not kept in %s (%s); set TACO_CACHE to a writable folder for faster starts", name, folder, error)
-            return built()[1]
+            with tempfile.TemporaryDirectory(prefix="taco_") as scratch:
+                return built(Path(scratch) / file)
 
 
 IN_TORCH = Runtime()
 _logged: set[str] = set()
 
 
-def _key(module: nn.Module, engine: str, precision: str, outputs: Sequence[str]) -> str:
+def _key(module: nn.Module, engine: str, precision: str, outputs: Sequence[str], example: Example) -> str:
     """Changes with the weights, the structure, this export, the engine, its version, the precision and the processor's kind."""
-    package = PACKAGES[engine]
-    version = next((v for n in (package, engine, "onnxruntime") if (v := _version(n))), "")
-    digest = hashlib.sha256(repr((FORMAT, OPSET, engine, version, precision, platform.machine(), outputs, module)).encode())
+    package = PACKAGES[engine.removesuffix("-cuda")]
+    version = next((v for n in (package, engine, "onnxruntime", "onnxruntime-gpu") if (v := _version(n))), "")
+    shapes = [tuple(values.shape) for values in example.inputs] if example.fixed else []
+    settings = (FORMAT, OPSET, engine, version, precision, platform.machine(), outputs, shapes, module)
+    digest = hashlib.sha256(repr(settings).encode())
     for key, values in module.state_dict().items():
         digest.update(key.encode())
         digest.update(np.ascontiguousarray(values.numpy(force=True)).data)
@@ -161,105 +173,16 @@ def _version(package: str) -> str:
         return ""
 
 
-class _Named(nn.Module):
-    """A module whose outputs come as a tuple, as the exporter expects."""
-
-    def __init__(self, module: nn.Module, outputs: Sequence[str]):
-        super().__init__()
-        self.module, self._names = module, tuple(outputs)
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        found = TorchNetwork(self.module, self._names)(*inputs)
-        return tuple(found[name] for name in self._names)
-
-
-class Part(nn.Module):
-    """One method of a module as a module of its own."""
-
-    def __init__(self, module: nn.Module, method: str):
-        super().__init__()
-        self.module, self._method = module, method
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        found: Tensor = getattr(self.module, self._method)(*inputs)
-        return found
-
-
-def export(module: nn.Module, outputs: Sequence[str], example: Example) -> bytes:
-    """The module as an ONNX model, by the exporter that traces: the newer one needs another package and gives the same nodes."""
-    names = [f"input{number}" for number in range(len(example.inputs))]
-    free = {name: {axis: f"{name}_{axis}" for axis in axes} for name, axes in zip(names, example.free) if axes}
-    file = io.BytesIO()
-    with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
-        warnings.simplefilter("ignore")  # that it is the older exporter, and that Python numbers become constants
-        inputs = tuple(values.clone() for values in example.inputs)
-        torch.onnx.export(
-            _Named(module, outputs).eval(), inputs, file, input_names=names,  # type: ignore[arg-type]  # the tracing exporter takes a stream, too
-            output_names=list(outputs),
-            dynamic_axes=free, opset_version=OPSET, dynamo=False,
-        )  # fmt: skip
-    return fold_padding(file.getvalue())
-
-
-def fold_padding(packed: bytes) -> bytes:
-    """The ONNX model with zero padding made part of the convolution behind it: a fifth faster, as no padded copy is made."""
-    import onnx
-    from onnx.reference import ReferenceEvaluator
-
-    model = onnx.load_model_from_string(packed)
-    graph = model.graph
-    source = {output: node for node in graph.node for output in node.output}
-    constants = {value.name for value in graph.initializer}
-
-    def constant(name: str) -> list[int]:
-        """The whole numbers of a value that depends on no input, -1 for a fraction; none where it depends on one."""
-        wanted: set[str] = {name}
-        nodes: list[onnx.NodeProto] = []
-        for node in reversed(graph.node):
-            if wanted & set(node.output):
-                nodes.insert(0, node)
-                wanted |= set(node.input)
-        if any(value.name in wanted for value in graph.input):
-            return []
-        output = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, None)
-        kept = [value for value in graph.initializer if value.name in wanted & constants]
-        inner = onnx.helper.make_model(onnx.helper.make_graph(nodes, "", [], [output], kept), opset_imports=model.opset_import)
-        return [int(number) if number == int(number) else -1 for number in np.ravel(ReferenceEvaluator(inner).run(None, {})[0])]  # type: ignore[index]  # its stub names a dict
-
-    users: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            users.setdefault(name, []).append(node)
-    for conv in [node for node in graph.node if node.op_type == "Conv"]:
-        pad = source.get(conv.input[0])
-        if pad is None or pad.op_type != "Pad" or len(users[pad.output[0]]) > 1:
-            continue
-        mode = next((part.s.decode() for part in pad.attribute if part.name == "mode"), "constant")
-        sides = constant(pad.input[1])  # before batch, channels, rows, columns; then behind
-        filler = constant(pad.input[2]) if len(pad.input) > 2 and pad.input[2] else [0]
-        own = next((part for part in conv.attribute if part.name == "pads"), None)
-        if mode != "constant" or filler != [0] or own is None or len(sides) != 8 or any(sides[:2] + sides[4:6]) or min(sides) < 0:
-            continue
-        own.ints[:] = [given + more for given, more in zip(own.ints, sides[2:4] + sides[6:8])]
-        conv.input[0] = pad.input[0]
-        graph.node.remove(pad)
-    wanted = {value.name for value in graph.output}
-    kept: list[onnx.NodeProto] = []
-    for node in reversed(graph.node):
-        if wanted & set(node.output):
-            kept.insert(0, node)
-            wanted |= set(node.input)
-    del graph.node[:]
-    graph.node.extend(kept)
-    packed = model.SerializeToString()
-    return bytes(packed)
-
-
 def check(network: Network, reference: Network, inputs: Sequence[Tensor], name: str) -> None:
     """WeightsError where an output of ``network`` differs from torch's by more than ``TOLERANCES``, on random input."""
     least, share = TOLERANCES[network.precision]
     random = torch.Generator().manual_seed(0)
-    made = [(torch.rand(values.shape, generator=random) * 2 - 1).to(values.device) for values in inputs]
+    made = [
+        torch.randint(0, 256, values.shape, generator=random).to(values)
+        if values.dtype == torch.uint8
+        else (torch.rand(values.shape, generator=random) * 2 - 1).to(values)
+        for values in inputs
+    ]
     with torch.inference_mode():
         wanted, got = ({key: values.float().cpu() for key, values in run(*made).items()} for run in (reference, network))
     for key in got:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from taco.errors import ValueRangeError
 
@@ -41,6 +41,18 @@ def clap_audio_state(htsat: Mapping[str, Tensor]) -> dict[str, Tensor]:
     counter = "audio_encoder.batch_norm.num_batches_tracked"
     out[counter] = out.get(counter, torch.zeros(1, dtype=torch.long)).reshape(())
     return out
+
+
+class SoundTower(nn.Module):
+    """(B, 1, frames, bands) log-mel in dB -> the last map (B, C, frequency, time) of ``transformers``' CLAP sound model."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, mel: Tensor) -> Tensor:
+        last: Tensor = self.model(input_features=mel).last_hidden_state
+        return last
 
 
 def fit_length(samples: np.ndarray, count: int) -> np.ndarray:

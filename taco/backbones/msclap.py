@@ -23,6 +23,8 @@ from taco.backbones.checkpoint import (
     under_prefix,
 )
 from taco.backbones.device import resolve_device
+from taco.backbones.engine_export import IN_TORCH, Runtime
+from taco.backbones.onnx_export import Example
 from taco.backbones.vendors import import_transformers
 from taco.errors import ConfigError, MissingPackageError, WeightsError
 from taco.types import AudioWindow, Tokens
@@ -63,6 +65,7 @@ class MSCLAPAudioEncoder:
     Its tokens are HTS-AT's last map before pooling, 2 frequency x 32 time, 768 wide. A sound is resampled to 44.1 kHz and
     repeated to 7 s; of a longer one the newest 7 s are taken. All is float32: the towers are small, and decibels need the digits.
     prompt: template of the word prompts.
+    runtime: what runs the sound tower; ``run`` is the tower in it.
     """
 
     def __init__(
@@ -79,13 +82,17 @@ class MSCLAPAudioEncoder:
         prompt: str = "This is a sound of {}",
         checkpoint: Path | None = None,
         name: str = "msclap-2023",
+        runtime: Runtime = IN_TORCH,
     ):
         self.name, self.prompt, self.checkpoint = name, prompt, checkpoint
         self.device = resolve_device(str(device))
-        self.audio, self.text, self.audio_projection, self.text_projection = (
-            freeze(part, self.device) for part in (audio, text, audio_projection, text_projection)
+        self.text, self.audio_projection, self.text_projection = (
+            freeze(part, self.device) for part in (text, audio_projection, text_projection)
         )
         self.mel = mel.to(self.device, torch.float32)
+        frames = SAMPLE_RATE * SECONDS // HOP + 1
+        example = Example((torch.zeros(1, 1, frames, self.mel.shape[1], device=self.device),), names=("log_mel",), fixed=True)
+        self.run = runtime.network(htsat.SoundTower(freeze(audio, self.device)), name, ("map",), example)
         self.logit_scale = float(logit_scale)
         self._tokenizer = tokenizer
 
@@ -97,6 +104,7 @@ class MSCLAPAudioEncoder:
         tokenizer: str | Path | None = None,
         *,
         prompt: str = "This is a sound of {}",
+        runtime: Runtime = IN_TORCH,
     ) -> MSCLAPAudioEncoder:
         """Load ``CLAP_weights_2023.pth``.
 
@@ -134,6 +142,7 @@ class MSCLAPAudioEncoder:
             device=placed,
             prompt=prompt,
             checkpoint=Path(path).expanduser(),
+            runtime=runtime,
         )
 
     def front_end(self, window: AudioWindow) -> Tensor:
@@ -146,8 +155,7 @@ class MSCLAPAudioEncoder:
     def encode(self, window: AudioWindow) -> Tokens:
         """Audio tokens (64, 768) on the grid (2 frequency, 32 time) of a mono window at any sample rate."""
         with torch.inference_mode():
-            hidden = self.audio(input_features=self.front_end(window)).last_hidden_state
-            values, grid = htsat.tokens_of_map(hidden)
+            values, grid = htsat.tokens_of_map(self.run(self.front_end(window))["map"])
         times = htsat.times_in_window(len(window.samples) / window.sample_rate, SECONDS, grid[1])
         return Tokens(values.clone(), grid, times)  # outside inference mode: a solver may differentiate through it
 

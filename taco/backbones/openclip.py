@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from taco.backbones.checkpoint import SkipInitialisation, freeze, load_strictly, read_state_dict
 from taco.backbones.device import resolve_device, resolve_precision
+from taco.backbones.engine_export import IN_TORCH, Runtime
+from taco.backbones.onnx_export import Example
 from taco.backbones.vendors import import_open_clip
 from taco.errors import ConfigError
 from taco.types import ImageFeatures, Tokens, VideoFrame
@@ -24,6 +26,7 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 STRIDE = 32  # of ConvNeXt's last stage
 IMAGE_SIZE = 764  # px, the paper's reference runs; padded to 768: 24 x 24 tokens
+OUTPUTS = ("res2", "res3", "res4", "res5", "tokens")  # of the trunk as a network
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "text.transformer.embeddings.position_ids", "attn_mask")
 
 
@@ -37,6 +40,44 @@ def _without_warnings() -> Iterator[None]:
         logging.disable(before)
 
 
+class DenseProjection(nn.Module):
+    """CLIP's head for single locations of res5, or for pooled ones: (..., C5) -> (..., D) in the space of the words."""
+
+    def __init__(self, visual: Any):
+        super().__init__()
+        self.pool, self.head = visual.trunk.head, visual.head
+
+    def forward(self, values: Tensor) -> Tensor:
+        flat = values.reshape(-1, values.shape[-1], 1, 1).float()
+        projected: Tensor = self.head(self.pool(flat)).reshape(*values.shape[:-1], -1)
+        return projected
+
+
+class TrunkNetwork(nn.Module):
+    """(B, 3, H, W) normalised images -> the maps "res2" to "res5" and the tokens (B, N, D), float32."""
+
+    def __init__(self, visual: Any):
+        super().__init__()
+        self.stem, self.stages, self.norm_pre = visual.trunk.stem, visual.trunk.stages, visual.trunk.norm_pre
+        self.project = DenseProjection(visual)
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Let the trunk compute in this number type."""
+        self.stem.to(dtype)
+        self.stages.to(dtype)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        x = images.to(next(self.stem.parameters()).dtype).contiguous(memory_format=torch.channels_last)
+        x = self.stem(x)
+        maps = {}
+        for level, stage in enumerate(self.stages, 2):
+            x = stage(x)
+            maps[f"res{level}"] = x.float()
+        maps["res5"] = self.norm_pre(maps["res5"])
+        maps["tokens"] = self.project(maps["res5"].flatten(2).transpose(1, 2))
+        return maps
+
+
 class OpenCLIPImageEncoder:
     """A frozen OpenCLIP model with a ConvNeXt trunk.
 
@@ -45,6 +86,7 @@ class OpenCLIPImageEncoder:
     image_size: px, side of the square that an image is resized to.
     precision: number type of the image trunk; everything that leaves this class is float32.
     prompt: template of the word prompts.
+    runtime: what runs the trunk; ``run`` is the trunk in it. Where that is not torch, the model keeps only what torch still runs.
     """
 
     model: Any  # open_clip's classes have no annotations
@@ -60,6 +102,7 @@ class OpenCLIPImageEncoder:
         precision: str = "float32",
         prompt: str = "A photo of a {}",
         checkpoint: Path | None = None,
+        runtime: Runtime = IN_TORCH,
     ):
         trunk: Any = getattr(model.visual, "trunk", None)
         if not (hasattr(trunk, "stages") and len(trunk.stages) == 4 and hasattr(trunk.head, "norm")):
@@ -71,9 +114,16 @@ class OpenCLIPImageEncoder:
         self.tokenizer = tokenizer
         self.logit_scale = float(self.model.logit_scale.detach().float().exp())
         self.embed_dim = int(self.model.text_projection.shape[-1]) if hasattr(model, "text_projection") else None
-        trunk.stem.to(self.dtype)
-        trunk.stages.to(self.dtype)
-        trunk.to(memory_format=torch.channels_last)
+        self.project = DenseProjection(self.model.visual)
+        network = TrunkNetwork(self.model.visual)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        # Any size: a small one makes the check of an export quick.
+        example = Example((torch.zeros(1, 3, 256, 256, device=self.device),), ((0, 2, 3),), ("image",))
+        self.run = runtime.network(network, f"trunk-{name}", OUTPUTS, example)
+        if self.run.engine == "torch":
+            network.compute_in(self.dtype)
+        else:
+            trunk.stem, trunk.stages = nn.Identity(), nn.ModuleList()
         self._mean = torch.tensor(MEAN, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(STD, device=self.device).view(1, 3, 1, 1)
 
@@ -87,6 +137,7 @@ class OpenCLIPImageEncoder:
         *,
         image_size: int = 0,
         prompt: str = "A photo of a {}",
+        runtime: Runtime = IN_TORCH,
     ) -> OpenCLIPImageEncoder:
         """Load ``open_clip_pytorch_model.bin`` or ``.safetensors`` (or an open_clip training checkpoint).
 
@@ -117,14 +168,30 @@ class OpenCLIPImageEncoder:
             precision=precision,
             prompt=prompt,
             checkpoint=Path(path).expanduser(),
+            runtime=runtime,
         )
+
+    @property
+    def engine(self) -> str:
+        """What runs the trunk."""
+        return self.run.engine
+
+    @property
+    def precision(self) -> str:
+        """Of its numbers."""
+        return str(self.dtype).removeprefix("torch.") if self.engine == "torch" else self.run.precision
+
+    @property
+    def padded_size(self) -> int:
+        """px, side of the square that the network sees."""
+        return self.image_size + -self.image_size % STRIDE
 
     def preprocess(self, frame: VideoFrame) -> Tensor:
         """(1, 3, S, S) float32: resized to the square, normalised, zero-padded right and below to a multiple of 32."""
         # A copy: the picture may be a view with negative strides (flipped, BGR) or read-only (a message's buffer).
         pixels = torch.from_numpy(np.array(frame.rgb)).to(self.device).permute(2, 0, 1)[None].float()
         square = F.interpolate(pixels, size=(self.image_size, self.image_size), mode="bilinear", align_corners=True)
-        margin = -self.image_size % STRIDE
+        margin = self.padded_size - self.image_size
         return F.pad((square / 255.0 - self._mean) / self._std, (0, margin, 0, margin))
 
     def encode(self, frame: VideoFrame) -> ImageFeatures:
@@ -135,9 +202,8 @@ class OpenCLIPImageEncoder:
         """Several images, of any shapes, in one pass; the same as one by one up to rounding."""
         with torch.inference_mode():
             images = torch.cat([self.preprocess(frame) for frame in frames])
-            pyramid = self.pyramid(images)
-            dense = pyramid["res5"]
-            tokens = self.project_dense(dense.flatten(2).transpose(1, 2))
+            pyramid = dict(self.run(images))
+            dense, tokens = pyramid["res5"], pyramid.pop("tokens")
         tokens = tokens.clone()  # outside inference mode: a solver may differentiate through it
         grid, padded, size = (
             (dense.shape[-2], dense.shape[-1]),
@@ -152,21 +218,13 @@ class OpenCLIPImageEncoder:
     @torch.inference_mode()
     def pyramid(self, images: Tensor) -> dict[str, Tensor]:
         """Maps at 1/4, 1/8, 1/16 and 1/32 of (B, 3, H, W) normalised images, float32."""
-        trunk = self.model.visual.trunk
-        x = trunk.stem(images.to(self.dtype).contiguous(memory_format=torch.channels_last))
-        maps = {}
-        for level, stage in enumerate(trunk.stages, 2):
-            x = stage(x)
-            maps[f"res{level}"] = x.float()
-        maps["res5"] = trunk.norm_pre(maps["res5"])
-        return maps
+        found = self.run(images)
+        return {name: found[name] for name in OUTPUTS[:-1]}
 
     @torch.inference_mode()
     def project_dense(self, values: Tensor) -> Tensor:
         """(..., C5) locations, or pooled locations, of res5 -> (..., 768) in the space of the words."""
-        visual = self.model.visual
-        flat = values.reshape(-1, values.shape[-1], 1, 1).float()
-        projected: Tensor = visual.head(visual.trunk.head(flat)).reshape(*values.shape[:-1], -1)
+        projected: Tensor = self.project(values)
         return projected
 
     def encode_text(self, words: Sequence[str], batch: int = 64) -> Tensor:

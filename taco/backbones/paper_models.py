@@ -7,8 +7,11 @@ from pathlib import Path
 from taco import weights
 from taco.backbones.base import AudioEncoder, Backbones, ImageEncoder
 from taco.backbones.device import resolve_device
+from taco.backbones.engine_export import Runtime
+from taco.backbones.vendors import missing_paper_packages
 from taco.config import ModelsConfig
-from taco.errors import ConfigError
+from taco.errors import ConfigError, MissingPackageError
+from taco.threads import model_threads
 
 IMAGE_MODEL = "convnext_large_d_320"
 SOUND_MODELS = ("msclap", "laion-clap")
@@ -19,11 +22,23 @@ def default_words() -> tuple[str, ...]:
     return tuple((Path(__file__).parent / "audioset_words.txt").read_text(encoding="utf-8").splitlines())
 
 
+def runtime_of(models: ModelsConfig, auto: str = "torch") -> Runtime:
+    """What runs a network of this set; ``auto`` stands for models.engine auto.
+
+    On a CPU, ONNX Runtime is faster for the decoder of masks, and not for the trunk and the sound tower: docs/models.md.
+    """
+    engine = auto if models.engine == "auto" else models.engine
+    return Runtime(engine, models.precision, model_threads(models.threads), gpu=models.device != "cpu")
+
+
 def load(models: ModelsConfig) -> Backbones:
     """Both encoders; WeightsError names the command that fetches missing weights."""
     resolve_device(models.device)  # errors of the settings come before any file is read
     if models.audio not in ("", *SOUND_MODELS):
         raise ConfigError(f"models.audio: wanted {' or '.join(SOUND_MODELS)}, got {models.audio!r}")
+    if lacking := missing_paper_packages():
+        wanted = f"the paper's models: wanted the packages {', '.join(lacking)}, got none"
+        raise MissingPackageError(f"{wanted}; run `pip install 'taco-sounding[paper]'`, then `taco weights fetch paper`")
     image = _image(models)
     return Backbones(image, _audio(models), default_words())
 
@@ -36,7 +51,12 @@ def _image(models: ModelsConfig) -> ImageEncoder:
         raise ConfigError(f"models.image: wanted {IMAGE_MODEL}, or {name}=FILE with its weights, got {name}")
     path = Path(own).expanduser() if own else weights.locate("openclip", models)
     return OpenCLIPImageEncoder.from_checkpoint(
-        path, name or IMAGE_MODEL, device=models.device, precision=models.precision, image_size=models.image_size
+        path,
+        name or IMAGE_MODEL,
+        device=models.device,
+        precision=models.precision,
+        image_size=models.image_size,
+        runtime=runtime_of(models),
     )
 
 
@@ -50,4 +70,4 @@ def _audio(models: ModelsConfig) -> AudioEncoder:
     from taco.backbones.msclap import MSCLAPAudioEncoder
 
     tokenizer = weights.locate("gpt2", models).parent
-    return MSCLAPAudioEncoder.from_checkpoint(path, device=models.device, tokenizer=tokenizer)
+    return MSCLAPAudioEncoder.from_checkpoint(path, device=models.device, tokenizer=tokenizer, runtime=runtime_of(models))

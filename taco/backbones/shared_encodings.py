@@ -1,12 +1,53 @@
-"""Encodings computed once and shared by cameras, methods and explanations."""
+"""Encodings computed once: shared by cameras, methods and explanations, and kept while a camera's image stands still."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 
+import cv2
+import numpy as np
+
 from taco.backbones.base import Backbones, encode_images
 from taco.types import AudioWindow, ImageFeatures, Tokens, VideoFrame
+
+BLOCKS = 40  # along an image's longer side: large enough to average a camera's noise, small enough to see small things move; ours
+SAMPLES = 16  # of a block's side that are looked at, of large images; ours
+
+
+class StillImage:
+    """The features of one camera's image, kept while no part of the image changes."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[tuple[int, int], np.ndarray, ImageFeatures] | None = None  # (height, width), its blocks, its features
+        self._measured: tuple[VideoFrame, np.ndarray] | None = None
+
+    def features(self, frame: VideoFrame, tolerance: float) -> ImageFeatures | None:
+        """The kept features, where the image is still the one that they are of; else None.
+
+        tolerance: grey levels of 255 by which the mean colour of any block may differ. The comparison is with the image that was
+        encoded, so that slow changes add up. 0: never.
+        """
+        if self._kept is None or tolerance <= 0:
+            return None
+        size, before, features = self._kept
+        same = frame.size == size and float(np.abs(self._block_means(frame) - before).max()) <= tolerance
+        return features if same else None
+
+    def keep(self, frame: VideoFrame, features: ImageFeatures) -> None:
+        """Keep the features of an image that was encoded; those that are not finite, an error of the moment, are not kept."""
+        finite = bool(features.tokens.values.isfinite().all())
+        self._kept = (frame.size, self._block_means(frame), features) if finite else None
+
+    def _block_means(self, frame: VideoFrame) -> np.ndarray:
+        """(rows, columns, 3) float32: mean colours of square blocks; measured once for a frame."""
+        if self._measured is None or self._measured[0] is not frame:
+            longest = max(frame.size)
+            step = max(1, longest // (BLOCKS * SAMPLES))
+            rows, columns = (max(1, round(side * BLOCKS / longest)) for side in frame.size)
+            some = np.ascontiguousarray(frame.rgb[::step, ::step]).astype(np.float32)
+            self._measured = frame, cv2.resize(some, (columns, rows), interpolation=cv2.INTER_AREA)
+        return self._measured[1]
 
 
 class SharedEncodings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import sys
 from types import ModuleType
@@ -40,6 +41,14 @@ def ensure_torchvision() -> bool:
             library.define(signature)  # type: ignore[no-untyped-call]
             _libraries.append(library)
     raise ImportError("torchvision: wanted a build that fits this torch, got one with many missing operators; reinstall it")
+
+
+PAPER_PACKAGES = {"torchvision": "torchvision", "open_clip": "open_clip_torch", "transformers": "transformers"}
+
+
+def missing_paper_packages() -> list[str]:
+    """The packages of the extra [paper] that are not installed, as pip calls them."""
+    return [package for module, package in PAPER_PACKAGES.items() if importlib.util.find_spec(module) is None]
 
 
 def import_transformers() -> ModuleType:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +20,15 @@ from torch import Tensor
 from taco.backbones.base import AudioEncoder, Backbones, ImageEncoder
 from taco.errors import ConfigError
 from taco.package_files import cache_dir
+from taco.progress import progress
 from taco.types import Anchors
 from taco.weights.checksums import file_sha256
 
 log = logging.getLogger(__name__)
+AT_A_TIME = 64  # words; ours, as many as the largest encoder takes in one batch
+WORD_FILE_BYTES = 1_000_000  # ours: 50,000 words of 20 bytes
+WORD_LENGTH = 80  # characters; ours: twice AudioSet's longest name
+NO_WORD = re.compile(r"""[^\w\s,.'’"()&/+!?-]""")  # ours; AudioSet's names have letters, spaces and , ' ( ) & - alone
 FORMAT = 1  # of the cache: to be raised when the vectors of the same words change
 
 
@@ -30,14 +38,8 @@ def resolve_words(words: Sequence[str], default: Sequence[str]) -> tuple[str, ..
     An empty list gives ``default``. The order is kept, repeats are dropped.
     """
     words = [words] if isinstance(words, str) else list(words)
-    if len(words) == 1 and _is_path(words[0]):
-        try:
-            lines = Path(words[0]).expanduser().read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"models.word_bank: wanted a text file with a word a line, got {words[0]}: {error}") from None
-        words = [line for line in lines if not line.lstrip().startswith("#")]
-        if not any(line.strip() for line in words):
-            raise ConfigError("models.word_bank: wanted at least one word in the file, got an empty one")
+    if path := word_file(words):
+        words = read_words(path)
     cleaned = dict.fromkeys(" ".join(str(word).split()) for word in (words or default))
     cleaned.pop("", None)
     if not cleaned:
@@ -45,10 +47,46 @@ def resolve_words(words: Sequence[str], default: Sequence[str]) -> tuple[str, ..
     return tuple(cleaned)
 
 
-def _is_path(word: str) -> bool:
-    """Only a word that looks like a path is read as a file: a file "dog" in the working folder is no word bank."""
-    looks_like_one = "/" in word or bool(Path(word).suffix)
-    return word.endswith(".txt") or (looks_like_one and Path(word).expanduser().is_file())
+def named_like_file(word: str) -> bool:
+    """Whether a word has a slash or a suffix: a file "dog" in the working folder is no word bank."""
+    return "/" in word or word.endswith(".txt") or re.fullmatch(r"\S+\.\w+", word) is not None
+
+
+def word_file(words: Sequence[str]) -> Path | None:
+    """The file that a list of one path stands for: named *.txt, or named like a file and there; None for words."""
+    if len(words) != 1 or not named_like_file(words[0]):
+        return None
+    path = Path(words[0])
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no home, a name too long, a zero byte
+        path = path.expanduser()
+        return path if path.suffix == ".txt" or path.exists() else None
+    return None
+
+
+def read_words(path: Path) -> list[str]:
+    """The lines of a text file of words, without # comments. ConfigError says which line is no word, not what it holds."""
+    wanted = "models.word_bank: wanted a text file with a word a line"
+    try:
+        # O_NONBLOCK: a pipe would wait for its writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise ConfigError(f"{wanted}, got a pipe or a device: {path}")
+            data = stream.read(WORD_FILE_BYTES + 1)
+        if len(data) > WORD_FILE_BYTES:
+            raise ConfigError(f"{wanted}, at most {WORD_FILE_BYTES / 1e6:g} MB, got a larger one: {path}")
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{wanted}, got one that is not UTF-8: {path}") from None
+    except OSError as error:
+        raise ConfigError(f"{wanted}, got {path}: {error.strerror}") from None
+    words = [line.strip() for line in lines]
+    for number, word in enumerate(words, 1):
+        if not word.startswith("#") and (len(word) > WORD_LENGTH or NO_WORD.search(word)):
+            raise ConfigError(f"{wanted}, got a line {number} that is none, in {path}")
+    words = [word for word in words if word and not word.startswith("#")]
+    if not words:
+        raise ConfigError("models.word_bank: wanted at least one word in the file, got an empty one")
+    return words
 
 
 def build_anchors(backbones: Backbones, words: Sequence[str] = ()) -> Anchors:
@@ -80,13 +118,18 @@ def text_vectors(encoder: ImageEncoder | AudioEncoder, words: tuple[str, ...]) -
         return encoder.encode_text(words)
     found = _read(path, len(words))
     if found is None:
-        if len(words) > 64:
+        if len(words) > AT_A_TIME:
             log.info(
                 "computing the vectors of %d words with %s, once; later starts read them from the cache ...",
                 len(words),
                 encoder.name,
             )
-        found = encoder.encode_text(words).float().cpu()
+        rows = []
+        with progress(f"words of {encoder.name}", len(words), unit="word") as bar:
+            for start in range(0, len(words), AT_A_TIME):
+                rows.append(encoder.encode_text(words[start : start + AT_A_TIME]).float().cpu())
+                bar.update(len(rows[-1]))
+        found = torch.cat(rows)
         _write(path, found)
     return found.to(getattr(encoder, "device", "cpu"))
 

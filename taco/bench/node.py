@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from taco.errors import MediaError, MissingPackageError
+from taco.evaluation.datasets import EvaluationFrame
 
 STAGES_MS = (5.0, 30.0, 300.0)
 IMAGE_HZ, CHUNK_S, RATE = 30.0, 0.01, 16000
@@ -21,10 +24,48 @@ OVERHEAD_MS = 60.0  # what may come on top of the models' time
 GROWTH_MS = 30.0
 MEMORY_MB = 10.0  # how much more memory the node may have in the last third
 ACTIVATE_S = 1.0
+SETTLE_S = 3.0  # in which player and listener start, before the node does
 
 
 def measure(stage_ms: float, seconds: float, domain: int) -> dict[str, Any]:
     """One stream through one node whose models take ``stage_ms``; the row of the table."""
+    time_s = np.arange(round(seconds * RATE)) / RATE
+    tone = (0.3 * np.sin(2 * np.pi * 300 * time_s)).astype(np.float32)
+    node = [f"models.image:=standin:{stage_ms:g}", "models.threads:=1", "node.max_age_s:=0.0"]
+    row = _run([_picture()], (tone, RATE), seconds, domain, node, ["--wait", "60"])
+    return verdict(row, stage_ms, len(tone))
+
+
+def measure_models(clip: Sequence[EvaluationFrame], seconds: float, domain: int, busy: int = 0) -> dict[str, Any]:
+    """The node as installed, with its own models and settings, on a stream that is there before it starts.
+
+    clip: its images go forth and back; its sounds are those of its first frame, again and again. busy: how many other
+    programs compute without a pause. Returns the listener's figures and "start_s", from launch to the first answer.
+    """
+    window = clip[0].window
+    sound = np.resize(window.samples, round(seconds * window.sample_rate))
+    ring = [frame.frame.rgb for frame in (*clip, *reversed(clip))]
+    eaters = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
+    try:
+        row = _run([ring[n % len(ring)] for n in range(round(seconds * IMAGE_HZ))], (sound, window.sample_rate), seconds, domain)
+    finally:
+        for eater in eaters:
+            eater.kill()
+            eater.wait(20)
+    stream = row.pop("diagnostics")["stream"]
+    row["stages_ms"] = {key: float(value) for key, value in stream.items() if key.endswith("_ms") and value != "unknown"}
+    return row
+
+
+def _run(
+    pictures: Sequence[np.ndarray],
+    sound: tuple[np.ndarray, int],
+    seconds: float,
+    domain: int,
+    settings: Sequence[str] = (),
+    player_options: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What the listener printed, and "start_s". Without "--wait" the player is there first."""
     import cv2
     import soundfile
 
@@ -39,35 +80,57 @@ def measure(stage_ms: float, seconds: float, domain: int) -> dict[str, Any]:
     }
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     bin_ = share / "lib" / "taco_ros"
+    waits = "--wait" in player_options
     with tempfile.TemporaryDirectory() as folder:
         environment.setdefault("ROS_LOG_DIR", folder)
-        picture, sound = Path(folder, "picture.png"), Path(folder, "sound.wav")
-        cv2.imwrite(str(picture), _picture()[..., ::-1])
-        time_s = np.arange(round(seconds * RATE)) / RATE
-        soundfile.write(sound, (0.3 * np.sin(2 * np.pi * 300 * time_s)).astype(np.float32), RATE, subtype="FLOAT")
-        node = ["--ros-args", "-p", f"models.image:=standin:{stage_ms:g}", "-p", "models.threads:=1", "-p", "node.max_age_s:=0.0"]
-        player = [picture, "--sound", sound, "--image-rate", f"{IMAGE_HZ:g}", "--chunk-s", f"{CHUNK_S:g}", "--wait", "60"]
+        images, wave = Path(folder, "images"), Path(folder, "sound.wav")
+        images.mkdir()
+        for number, rgb in enumerate(pictures):  # quality: JPEG is read in a third of the time of PNG
+            cv2.imwrite(str(images / f"{number:05d}.jpg"), rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])
+        soundfile.write(wave, *sound, subtype="FLOAT")
+        node = [argument for item in settings for argument in ("-p", item)]
+        node = ["--ros-args", *node] if node else []
+        path = images if len(pictures) > 1 else images / "00000.jpg"
+        player: list[object] = [
+            bin_ / "player",
+            path,
+            "--sound",
+            wave,
+            "--image-rate",
+            f"{IMAGE_HZ:g}",
+            "--chunk-s",
+            f"{CHUNK_S:g}",
+            *player_options,
+        ]
         running: list[subprocess.Popen[bytes] | subprocess.Popen[str]] = []
-        try:
-            log = open(Path(folder, "node.log"), "w+b")  # noqa: SIM115
-            running.append(subprocess.Popen([bin_ / "taco_node", *node], env=environment, stdout=log, stderr=log))
-            listen = [sys.executable, "-m", "taco_ros.latency_listener", "--limit-s", f"{seconds + 90:g}"]
-            listener = subprocess.Popen(listen, env=environment, stdout=subprocess.PIPE, text=True)
-            running.append(listener)
-            playing = subprocess.run([bin_ / "player", *map(str, player)], env=environment, capture_output=True, text=True)
-            if playing.returncode:
-                log.seek(0)
-                said = playing.stderr.strip() or log.read().decode(errors="replace")[-300:]
-                raise MediaError(f"bench node: the player failed: {said}")
-            printed = listener.communicate(timeout=60)[0]
-            if listener.returncode:
-                raise MediaError("bench node: no answer came from the node; run it by hand to see why")
-        finally:
-            for process in running:
-                process.terminate()
-                process.wait(20)
-            log.close()
-    return verdict(json.loads(printed.splitlines()[-1]), stage_ms, len(time_s))
+        with open(Path(folder, "log"), "w+b") as log:
+
+            def start(command: Sequence[object], **options: Any) -> subprocess.Popen[Any]:
+                process = subprocess.Popen(list(map(str, command)), env=environment, **options)
+                running.append(process)
+                return process
+
+            try:
+                listen = [sys.executable, "-m", "taco_ros.latency_listener", "--limit-s", f"{seconds + 90:g}"]
+                listener = start(listen, stdout=subprocess.PIPE, text=True)
+                playing = None if waits else start(player, stdout=log, stderr=log)
+                time.sleep(0.0 if waits else SETTLE_S)
+                launched = time.monotonic()
+                start([bin_ / "taco_node", *node], stdout=log, stderr=log)
+                playing = playing or start(player, stdout=log, stderr=log)
+                if playing.wait():
+                    log.seek(0)
+                    raise MediaError(f"bench node: the player failed: {log.read().decode(errors='replace')[-300:].strip()}")
+                printed = listener.communicate(timeout=60)[0]
+                if listener.returncode:
+                    raise MediaError("bench node: no answer came from the node; run it by hand to see why")
+            finally:
+                for process in running:
+                    process.terminate()
+                    process.wait(20)
+    row: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    row["start_s"] = row.pop("first_at_s") - launched
+    return row
 
 
 def verdict(row: dict[str, Any], stage_ms: float, samples: int) -> dict[str, Any]:

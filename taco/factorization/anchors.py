@@ -7,7 +7,8 @@ is differentiated by torch, and only on the few pooled components.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +22,8 @@ OTHERS = -3.0  # log-odds of objects outside the word bank against those in it, 
 SURENESS = 0.7  # of closed-vocabulary image models: what their logits are multiplied by, for they are surer than they are right
 CROWD = 0.5  # a word that the image model knows many kinds of is that much less likely by each, as a power of their number
 PullBack = Callable[[Tensor], Tensor]
-_CACHE: OrderedDict[tuple[object, ...], PreparedAnchors] = OrderedDict()
-_CACHE_SIZE = 8
+_CACHE: OrderedDict[tuple[object, ...], tuple[Anchors, Any]] = OrderedDict()
+_CACHE_SIZE = 16
 
 
 class PreparedAnchors:
@@ -42,6 +43,7 @@ class PreparedAnchors:
         self.scale = float(anchors.audio_logit_scale)
         self.visual = _unit_rows("anchors.visual", anchors.visual, dtype, device)
         self.audio = _unit_rows("anchors.audio", anchors.audio, dtype, device)
+        self._every_sound: Tensor | None = None
         self.visual_mean = self.visual.mean(0)
         self.project: Callable[[Tensor], Tensor] | None = None  # None where it is folded into the two below
         weight = linear_weight(anchors.audio_projection)
@@ -84,7 +86,7 @@ class PreparedAnchors:
         if self.project is None:
             return _cosine(components, self.folded, self.gram, self.scale)
         if not grad:
-            return _cosine(self.project(components), self.audio, None, self.scale)[0], _no_pull
+            return _cosine(self.project(components), self.audio, None, self.scale)[0], no_pull
         with torch.inference_mode(False), torch.enable_grad():
             leaf = components.detach().clone().requires_grad_()
             try:
@@ -108,22 +110,34 @@ class PreparedAnchors:
 
         return logits, pull
 
+    def all_sound_logits(self, components: Tensor) -> Tensor:
+        """(n, C_a) -> (n, M + L') as ``audio_logits``, of the sounds without a word too."""
+        projection, others = self.anchors.audio_projection, self.anchors.audio_others
+        if self._every_sound is None:
+            rows = [] if others is None else [_unit_rows("anchors.audio_others", others, self.audio.dtype, self.audio.device)]
+            self._every_sound = torch.cat([self.audio, *rows])
+        return _cosine(projection(components) if projection else components, self._every_sound, None, self.scale)[0]
+
 
 def prepared_anchors(anchors: Anchors, audio_dim: int, dtype: torch.dtype, device: torch.device) -> PreparedAnchors:
     """The prepared bank of ``anchors``, from a small cache that notices tensors changed in place."""
     projection = anchors.audio_projection
-    weight = linear_weight(projection)
-    tensors = [t for t in (anchors.visual, anchors.audio, weight) if t is not None]
-    # id(): the cached bank keeps its anchors alive, so an id in the key cannot come to name another object.
-    key = (*((id(t), _version(t)) for t in tensors), id(projection), anchors.audio_logit_scale, audio_dim, dtype, device)
-    bank = _CACHE.get(key)
-    if bank is None:
-        bank = _CACHE[key] = PreparedAnchors(anchors, audio_dim, dtype, device)
+    tensors = anchors.visual, anchors.audio, anchors.audio_others, linear_weight(projection)
+    key = id(projection), anchors.audio_logit_scale, audio_dim, dtype, device
+    bank: PreparedAnchors = _remembered(tensors, key, anchors, lambda: PreparedAnchors(anchors, audio_dim, dtype, device))
+    return bank
+
+
+def _remembered(tensors: Sequence[Tensor | None], key: tuple[object, ...], anchors: Anchors, make: Callable[[], Any]) -> Any:
+    """What ``make`` made of these tensors and settings; made anew where a tensor was changed in place."""
+    # id(): the cache keeps the anchors alive, so an id in the key cannot come to name another object.
+    full = (*((id(t), _version(t)) for t in tensors if t is not None), *key)
+    if full not in _CACHE:
+        _CACHE[full] = anchors, make()
         while len(_CACHE) > _CACHE_SIZE:
             _CACHE.popitem(last=False)
-    else:
-        _CACHE.move_to_end(key)
-    return bank
+    _CACHE.move_to_end(full)
+    return _CACHE[full][1]
 
 
 def linear_weight(projection: Callable[[Tensor], Tensor] | None) -> Tensor | None:
@@ -142,26 +156,31 @@ def image_evidence(components: Tensor, anchors: Anchors) -> Tensor:
     the encoder knows a word by several kinds (``visual_kinds``), the word has the sum of theirs.
     """
 
-    def logits(vectors: Tensor) -> Tensor:
-        vectors = vectors.to(components)
-        if anchors.visual_logit_scale is None:
-            return SURENESS * components @ vectors.T
-        unit, words = (torch.nn.functional.normalize(rows, dim=-1) for rows in (components, vectors))
-        return anchors.visual_logit_scale * unit @ words.T
+    kinds, dtype, device = anchors.visual_kinds, components.dtype, components.device
+    tensors = anchors.visual, anchors.visual_others, *((kinds.vectors, kinds.words) if kinds else ())
+    key = "image", anchors.visual_logit_scale, dtype, device
+    rows, offsets, owners = _remembered(tensors, key, anchors, lambda: _image_rows(anchors, dtype, device))
+    if anchors.visual_logit_scale is not None:
+        components = anchors.visual_logit_scale * torch.nn.functional.normalize(components, dim=-1)
+    found = (components.reshape(-1, components.shape[-1]) @ rows).view(*components.shape[:-1], -1) + offsets
+    shares: Tensor = found.softmax(-1)
+    if owners is None:
+        return shares[..., : len(anchors.words)]
+    return shares.new_zeros(*shares.shape[:-1], len(anchors.words)).index_add_(-1, owners, shares[..., : len(owners)])
 
-    kinds = anchors.visual_kinds
-    if kinds is None:
-        found = logits(anchors.visual)
-    else:
-        count = len(anchors.words)
-        each = torch.bincount(kinds.words, minlength=count).clamp_min(1).log()
-        by_kind = logits(kinds.vectors) - CROWD * each[kinds.words]
-        top = by_kind.amax(-1, keepdim=True)
-        found = by_kind.new_zeros(*by_kind.shape[:-1], count).index_add_(-1, kinds.words, (by_kind - top).exp()).log() + top
-    if anchors.visual_others is None or not len(anchors.visual_others):
-        return found.softmax(-1)
-    rest = logits(anchors.visual_others).logsumexp(-1, keepdim=True) + OTHERS
-    return torch.cat([found, rest], -1).softmax(-1)[..., :-1]
+
+def _image_rows(anchors: Anchors, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(C, R) words or their kinds, then others, as columns; (R,) what is added to their products; the word of each kind."""
+    kinds, others = anchors.visual_kinds, anchors.visual_others
+    parts = [anchors.visual if kinds is None else kinds.vectors, *(() if others is None else (others,))]
+    offsets = [torch.full((len(part),), added) for part, added in zip(parts, (0.0, OTHERS))]
+    if kinds is not None:
+        each = torch.bincount(kinds.words, minlength=len(anchors.words)).clamp_min(1).log()
+        offsets[0] = -CROWD * each[kinds.words].cpu()
+    rows = torch.cat([part.detach().to(device, dtype) for part in parts])
+    rows = SURENESS * rows if anchors.visual_logit_scale is None else torch.nn.functional.normalize(rows, dim=-1)
+    owners = None if kinds is None else kinds.words.to(device)
+    return rows.T.contiguous(), torch.cat(offsets).to(device, dtype), owners
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -200,5 +219,6 @@ def _cosine(
     return logits, pull
 
 
-def _no_pull(gradient: Tensor) -> Tensor:
+def no_pull(gradient: Tensor) -> Tensor:
+    """In place of a pull-back where no gradient was asked for."""
     raise AssertionError("asked for a gradient that was switched off")

@@ -97,9 +97,10 @@ def factorize(
     state, iterations = solve(problem, inits, reasons, empty, generator)
     if merges_factors(config):
         state = merge_factors(problem, state)
+    audio_logits = None
     if pairs_sources(config):
-        state = pair_sources(problem, state)
-    values = {name: value.tolist() for name, value in loss_terms(problem, state).items()}
+        state, audio_logits = pair_sources(problem, state)
+    values = {name: value.tolist() for name, value in loss_terms(problem, state, audio_logits).items()}
     assert state.sounding is not None, "a solved state"
     sounding = state.sounding.tolist()
     out = []

@@ -14,11 +14,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from taco.config import FactorizationConfig
 from taco.factorization.anchors import image_evidence, unit
+from taco.factorization.assignment import best_assignment
 from taco.factorization.objective import Problem, State, add_row, loss_weights, squared_residual, take_row
 from taco.types import Factorization
 
@@ -146,21 +146,22 @@ def pairs_sources(config: FactorizationConfig) -> bool:
     return config.solver == "block" and config.binding == "recent" and any(loss_weights(config)[2:])
 
 
-def pair_sources(problem: Problem, state: State) -> State:
-    """``state`` with the sound's factors in another order; nothing else changes.
+def pair_sources(problem: Problem, state: State) -> tuple[State, Tensor]:
+    """``state`` with the sound's factors in another order, nothing else changed; and the factors' audio logits (B, K, M).
 
     The order is the assignment with the greatest sum of ``word_agreement``, so that one word's sound goes where the word is seen.
     """
     cross = state.products.audio_cross if state.products else state.audio_u @ problem.audio
-    agreed = word_agreement(problem, state, cross)
-    order = torch.stack([torch.from_numpy(linear_sum_assignment(each, maximize=True)[1]) for each in agreed.cpu().numpy()])
+    logits = problem.bank.audio_logits(cross, grad=False)[0]
+    agreed = word_agreement(problem, state, logits)
+    order = torch.stack([torch.from_numpy(best_assignment(each)) for each in agreed.cpu().numpy()])
     order = order.to(agreed.device)[..., None]
 
     def moved(rows: Tensor) -> Tensor:
         return rows.gather(1, order.expand_as(rows))
 
     products = state.products and replace(state.products, audio_cross=moved(cross))
-    return replace(state, audio_u=moved(state.audio_u), audio_v=moved(state.audio_v), products=products)
+    return replace(state, audio_u=moved(state.audio_u), audio_v=moved(state.audio_v), products=products), moved(logits)
 
 
 def source_activations(factorization: Factorization) -> Tensor:
@@ -170,13 +171,13 @@ def source_activations(factorization: Factorization) -> Tensor:
     return (factorization.audio_activations @ parallel).clamp(0, 1)
 
 
-def word_agreement(problem: Problem, state: State, audio_cross: Tensor) -> Tensor:
+def word_agreement(problem: Problem, state: State, audio_logits: Tensor) -> Tensor:
     """(B, K, K) in [0, 1]: how likely image factor i and sound factor j mean the same word of the bank.
 
-    audio_cross: U_a^T X_a (B, K, C_a). A factor without activation agrees with none.
+    audio_logits: (B, K, M) of U_a^T X_a. A factor without activation agrees with none.
     """
     visual_cross = state.products.visual_cross if state.products else state.visual_u @ problem.visual
     area = state.visual_u.sum(-1, keepdim=True)
     shown = image_evidence(visual_cross / area.clamp_min(1e-12), problem.bank.anchors) * (area > 0)
-    sounding = problem.bank.audio_logits(audio_cross, grad=False)[0].softmax(-1) * (state.audio_u.sum(-1, keepdim=True) > 0)
+    sounding = audio_logits.softmax(-1) * (state.audio_u.sum(-1, keepdim=True) > 0)
     return shown @ sounding.mT

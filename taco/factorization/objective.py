@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from taco.config import FactorizationConfig
-from taco.factorization.anchors import PreparedAnchors
+from taco.factorization.anchors import PreparedAnchors, no_pull
 from taco.factorization.temporal import clip_consistency, cosine_pull, neighbours
 
 # Ours: below this share of |X|^2 the Gram form of |X - U V|^2 has lost its digits and the residual is formed. Some ten thousand
@@ -62,16 +62,17 @@ def penalty(
     config: FactorizationConfig,
     gradient: bool = True,
     visual_logits: Tensor | None = None,
+    audio_logits: Tensor | None = None,
 ) -> Penalty:
     """The semantic penalty of descriptors of ``visual`` (B, K, C_v) and ``audio`` (B, K, C_a).
 
-    The targets of both cross-entropies are not detached: each side pulls on the other. visual_logits:
-    those of ``visual``, where they are known.
+    The targets of both cross-entropies are not detached: each side pulls on the other. visual_logits, audio_logits:
+    those of ``visual`` and ``audio``, where they are known; with known audio logits there is no gradient.
     """
     _, _, b3, b4 = loss_weights(config)
-    gradient = gradient and (b3 > 0 or b4 > 0)
+    gradient = gradient and audio_logits is None and (b3 > 0 or b4 > 0)
     d_v, pull_v = bank.visual_logits(visual, visual_logits)
-    d_a, pull_a = bank.audio_logits(audio, grad=gradient)
+    d_a, pull_a = bank.audio_logits(audio, grad=gradient) if audio_logits is None else (audio_logits, no_pull)
     ce_v, ce_a, log_v, log_a = cross_entropies(d_v, d_a)
     sounding = ce_v.argmin(-1)
     if config.penalty == "mean":
@@ -218,10 +219,11 @@ def add_row(rows: Tensor, index: Tensor, value: Tensor) -> Tensor:
     return rows.scatter_add_(1, index[:, None, None].expand(-1, 1, rows.shape[-1]), value)
 
 
-def loss_terms(problem: Problem, state: State) -> dict[str, Tensor]:
+def loss_terms(problem: Problem, state: State, audio_logits: Tensor | None = None) -> dict[str, Tensor]:
     """Every term of the objective at ``state``, each (B,), unweighted, and their weighted "total".
 
-    "temporal" is the sum of cosines that is subtracted; for a clip it is the whole clip's.
+    audio_logits: (B, K, M) of the pooled components U_a^T X_a, where they are known. "temporal" is the sum of cosines that is
+    subtracted; for a clip it is the whole clip's.
     """
     config = problem.config
     b1, b2, b3, b4 = loss_weights(config)
@@ -236,7 +238,8 @@ def loss_terms(problem: Problem, state: State) -> dict[str, Tensor]:
         described = cross_v / problem.visual.shape[1], cross_a / problem.audio.shape[1]
     else:
         described = state.visual_v, state.audio_v
-    found = penalty(problem.bank, *described, config, gradient=False, visual_logits=products.visual_logits if products else None)
+    known = products.visual_logits if products else None, audio_logits if config.descriptor == "component" else None
+    found = penalty(problem.bank, *described, config, False, *known)
     reduce: Callable[[Tensor, int], Tensor] = torch.mean if config.penalty == "mean" else torch.amin
     forward, reverse = reduce(found.visual, -1), reduce(found.audio, -1)
     sounding = state.sounding if state.sounding is not None else found.sounding

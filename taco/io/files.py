@@ -6,6 +6,7 @@ Time in a file starts at its first video frame, or at its first sample where it 
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from taco.audio import AudioBuffer
 from taco.clock import NS
 from taco.config import AudioConfig
 from taco.errors import MediaError, MissingPackageError
+from taco.io import scratch
 from taco.types import AudioChunk, AudioWindow, VideoFrame
 
 if TYPE_CHECKING:
@@ -28,15 +30,27 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-# Still pictures that Pillow reads.
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+# Still pictures that Pillow reads; HEIF with the extra [heic]. A GIF is one where it does not move.
+HEIF_SUFFIXES = (".heic", ".heif")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", *HEIF_SUFFIXES)
 CUT_OFF_S = 1.0  # ours: a file that ends this much, or CUT_OFF_SHARE of its length, before its header says is cut off
 CUT_OFF_SHARE = 0.05
 
 
 def is_image(path: str | Path) -> bool:
-    """Whether the name ends like that of a still picture."""
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+    """Whether the name ends like that of a still picture; of a GIF, whether it has one picture."""
+    suffix = Path(path).suffix.lower()
+    return suffix in IMAGE_SUFFIXES or (suffix == ".gif" and _is_still_gif(path))
+
+
+def _is_still_gif(path: str | Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            return not getattr(file, "is_animated", False)
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,7 @@ class MediaInfo:
     duration_s: length, 0 unknown.
     sample_rate: Hz, 0 without sound.
     channels: of the sound, 0 without sound.
+    still: it is one picture, of a kind that is not read as one.
     """
 
     size: tuple[int, int] | None
@@ -55,6 +70,7 @@ class MediaInfo:
     duration_s: float
     sample_rate: int
     channels: int
+    still: bool = False
 
 
 def probe(path: str | Path) -> MediaInfo:
@@ -68,6 +84,7 @@ def probe(path: str | Path) -> MediaInfo:
             _duration_s(container, video or audio),
             audio.rate if audio else 0,
             audio.channels if audio else 0,
+            container.format.name.endswith("_pipe") or container.format.name == "image2",  # FFmpeg's readers of pictures
         )
 
 
@@ -75,6 +92,8 @@ def read_image(path: str | Path) -> np.ndarray:
     """A still picture as (H, W, 3) uint8, turned as its EXIF orientation says."""
     from PIL import Image, ImageOps
 
+    if Path(path).suffix.lower() in HEIF_SUFFIXES:
+        _register_heif(path)
     try:
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
@@ -86,6 +105,16 @@ def read_image(path: str | Path) -> np.ndarray:
         raise MediaError(f"no such file: {path}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MediaError(f"wanted a picture, cannot read {path}: {error_line(error)}") from None
+
+
+def _register_heif(path: str | Path) -> None:
+    """Teach Pillow HEIF, a phone's photographs."""
+    try:
+        import pillow_heif
+    except ImportError:
+        wanted = f"{path}: wanted pillow-heif to read HEIF pictures, got none"
+        raise MediaError(f"{wanted}; run `pip install 'taco-sounding[heic]'`, or save the picture as JPEG") from None
+    pillow_heif.register_heif_opener()
 
 
 def read_audio(path: str | Path) -> AudioChunk:
@@ -175,20 +204,29 @@ class AudioFeed:
         self.config = config
         self.buffer = AudioBuffer(config)
         self._sound = iter(sound)
-        self._end_ns = -math.inf
+        self._ended = False
 
     def window(self, stamp_ns: int) -> AudioWindow:
         """The window of an image; stamps must not fall. AudioGapError for a hole in the sound."""
         offset_ns = round(self.config.offset_s * NS)
         ahead_ns = round(self.config.window_s * NS / 2) if self.config.alignment == "centered" else 0
-        while self._end_ns < stamp_ns + ahead_ns:
+        while not self._ended and (self.buffer.newest_ns is None or self.buffer.newest_ns < stamp_ns + ahead_ns):
             chunk = next(self._sound, None)
             if chunk is None:
-                self._end_ns = math.inf
+                self._ended = True
                 break
             self.buffer.push(AudioChunk(chunk.samples, chunk.sample_rate, chunk.stamp_ns + offset_ns))
-            self._end_ns = chunk.end_ns + offset_ns
         return self.buffer.window(stamp_ns, pad=True)
+
+
+class StreamForFFmpeg(io.FileIO):
+    """A file for FFmpeg, which tries places that a damaged file names: a wrong one is a number below 0, no exception."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError:
+            return -1
 
 
 @contextlib.contextmanager
@@ -200,9 +238,11 @@ def _open_container(path: str | Path) -> Iterator[InputContainer]:
 
     path = Path(path)
     if not path.is_file():
-        raise MediaError(f"no such file: {path}" if not path.exists() else f"wanted a file, got a folder: {path}")
+        got = "a folder" if path.is_dir() else "a device or a pipe"
+        raise MediaError(f"no such file: {path}" if not path.exists() else f"wanted a file, got {got}: {path}")
     try:
-        with av.open(str(path)) as container:
+        # FFmpeg gets the open file and may open no other: playlists (m3u8, ffconcat) would read whatever they name.
+        with StreamForFFmpeg(path) as stream, av.open(stream, "r", options={"protocol_whitelist": "none"}) as container:
             if not (container.streams.video or container.streams.audio):
                 raise MediaError(
                     f"{path}: wanted a video or sound file, got nothing playable in it; it is cut off or of another kind"
@@ -212,7 +252,7 @@ def _open_container(path: str | Path) -> Iterator[InputContainer]:
         raise MediaError(
             f"{path}: wanted a video or sound file, cannot read this one; it is cut off or of another kind"
         ) from None
-    except av.error.FFmpegError as error:
+    except (av.error.FFmpegError, PermissionError) as error:
         raise MediaError(f"cannot read {path}: {error_line(error)}") from None
 
 
@@ -274,19 +314,23 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary name beside ``path`` that gets the final name when the block ends well and is removed when not.
 
-    OSError (full disk, no permission) becomes MediaError in one line.
+    OSError (full disk, no permission) becomes MediaError in one line; so does a link under the temporary name.
     """
     path = Path(path)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
+    made = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(scratch.create(part))
+        made = True
         yield part
         os.replace(part, path)
     except OSError as error:
         raise MediaError(f"cannot write {path}: {error_line(error)}") from None
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+        if made:
+            with contextlib.suppress(OSError):
+                part.unlink()
 
 
 def error_line(error: BaseException) -> str:

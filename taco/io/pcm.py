@@ -8,7 +8,7 @@ import numpy as np
 
 from taco.clock import NS
 from taco.config import AudioConfig
-from taco.errors import MessageError
+from taco.errors import MessageError, shown
 
 if TYPE_CHECKING:
     from taco.types import AudioChunk
@@ -83,7 +83,7 @@ def raw_pcm(data: np.ndarray, sample_format: str, channels: int) -> np.ndarray:
     name = sample_format.upper()
     if name not in PCM:
         wanted = f"one of {', '.join(PCM)}"
-        raise MessageError("audio_format", f"sound: wanted {wanted}, got sample_format {sample_format!r}; set another one")
+        raise MessageError("audio_format", f"sound: wanted {wanted}, got sample_format {shown(sample_format)}; set another one")
     size = int(PCM[name][-1])
     if len(data) % size:
         got = f"{len(data)} bytes; is sample_format right?"
@@ -116,7 +116,8 @@ def _raw_message(body: Any, config: AudioConfig, info: Any) -> tuple[np.ndarray,
         name, coding = info.sample_format or name, info.coding_format or coding
     data = np.frombuffer(body.data, np.uint8)
     if coding.lower() not in ("wave", "raw", "pcm") or _looks_like_mp3(data):
-        raise MessageError("audio_format", f"sound: wanted raw PCM, got {coding if coding != 'wave' else 'mp3'}; {MP3_HELP}")
+        got = shown(coding) if coding != "wave" else "mp3"
+        raise MessageError("audio_format", f"sound: wanted raw PCM, got {got}; {MP3_HELP}")
     return raw_pcm(data, name, channels), rate
 
 

@@ -1,15 +1,27 @@
 """Pixels of camera messages, whatever their encoding, as (H, W, 3) uint8 with red first.
 
-Encodings are ROS's (sensor_msgs/image_encodings.hpp); OpenCV does the colours.
+Encodings are ROS's (sensor_msgs/image_encodings.hpp); OpenCV does the colours, Pillow decodes JPEG and PNG: unlike OpenCV it
+prints nothing on damaged data. A message is not trusted: whatever it says, memory stays within four times its own bytes and the
+pixels allowed.
 """
 
 from __future__ import annotations
 
+import io
+import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from taco.errors import MessageError
+from taco.config_node import NodeConfig
+from taco.errors import MessageError, shown
+
+MAX_PIXELS = NodeConfig().max_pixels
+MAX_ROW_PADDING = 4096  # ours: bytes, a page; what the only row of an image may lack of its padding
+MAX_SCANS = 100  # ours: progressive JPEG has about 10; each scan costs a pass over all pixels, however short it is
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # the first bytes of such files
+PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # those that make the picture; texts and profiles are left out
 
 # Encoding -> bytes of a channel, channels, OpenCV's name of the conversion to RGB ("" where it is RGB already).
 ENCODINGS = {
@@ -33,16 +45,23 @@ for _name, _same in (("8UC1", "mono8"), ("8UC3", "bgr8"), ("16UC1", "mono16"), (
     ENCODINGS[_name] = ENCODINGS[_same]
 
 
-def rgb_of(message: Any) -> np.ndarray:
+def rgb_of(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """A message with the fields of sensor_msgs/Image or CompressedImage -> (H, W, 3) uint8.
 
-    MessageError with reason ``image_encoding``, ``image_size`` or ``image_data``.
+    max_pixels: most pixels of an image. MessageError with reason ``image_encoding``, ``image_size`` or ``image_data``.
     """
     data = np.frombuffer(message.data, np.uint8)
     if hasattr(message, "format"):
-        return decompress(data, message.format)
+        return decompress(data, message.format, max_pixels)
     size = (message.height, message.width)
+    _check_pixels(size, max_pixels)
     return unpack(data, size, message.encoding, step=message.step, big_endian=bool(message.is_bigendian))
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        wanted = f"at most {max_pixels} pixels (node.max_pixels)"
+        raise MessageError("image_size", f"image: wanted {wanted}, got {size[1]} x {size[0]} px; lower it in its driver")
 
 
 def unpack(data: np.ndarray, size: tuple[int, int], encoding: str, *, step: int = 0, big_endian: bool = False) -> np.ndarray:
@@ -54,7 +73,7 @@ def unpack(data: np.ndarray, size: tuple[int, int], encoding: str, *, step: int 
     if encoding not in ENCODINGS:
         known = ", ".join(sorted(ENCODINGS))
         raise MessageError(
-            "image_encoding", f"image: wanted one of {known}, got encoding {encoding!r}; set another in its driver"
+            "image_encoding", f"image: wanted one of {known}, got encoding {shown(encoding)}; set another in its driver"
         )
     depth, channels, conversion = ENCODINGS[encoding]
     packed = packed_rows(data, size, channels * depth, step)
@@ -70,14 +89,16 @@ def packed_rows(data: np.ndarray, size: tuple[int, int], pixel_bytes: int, step:
     rows, width = size[0], size[1] * pixel_bytes
     if not rows or not width:
         raise MessageError(f"{what}_size", f"{what}: wanted at least one pixel, got {size[1]} x {rows}; see its driver")
-    pitch = step or width
-    if pitch < width or len(data) < (rows - 1) * pitch + width:
+    pitch, ahead = step or width, (rows - 1) * (step or width)  # ahead: bytes before the last row
+    if pitch < width or len(data) < ahead + width or pitch > len(data) + MAX_ROW_PADDING:
         wanted = f"{rows} rows of at least {width} bytes"
         got = f"step {step} and {len(data)} bytes; does its driver say another width or encoding?"
         raise MessageError(f"{what}_size", f"{what}: wanted {wanted}, got {got}")
-    if len(data) < rows * pitch:
-        data = np.pad(data, (0, rows * pitch - len(data)))
-    return np.ascontiguousarray(data[: rows * pitch].reshape(rows, pitch)[:, :width])
+    if len(data) >= rows * pitch:
+        return np.ascontiguousarray(data[: rows * pitch].reshape(rows, pitch)[:, :width])
+    packed = np.empty((rows, width), np.uint8)
+    packed[:-1], packed[-1] = data[:ahead].reshape(rows - 1, pitch)[:, :width], data[ahead : ahead + width]
+    return packed
 
 
 def _to_rgb(values: np.ndarray, conversion: str, encoding: str) -> np.ndarray:
@@ -93,18 +114,55 @@ def _to_rgb(values: np.ndarray, conversion: str, encoding: str) -> np.ndarray:
     return rgb if rgb.dtype == np.uint8 else cv2.convertScaleAbs(rgb, alpha=255 / 65535)
 
 
-def decompress(data: np.ndarray, format: str) -> np.ndarray:
-    """JPEG, PNG or another format that OpenCV reads, as (bytes,) uint8 -> (H, W, 3) uint8.
+def decompress(data: np.ndarray, format: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """JPEG or PNG, told by its first bytes, as (bytes,) uint8 -> (H, W, 3) uint8; of 16 bits the upper 8.
 
-    format: as in sensor_msgs/CompressedImage, for messages only. MessageError with reason ``image_encoding`` or ``image_data``.
+    format: as in sensor_msgs/CompressedImage, for messages only. max_pixels: by the file's header, read before anything is
+    decoded. MessageError with reason ``image_encoding``, ``image_size`` or ``image_data``.
     """
-    import cv2
-
     if "compressedDepth" in format:
-        raise MessageError("image_encoding", f"image: wanted jpeg or png colour, got {format!r}; choose the colour topic")
-    # The orientation tag of a file is not a property of a camera: node.rotation is the setting for that.
-    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
-    if pixels is None:
-        got = f"{len(data)} bytes of {format!r}"
+        raise MessageError("image_encoding", f"image: wanted jpeg or png colour, got {shown(format)}; choose the colour topic")
+    file = data.tobytes()
+    if not file.startswith((JPEG, PNG)):
+        got = f"{len(file)} bytes of {shown(format)}"
         raise MessageError("image_data", f"image: wanted jpeg or png data, got {got}; see its driver")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    try:
+        return _decoded(file, max_pixels)
+    except MessageError:
+        raise
+    except Exception as error:  # of the many ways to be damaged; Pillow raises what its parsers raise
+        got = f"{len(file)} bytes of {shown(format)} ({type(error).__name__}: {shown(str(error))})"
+        raise MessageError("image_data", f"image: wanted whole jpeg or png data, got {got}; see its driver") from None
+
+
+def _decoded(file: bytes, max_pixels: int) -> np.ndarray:
+    from PIL import JpegImagePlugin, PngImagePlugin
+
+    if file.startswith(PNG):
+        image: Any = PngImagePlugin.PngImageFile(io.BytesIO(b"".join([PNG, *_png_chunks(file)])))
+    else:
+        if file.count(b"\xff\xda") > MAX_SCANS:
+            raise MessageError("image_data", f"image: wanted at most {MAX_SCANS} scans in a jpeg, got more; see its driver")
+        image = JpegImagePlugin.JpegImageFile(io.BytesIO(file))
+        if image.mode not in ("L", "RGB"):
+            raise MessageError("image_encoding", f"image: wanted grey or colour jpeg, got {image.mode}; see its driver")
+    _check_pixels(image.size[::-1], max_pixels)
+    # The orientation tag of a file is not a property of a camera: node.rotation is the setting for that.
+    if image.mode.startswith("I"):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _png_chunks(file: bytes) -> Iterator[memoryview]:
+    """The chunks of a PNG file that make its picture; ValueError where one is longer than the file, or misplaced."""
+    at, kind = len(PNG), b""
+    while kind != b"IEND":
+        first = not kind
+        length, kind = struct.unpack_from(">I4s", file, at)
+        end = at + 12 + length  # length, name, content, check sum
+        if end > len(file) or first != (kind == b"IHDR"):
+            raise ValueError(f"chunk of {length} bytes at {at} does not fit")
+        if kind in PNG_CHUNKS:
+            yield memoryview(file)[at:end]
+        at = end

@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from taco.errors import MediaError
+from taco.io import scratch
 from taco.io.files import error_line
 from taco.palette import palette
 from taco.types import SoundingObject, SoundingScene, VideoFrame
@@ -27,6 +28,8 @@ from taco.types import SoundingObject, SoundingScene, VideoFrame
 Record = dict[str, Any]  # a line of objects.jsonl
 Summary = dict[str, Any]  # of one input, as in run.json
 PART = ".taco-part"
+PART_FILES = re.compile(r"lock|run\.json|objects\.jsonl")  # in it, beside the folder masks
+MASK_FILES = re.compile(r"\d{6,}\.png")
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:
@@ -155,16 +158,51 @@ class Results:
 
     def finished_summary(self) -> Summary | None:
         """The summary of complete results of the same inputs and settings; None where there are none."""
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            run: dict[str, Summary] = json.loads((self.folder / "run.json").read_text())
-            if run["fingerprint"] == self.fingerprint and (self.folder / "objects.jsonl").exists():
-                return run["summary"]
-        return None
+        run, lines = self._run(self.folder), self.folder / "objects.jsonl"
+        complete = run.get("fingerprint") == self.fingerprint and lines.exists()
+        return run.get("summary") if complete else None
+
+    @staticmethod
+    def _run(folder: Path) -> dict[str, Any]:
+        """What run.json in a folder says; empty where there is none of ours."""
+        path = folder / "run.json"
+        with contextlib.suppress(OSError, ValueError):
+            run = json.loads(path.read_text()) if path.is_file() else None
+            if isinstance(run, dict) and isinstance(run.get("fingerprint"), dict):
+                return run
+        return {}
+
+    def _refuse_strange(self) -> None:
+        """MediaError where a name that this run will write to or delete is a link, or holds what no run of ours made."""
+        if self.folder.is_symlink() and self.folder.lstat().st_uid != os.geteuid():
+            raise MediaError(f"{self.folder}: wanted a folder, got a link of another user; choose another -o")
+        old = self.folder / "masks"
+        if scratch.require_own(old, folder=True):
+            if not self._run(self.folder):
+                raise MediaError(f"{old}: wanted masks of an earlier run, got a folder without its run.json; choose another -o")
+            scratch.require_names(old, MASK_FILES)
+        if scratch.require_own(self.part, folder=True):
+            scratch.require_names(self.part, PART_FILES, ("masks",))
+            scratch.require_names(self.part / "masks", MASK_FILES)
+
+    def _remove_part(self) -> None:
+        scratch.remove_files(self.part / "masks", MASK_FILES)
+        scratch.remove_files(self.part, PART_FILES)
+
+    def finished_differently(self) -> str:
+        """What complete results of the folder were made with and these are not, such as "inputs, end"; "" where none are."""
+        found = self._run(self.folder).get("fingerprint", {})
+        if (self.folder / "objects.jsonl").exists() and found.get("format") == self.fingerprint.get("format"):
+            return ", ".join(name for name, value in self.fingerprint.items() if found.get(name) != value)
+        return ""
 
     def __enter__(self) -> Results:
         with _disk_errors(self.folder):
-            self.part.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.part / "lock").open("a")
+            self._refuse_strange()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.part.mkdir(exist_ok=True)
+            # Not created anew: another run may hold it.
+            self._lock = open(os.open(self.part / "lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "a")
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -173,20 +211,24 @@ class Results:
             self.records = self._unfinished_records()
             self.resumed = len(self.records)
             if not self.resumed:
-                for old in self.part.iterdir():
-                    if old.name != "lock":
-                        shutil.rmtree(old) if old.is_dir() else old.unlink()
+                scratch.remove_files(self.part / "masks", MASK_FILES)
+                (self.part / "objects.jsonl").unlink(missing_ok=True)
             (self.part / "masks").mkdir(exist_ok=True)
-            (self.part / "run.json").write_text(json.dumps({"fingerprint": self.fingerprint}))
-            self._lines = (self.part / "objects.jsonl").open("a")
+            self._write_run({"fingerprint": self.fingerprint})
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._lines = open(os.open(self.part / "objects.jsonl", flags, 0o666), "a")
         return self
+
+    def _write_run(self, run: dict[str, Any]) -> None:
+        with open(scratch.create(self.part / "run.json"), "w") as out:
+            json.dump(run, out, indent=1)
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         with contextlib.suppress(OSError):
             self._lines.close()
         self._lock.close()
         if not self.records:
-            shutil.rmtree(self.part, ignore_errors=True)
+            self._remove_part()
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
 
@@ -194,16 +236,15 @@ class Results:
         """The lines of an unfinished run with the same fingerprint; a last line that a crash cut off is removed from the file."""
         found: list[Record] = []
         whole = 0
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            if json.loads((self.part / "run.json").read_text())["fingerprint"] != self.fingerprint:
-                return []
-            with (self.part / "objects.jsonl").open("rb") as lines:
-                for line in lines:
-                    record = json.loads(line)
-                    if not line.endswith(b"\n") or (record["mask"] and not (self.part / record["mask"]).exists()):
-                        break
-                    found.append(without_masks(record))
-                    whole += len(line)
+        if self._run(self.part).get("fingerprint") != self.fingerprint:
+            return []
+        with contextlib.suppress(OSError, ValueError, KeyError), (self.part / "objects.jsonl").open("rb") as lines:
+            for line in lines:
+                record = json.loads(line)
+                if not line.endswith(b"\n") or (record["mask"] and not (self.part / record["mask"]).exists()):
+                    break
+                found.append(without_masks(record))
+                whole += len(line)
         if found:
             os.truncate(self.part / "objects.jsonl", whole)
         return found
@@ -226,9 +267,9 @@ class Results:
         record["tracks"] = list(tracks)
         if record["mask"]:
             picture = Image.fromarray(scene.instance_mask())
-            picture.putpalette(palette())
-            with _disk_errors(self.folder):
-                picture.save(self.part / record["mask"], optimize=False)
+            picture.putpalette(palette([item.label for item in scene.objects]))
+            with _disk_errors(self.folder), open(scratch.create(self.part / record["mask"]), "wb") as out:
+                picture.save(out, "PNG", optimize=False)
         return self.add_record(record)
 
     def add_record(self, record: Record) -> Record:
@@ -243,13 +284,14 @@ class Results:
         """Give the results their final names; ``objects.jsonl`` last, so that its presence means complete."""
         with _disk_errors(self.folder):
             self._lines.close()
+            self._refuse_strange()  # once more: hours may have passed
             (self.folder / "objects.jsonl").unlink(missing_ok=True)
-            shutil.rmtree(self.folder / "masks", ignore_errors=True)
+            self._write_run({"fingerprint": self.fingerprint, "summary": summary})
+            os.replace(self.part / "run.json", self.folder / "run.json")  # first: masks without it are not taken for ours
+            scratch.remove_files(self.folder / "masks", MASK_FILES)
             os.replace(self.part / "masks", self.folder / "masks")
-            (self.part / "run.json").write_text(json.dumps({"fingerprint": self.fingerprint, "summary": summary}, indent=1))
-            os.replace(self.part / "run.json", self.folder / "run.json")
             os.replace(self.part / "objects.jsonl", self.folder / "objects.jsonl")
-            shutil.rmtree(self.part, ignore_errors=True)
+            self._remove_part()
 
 
 @contextlib.contextmanager

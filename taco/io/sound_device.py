@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import queue
 import time
@@ -164,11 +165,9 @@ class Capture:
 
     def close(self) -> None:
         """Close the stream; never raises, the device may be gone."""
-        try:
+        with contextlib.suppress(Exception):
             self._stream.abort(ignore_errors=True)
             self._stream.close(ignore_errors=True)
-        except Exception:
-            pass
 
 
 def refresh_devices() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import mimetypes
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -62,6 +63,8 @@ class VideoSource(Source):
         info = files.probe(video)
         if info.size is None:
             raise MediaError(f"{video}: wanted video, got only sound; give a picture or a video with it")
+        if info.still:
+            raise MediaError(f"{video}: wanted a video, got one picture; save it as PNG or JPEG, with that ending")
         self.fps, self.duration_s = info.fps, info.duration_s
         sound_info = files.probe(self.sound_path)
         if not sound_info.sample_rate:
@@ -152,18 +155,10 @@ class BagSource(Source):
 
 
 class UnreadableSource(Source):
-    """A file of a folder that cannot be read; reading images or sound raises the error."""
+    """One of several inputs that cannot be read, and why."""
 
     def __init__(self, path: Path, error: MediaError):
         self.name, self.inputs, self.error = path.stem, [path], error
-
-    def frames(self, start_s: float = 0.0, end_s: float = math.inf, wanted: Wanted = _all) -> Iterator[VideoFrame]:
-        """Raises MediaError."""
-        raise self.error
-
-    def sound(self, start_s: float = -math.inf) -> Iterator[AudioChunk]:
-        """Raises MediaError."""
-        raise self.error
 
 
 def open_sources(
@@ -178,27 +173,31 @@ def open_sources(
     """The sources of a command line, in order: videos, bags, folders, or a picture, folder or video followed by its sound.
 
     window_s: length of the sound window. fps: rate of folders of pictures, Hz. image_topic, audio_topic, audio: for bags.
-    MediaError where one is missing or cannot be read.
+    One that is missing or cannot be read raises MediaError where it is the only one, else it is an UnreadableSource.
     """
     left = [Path(path) for path in paths]
     sources: list[Source] = []
     while left:
         path = left.pop(0)
-        if not path.exists():
-            raise MediaError(f"no such file or folder: {path}")
         sound = left.pop(0) if left and (files.is_image(path) or _sound_only(left[0])) else None
-        if sound and not sound.exists():
-            raise MediaError(f"no such file or folder: {sound}")
-        if bags.is_bag(path):
-            sources.append(BagSource(path, image_topic, audio_topic, audio))
-        elif path.is_dir():
-            sources += _folder(path, sound, window_s, fps)
-        elif files.is_image(path):
-            if sound is None:
-                raise MediaError(f"{path}: wanted a sound to go with the picture, got none; give a sound file after it")
-            sources.append(StillSource(path, sound, window_s))
-        else:
-            sources.append(VideoSource(path, sound))
+        try:
+            for given in filter(None, (path, sound)):
+                if not given.exists():
+                    raise MediaError(f"no such file or folder: {given}")
+            if bags.is_bag(path):
+                sources.append(BagSource(path, image_topic, audio_topic, audio))
+            elif path.is_dir():
+                sources += _folder(path, sound, window_s, fps)
+            elif files.is_image(path):
+                if sound is None:
+                    raise MediaError(f"{path}: wanted a sound to go with the picture, got none; give a sound file after it")
+                sources.append(StillSource(path, sound, window_s))
+            else:
+                sources.append(VideoSource(path, sound))
+        except MediaError as error:
+            sources.append(UnreadableSource(path, error))
+    if len(sources) == 1 and isinstance(sources[0], UnreadableSource):
+        raise sources[0].error
     names: set[str] = set()
     for source in sources:
         while source.name in names:
@@ -215,17 +214,15 @@ def _folder(folder: Path, sound: Path | None, window_s: float, fps: float) -> li
         if not pictures:
             raise MediaError(f"{folder}: wanted pictures in the folder, got none")
         return [PictureSequenceSource(pictures, sound, fps)]
+    others = [path for path in paths if not files.is_image(path)]
+    sounds = {picture: path for picture in pictures for path in reversed(others) if path.stem == picture.stem}
+    clips = [path for path in others if path not in sounds.values() and (_has_video(path) or _named_as_video(path))]
     sources: list[Source] = []
-    others = {path.stem: path for path in paths if not files.is_image(path)}
-    for picture in pictures:
-        if picture.stem in others:
-            sources.append(StillSource(picture, others.pop(picture.stem), window_s))
-    for path in others.values():
-        if _has_video(path):
-            try:
-                sources.append(VideoSource(path))
-            except MediaError as error:
-                sources.append(UnreadableSource(path, error))
+    for path in sorted([*sounds, *clips]):
+        try:
+            sources.append(StillSource(path, sounds[path], window_s) if path in sounds else VideoSource(path))
+        except MediaError as error:
+            sources.append(UnreadableSource(path, error))
     if not sources:
         raise MediaError(f"{folder}: wanted clips, or pictures with a sound of the same name, got neither; give a sound file too")
     return sources
@@ -241,6 +238,10 @@ def _has_video(path: Path) -> bool | None:
         return files.probe(path).size is not None
     except MediaError:
         return None
+
+
+def _named_as_video(path: Path) -> bool:
+    return (mimetypes.guess_type(path.name)[0] or "").startswith("video/")
 
 
 def _pieces(chunk: AudioChunk) -> Iterator[AudioChunk]:

@@ -121,7 +121,8 @@ class VideoWriter:
         import av
 
         options = {"movflags": "+faststart"} if self.path.suffix == ".mp4" else {}
-        container = self._container = av.open(str(self._part), "w", options=options)
+        # "file:": else a colon in the name would end the name of a protocol.
+        container = self._container = av.open(f"file:{self._part}", "w", options=options)
         name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         options = {"preset": "veryfast", "crf": "20"} if name == "libx264" else {}  # ours: quick, hardly visible loss
         video = container.add_stream(name, rate=Fraction(self._fps).limit_denominator(1000), options=options)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,16 +15,28 @@ from torch import Tensor
 
 from taco.backbones.base import Backbones
 from taco.backbones.checkpoint import freeze, read_state_dict
+from taco.backbones.engine_export import IN_TORCH, Runtime
+from taco.backbones.onnx_export import Example
 from taco.backbones.openclip import OpenCLIPImageEncoder
 from taco.config import SegmentationConfig, TacoConfig
+from taco.engines import TorchNetwork
 from taco.errors import ConfigError, ShapeError
 from taco.segmentation.base import Segmentation
-from taco.segmentation.fcclip_head import MaskDecoder, Proposals, classify, mask_probabilities, pool_under_masks, semantic_maps
+from taco.segmentation.fcclip_head import (
+    MaskDecoder,
+    PromptNetwork,
+    ProposalNetwork,
+    Proposals,
+    classify,
+    mask_probabilities,
+    semantic_maps,
+)
 from taco.segmentation.instances import choose_queries, label_scores, split_region
 from taco.segmentation.maps import Rectangle, map_rectangle
 from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, VideoFrame, WordScore
 
 LEVELS = ("res2", "res3", "res4", "res5")
+PROPOSALS = tuple(field.name for field in dataclasses.fields(Proposals))  # the decoder's outputs
 COVERED = 0.5  # of the region's evidence that its parts must hold, else it stays one object; ours
 _Labels = tuple[WordScore, ...]
 _Found = tuple[np.ndarray, _Labels, float]  # mask (H, W) bool, labels, score
@@ -33,6 +47,7 @@ class FCCLIPSegmenter:
 
     alpha, beta: weight of the frozen CLIP in the geometric ensemble, for prompts seen in training and for others; factor rows
     count as others.
+    runtime: what runs the decoder, for images of the encoder's size.
     """
 
     name = "fcclip"
@@ -43,12 +58,26 @@ class FCCLIPSegmenter:
         image_encoder: OpenCLIPImageEncoder,
         alpha: float = 0.4,
         beta: float = 1.0,
+        runtime: Runtime = IN_TORCH,
     ):
         self.encoder, self.alpha, self.beta = image_encoder, alpha, beta
         self.decoder = freeze(decoder, image_encoder.device)
         self._proposals: OrderedDict[int, tuple[ImageFeatures, Proposals]] = OrderedDict()
         self._most_proposals = 0
         self.scales = (min(float(decoder.head.logit_scale.exp()), 100.0), min(image_encoder.logit_scale, 100.0))
+        side = image_encoder.padded_size
+        maps = [
+            torch.zeros(1, width, side // stride, side // stride, device=image_encoder.device)
+            for width, stride in zip(decoder.channels, (4, 8, 16, 32))
+        ]
+        self.run = runtime.network(
+            ProposalNetwork(self.decoder, image_encoder.project),
+            "fcclip",
+            PROPOSALS,
+            Example(tuple(maps), names=LEVELS, fixed=True),
+        )
+        if self.run.engine != "torch":
+            self.decoder.drop_layers()
 
     @classmethod
     def from_checkpoint(
@@ -57,6 +86,7 @@ class FCCLIPSegmenter:
         image_encoder: OpenCLIPImageEncoder,
         alpha: float = 0.4,
         beta: float = 1.0,
+        runtime: Runtime = IN_TORCH,
     ) -> FCCLIPSegmenter:
         """Load ``fcclip_cocopan.pth``; WeightsError where it is missing, damaged or of another model."""
         state = read_state_dict(path, "FC-CLIP", wrappers=("model",))
@@ -68,7 +98,17 @@ class FCCLIPSegmenter:
             raise ConfigError(
                 f"models.image: FC-CLIP in {path} wants maps and words {wanted} wide, {image_encoder.name} gives {got}"
             )
-        return cls(decoder, image_encoder, alpha, beta)
+        return cls(decoder, image_encoder, alpha, beta, runtime)
+
+    def prompt_network(self) -> TorchNetwork:
+        """What follows the decoder as a network, for an export: any number of prompts."""
+        side, size = self.encoder.padded_size, self.encoder.image_size
+        void, module = self.decoder.void, cast(Any, self.decoder.queries)
+        queries: int = module.queries_features.num_embeddings
+        network = PromptNetwork(void, self.scales, self.alpha, self.beta, (side, side), (size, size))
+        rows = torch.ones(queries, void.shape[1])
+        example = (torch.zeros(queries, side // 4, side // 4), rows, rows, rows[:8])
+        return TorchNetwork(network, ("shares", "maps"), Example(example, ((), (), (), (0,)), (*PROPOSALS, "prompts")))
 
     def keep_proposals(self, count: int) -> None:
         """Remember the proposals of the last ``count`` images, for several calls on the same features; none by default."""
@@ -93,9 +133,8 @@ class FCCLIPSegmenter:
             pyramid = [features.pyramid[level] for level in LEVELS]
         except KeyError as error:
             raise ShapeError(f"ImageFeatures.pyramid: wanted {', '.join(LEVELS)}, got no {error}") from None
-        masks, embeddings = self.decoder(pyramid)
-        pooled = self.encoder.project_dense(pool_under_masks(pyramid[-1], masks))
-        return Proposals(masks[0], embeddings[0], F.normalize(pooled[0], dim=-1))
+        found = self.run(*pyramid)
+        return Proposals(*(found[name][0] for name in PROPOSALS))
 
     @torch.inference_mode()
     def shares(self, proposals: Proposals, prompts: Tensor) -> Tensor:
@@ -236,10 +275,11 @@ def _scale_to_unit(values: Tensor) -> Tensor:
 
 def load(config: TacoConfig, backbones: Backbones) -> FCCLIPSegmenter:
     """The segmenter of the paper's set of models, from the weights folder."""
+    from taco.backbones.paper_models import runtime_of
     from taco.weights import locate
 
     if not isinstance(backbones.image, OpenCLIPImageEncoder):
         raise ConfigError(f"models.segmenter: fcclip needs an OpenCLIP image encoder, got {backbones.image.name}")
     options = config.segmentation
     path = locate("fcclip", config.models)
-    return FCCLIPSegmenter.from_checkpoint(path, backbones.image, options.alpha, options.beta)
+    return FCCLIPSegmenter.from_checkpoint(path, backbones.image, options.alpha, options.beta, runtime_of(config.models, "auto"))

@@ -125,6 +125,10 @@ class MaskDecoder(nn.Module):
         report_unused((key for key in state if not key.startswith(known)), WHAT)
         return cls(pixel, queries, head, state["void_embedding.weight"], channels)
 
+    def drop_layers(self) -> None:
+        """Free the weights that only ``forward`` needs, where another engine computes it."""
+        del self.pixel, self.queries, self.head
+
     def forward(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps res2 to res5, each (B, C, h, w) -> mask logits (B, Q, h/4, w/4) and embeddings (B, Q, D) of length 1."""
         pixels = self.pixel(pyramid, return_dict=True)
@@ -132,6 +136,48 @@ class MaskDecoder(nn.Module):
         masks = found.masks_queries_logits[-1]
         states = found.intermediate_hidden_states[-1].transpose(0, 1)
         return masks, self.head(states, pool_under_masks(pixels.mask_features, masks))
+
+
+class ProposalNetwork(nn.Module):
+    """Maps res2 to res5 -> the fields of ``Proposals`` for a batch: the decoder, and CLIP's head under its masks.
+
+    project: from locations of res5 to the space of the words.
+    """
+
+    def __init__(self, decoder: MaskDecoder, project: nn.Module):
+        super().__init__()
+        self.decoder, self.project = decoder, project
+
+    def forward(self, *pyramid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        masks, embeddings = self.decoder(list(pyramid))
+        return masks, embeddings, F.normalize(self.project(pool_under_masks(pyramid[-1], masks)), dim=-1)
+
+
+class PromptNetwork(nn.Module):
+    """Fields of ``Proposals`` and any number of prompts (K, D) -> shares (Q, K) and semantic maps (K, H, W).
+
+    void, scales, alpha, beta: as ``classify`` wants them. padded, size: as ``semantic_maps``.
+    """
+
+    void: Tensor
+
+    def __init__(
+        self,
+        void: Tensor,
+        scales: tuple[float, float],
+        alpha: float,
+        beta: float,
+        padded: tuple[int, int],
+        size: tuple[int, int],
+    ):
+        super().__init__()
+        self.register_buffer("void", void)
+        self.scales, self.alpha, self.beta, self.padded, self.size = scales, alpha, beta, padded, size
+
+    def forward(self, masks: Tensor, embeddings: Tensor, clip_embeddings: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        proposals = Proposals(masks, embeddings, clip_embeddings)
+        shares = classify(proposals, F.normalize(prompts, dim=-1), self.void, self.scales, self.alpha, self.beta)
+        return shares, semantic_maps(shares, masks, self.padded, self.size)
 
 
 def pool_under_masks(features: Tensor, masks: Tensor) -> Tensor:
@@ -163,7 +209,7 @@ def classify(
     inside = trained * proposals.embeddings @ rows.T
     log_in = inside[:, :-1].log_softmax(-1)
     log_out = (clip * proposals.clip_embeddings @ prompts.T).log_softmax(-1)
-    weight = torch.full((len(prompts),), beta, device=rows.device)
+    weight = prompts.new_full(prompts.shape[:1], beta)  # by the shape, so that an export keeps the number of prompts open
     if seen is not None:
         weight = torch.where(seen.to(rows.device).bool(), alpha, weight)
     void_share = inside.softmax(-1)[:, -1:]

@@ -51,12 +51,12 @@ def overlay(rgb: np.ndarray, scene: SoundingScene, *, alpha: float = 0.42, strip
     out = rgb.copy()
     line = max(1, round(min(rgb.shape[:2]) / 220))
     weakest_first = sorted(scene.objects, key=lambda item: item.score)
-    anchors = {id(item): _fill(out, item.mask, item.box, colour_of(item.id), alpha, line) for item in weakest_first}
+    anchors = {id(item): _fill(out, item.mask, item.box, colour_of(item.label), alpha, line) for item in weakest_first}
     taken: list[Box] = []
     if strip:
         taken.append(_strip(out, scene))
     for item in reversed(weakest_first):
-        chip = _chip(f"{item.label} {item.score:.2f}", _text_size(rgb.shape), colour_of(item.id))
+        chip = _chip(f"{item.label} {item.score:.2f}", _text_size(rgb.shape), colour_of(item.label))
         taken.append(_place(out, chip, anchors[id(item)], taken))
     return out
 
@@ -136,7 +136,8 @@ def _fill(out: np.ndarray, mask: np.ndarray, box: Box, colour: Colour, alpha: fl
     if not inside.any():
         _dashes(out, box, colour, line)
         return box
-    part[inside] = (part[inside] * (1 - alpha) + np.array(colour) * alpha).round().astype(np.uint8)
+    tinted = cv2.addWeighted(part, 1 - alpha, np.full_like(part, colour), alpha, 0.0)
+    np.copyto(part, tinted, where=inside[..., None])
     edges, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))
     # Specks and pinholes keep their fill but get no line of their own: they would hide the shape.
     areas = [cv2.contourArea(edge) for edge in edges]

@@ -15,7 +15,7 @@ from torch import Tensor
 from taco.audio import mel_bank
 from taco.concepts import word_probabilities
 from taco.factorization.temporal import mean_of_rounds
-from taco.palette import colour_of
+from taco.palette import COLOURS
 from taco.pipeline import TacoPipeline
 from taco.types import AudioWindow, SoundingScene, VideoFrame, WordScore
 from taco.view import draw
@@ -151,14 +151,14 @@ def sound_picture(window: AudioWindow, view: FactorView | None, size: tuple[int,
     if view is None:
         return cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
     active = cv2.resize(view.audio[::-1].astype(np.float32), (width, height - strip), interpolation=cv2.INTER_LINEAR)
-    tint = np.array(colour_of(1)) / 255
+    tint = np.array(COLOURS[0]) / 255
     weight = np.clip(active, 0, 1)[..., None]
     picture = (picture * (1 - weight) * 0.75 + picture * tint * weight).round().astype(np.uint8)
     out = np.full((height, width, 3), draw.DARK, np.uint8)
     out[: height - strip] = picture
     course = cv2.resize(view.audio.mean(0, keepdims=True).astype(np.float32), (width, 1), interpolation=cv2.INTER_LINEAR)[0]
     rows = np.arange(strip)[::-1, None] < np.clip(course, 0, 1)[None] * (strip - 2)
-    out[height - strip :][rows] = colour_of(1)
+    out[height - strip :][rows] = COLOURS[0]
     return out
 
 
@@ -216,7 +216,7 @@ def _factor_row(explanation: Explanation, rgb: np.ndarray, chosen: int) -> np.nd
         x, y = GAP + (k % columns) * (tile + GAP), 24 + (k // columns) * cell
         row.paste(Image.fromarray(draw.heat(small, view.visual, 0.75)), (x, y))
         if k == chosen:
-            pen.rectangle((x - 3, y - 3, x + small.shape[1] + 2, y + small.shape[0] + 2), outline=colour_of(1), width=3)
+            pen.rectangle((x - 3, y - 3, x + small.shape[1] + 2, y + small.shape[0] + 2), outline=COLOURS[0], width=3)
         for line, text in enumerate((view.seen_words[0][0], view.heard_words[0][0], f"{view.penalty:.3f}")):
             pen.text((x, y + tall + 4 + 17 * line), text[: tile // 7], font=draw.font(13), fill=draw.LIGHT)
     return np.asarray(row)

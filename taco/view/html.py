@@ -13,10 +13,17 @@ import jinja2
 import numpy as np
 
 from taco.io.files import atomic
+from taco.io.files import frames as images
 from taco.palette import colour_of
 from taco.view.draw import VERDICT_COLOURS, VERDICT_WORDS
 
 BEST_WORDS = 4  # of the sound, that the page shows of a frame
+EXPLAINED = {
+    "not_in_view": "a word of the list is heard, but nothing in the picture fits it",
+    "no_mask": "it is heard and seen, but no outline was found; its box is drawn in dashes",
+    "unknown": "something is heard that is not in the list of words",
+    "silent": "too quiet to look for anything",
+}
 JPEG_SIDE, JPEG_QUALITY = 320, 82  # px and libjpeg's quality of pictures inside a page: ours, small but clear
 
 
@@ -60,20 +67,29 @@ def write_page(path: Path, name: str, records: Sequence[dict[str, Any]], picture
         }
         for record in records
     ]
-    ids = sorted({item["i"] for frame in frames for item in frame["o"]})
+    words = sorted({item["w"] for frame in frames for item in frame["o"]})
     page = render(
         "view.html.j2",
         title=name,
         moving=picture.suffix == ".mp4",
         picture=base64.b64encode(picture.read_bytes()).decode(),
+        poster=_poster(picture, frames) if picture.suffix == ".mp4" else None,
         frames=frames,
-        colours={str(number): _hex(colour_of(number)) for number in ids},
+        colours={word: _hex(colour_of(word)) for word in words},
         verdicts={word: _hex(colour) for word, colour in VERDICT_COLOURS.items()} | {"skipped": "#9aa1ad"},
         outcomes=VERDICT_WORDS,
+        explained=EXPLAINED,
     )
     with atomic(path) as part:
         part.write_text(page, encoding="utf-8")
     return path
+
+
+def _poster(video: Path, frames: Sequence[dict[str, Any]]) -> np.ndarray:
+    """The overlay's image with the highest score: what a browser shows before the video plays."""
+    best = max(frames, key=lambda frame: (bool(frame["o"]), frame["s"]))
+    shown = next(images(video, best["t"]), None) or next(images(video))
+    return shown.rgb
 
 
 def _hex(colour: tuple[int, ...]) -> str:

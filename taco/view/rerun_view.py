@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from taco.errors import MediaError, MissingPackageError
+from taco.io import scratch
 from taco.palette import colour_of
 from taco.types import SoundingScene
 from taco.view.draw import VERDICT_COLOURS, VERDICT_WORDS
 
+PORT = 9876  # Rerun's own
 FIRST_CLOCK_NS = 10**17  # smaller stamps (before 1973) count from the start of a file
 QUIETEST_DBFS = -100.0  # of the curve, so that digital silence does not flatten it
 
@@ -23,7 +28,7 @@ def mask_png(scene: SoundingScene) -> bytes:
 
     tint = np.zeros((256, 4), np.uint8)  # blue, green, red, alpha
     for index, item in enumerate(scene.objects[:255]):
-        tint[index + 1] = (*colour_of(item.id)[::-1], 128)
+        tint[index + 1] = (*colour_of(item.label)[::-1], 128)
     return cv2.imencode(".png", tint[scene.instance_mask()], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
@@ -46,6 +51,12 @@ def rerun_sdk() -> Any:
     return rerun
 
 
+def check_display() -> None:
+    """MediaError where there is no screen for the viewer's window."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise MediaError("the viewer's window: wanted a display, got none ($DISPLAY is not set); --rrd FILE saves it instead")
+
+
 class Viewer:
     """One recording. Use from one thread.
 
@@ -59,13 +70,18 @@ class Viewer:
         self._stream = rerun.RecordingStream("taco", recording_id=f"taco-{name}-{np.random.default_rng().integers(2**32)}")
         try:
             if target == "rerun":
-                self._stream.spawn()
+                check_display()
+                # Not the module's own spawn(): its viewer listens on every network interface.
+                command = [sys.executable, "-m", "rerun", "--bind", "127.0.0.1", "--port", str(PORT)]
+                subprocess.Popen(command, start_new_session=True, env={**os.environ, "RERUN_APP_ONLY": "true"})
+                self._stream.connect_grpc(f"rerun+http://127.0.0.1:{PORT}/proxy")
             elif "://" in target:
                 self._stream.connect_grpc(target)
             elif target.endswith(".rrd"):
                 self._file = Path(target)
                 self._part = self._file.with_name(f".{self._file.stem}.part.rrd")
                 self._file.parent.mkdir(parents=True, exist_ok=True)
+                os.close(scratch.create(self._part))
                 self._stream.save(self._part)
             else:
                 raise MediaError(f"viewer: wanted rerun, an address rerun+http://... or a path .rrd, got {target!r}")
@@ -105,7 +121,7 @@ class Viewer:
                 array=np.array([item.box for item in scene.objects], np.float32).reshape(-1, 4),
                 array_format=rr.Box2DFormat.XYWH,
                 labels=[f"{item.label} {item.score:.2f}" for item in scene.objects],
-                colors=[colour_of(item.id) for item in scene.objects],
+                colors=[colour_of(item.label) for item in scene.objects],
             ),
         )
         if scene.sound_map is not None:

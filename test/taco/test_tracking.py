@@ -235,3 +235,15 @@ def test_target_needs_the_minimum_score_and_forgets_on_a_time_jump():
     assert selector.update(scene(10.0, thing(score=0.4))) is None
     assert selector.update(scene(10.1, thing(score=0.5, id=4))).id == 4
     assert selector.update(scene(0.0, thing(score=0.6, id=9))).id == 9
+
+
+def test_a_lead_that_breaks_starts_anew():
+    selector = TargetSelector(TargetsConfig(switch_margin=0.1, switch_after_s=0.5))
+    selector.update(scene(0.0, thing(id=1, score=0.8)))
+    own = thing(5, id=1, score=0.6)
+    chosen = [selector.update(scene(0.1 * i, own, thing(90, id=2, score=0.6 if i == 4 else 0.9))).id for i in range(1, 12)]
+    assert chosen == [1] * 9 + [2] * 2, "it leads without a break from 0.5 s on"
+
+
+def test_of_two_equal_scores_the_older_object_is_the_target():
+    assert TargetSelector().update(scene(0.0, thing(90, id=2, score=0.7), thing(id=1, score=0.7))).id == 1

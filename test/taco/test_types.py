@@ -40,7 +40,7 @@ def factorization(**changes) -> Factorization:
         lambda: VideoFrame(RGB, 0.5),
         lambda: VideoFrame(RGB.tolist(), 0),
         lambda: AudioChunk(np.zeros(4, np.float32), 16000, 0),
-        lambda: AudioChunk(np.zeros((4, 1)), 16000, 0),
+        lambda: AudioChunk(np.zeros((4, 1), np.int16), 16000, 0),
         lambda: AudioChunk(np.zeros((4, 0), np.float32), 16000, 0),
         lambda: AudioWindow(np.zeros((4, 1), np.float32), 16000, 0),
         lambda: Tokens(torch.zeros(6, 4), (2, 2)),
@@ -148,3 +148,11 @@ def test_times_of_tokens_are_one_for_every_step():
     for wrong in (torch.zeros(2), torch.zeros(6), torch.zeros(3, 1)):
         with pytest.raises(ShapeError, match="Tokens.times: wanted 3 numbers"):
             Tokens(torch.zeros(6, 2), (2, 3), wrong)
+
+
+def test_sound_in_float64_is_taken_as_float32():
+    window = AudioWindow(np.linspace(-1, 1, 5), 16000, 0)
+    chunk = AudioChunk(np.zeros((4, 2)), 16000, 0)
+    assert window.samples.dtype == chunk.samples.dtype == np.float32 and window.samples[-1] == 1
+    with pytest.raises(ShapeError, match="samples"):
+        AudioWindow(np.zeros(5, np.int16), 16000, 0)

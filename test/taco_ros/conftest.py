@@ -3,19 +3,13 @@ import signal
 
 import pytest
 
-from test.taco_ros.graph import ROOT, Process, Robot, parameters, reserved_domain
+from test.taco_ros.graph import Process, Robot, middleware, parameters, reserved_domain
 
 
 @pytest.fixture(scope="session", autouse=True)
-def middleware(tmp_path_factory):
-    """Loopback profile and log folder for this process and for all that it starts."""
-    profile = str(ROOT / "config" / "fastdds_loopback.xml")
-    os.environ |= {
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
-        "FASTRTPS_DEFAULT_PROFILES_FILE": profile,
-        "FASTDDS_DEFAULT_PROFILES_FILE": profile,
-        "ROS_LOG_DIR": str(tmp_path_factory.mktemp("ros_log")),
-    }
+def environment(tmp_path_factory):
+    """For this process and for all that it starts."""
+    os.environ |= middleware(tmp_path_factory.mktemp("ros_log"))
     os.environ.pop("RMW_IMPLEMENTATION", None)
 
 

@@ -24,8 +24,8 @@ from taco_ros.conversions import image_message, ns_to_stamp, stamp_to_ns
 from taco_ros.msg import AudioChunk, SoundingObjectArray
 from test import ROOT
 
-PREFIXES = [sys.prefix, *filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(":"))]
-# this environment's own install, or on a robot the workspace's
+# The install space that was sourced (`colcon test`: the one that was just built) comes before this environment's own.
+PREFIXES = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(":")), sys.prefix]
 BIN = next(
     (path for prefix in PREFIXES if (path := Path(prefix, "lib", "taco_ros")).is_dir()), Path(sys.prefix, "lib", "taco_ros")
 )
@@ -33,6 +33,17 @@ RATE = 16000
 RED_BOX, BLUE_BOX = (50, 100, 200, 200), (400, 200, 200, 200)  # x, y, width, height
 TONES = {"red": 300.0, "green": 1000.0, "blue": 5000.0}
 _numbers = itertools.count(os.getpid() % 80)
+
+
+def middleware(log_dir) -> dict[str, str]:
+    """The environment of everything that these tests start: loopback profile and log folder."""
+    profile = str(ROOT / "config" / "fastdds_loopback.xml")
+    return {
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
+        "FASTRTPS_DEFAULT_PROFILES_FILE": profile,
+        "FASTDDS_DEFAULT_PROFILES_FILE": profile,
+        "ROS_LOG_DIR": str(log_dir),
+    }
 
 
 def wait_until(condition, timeout_s=20.0, what=""):

@@ -33,10 +33,10 @@ class Recorder:
 class Bench:
     """A ``Targets`` without middleware: measurements go in by hand, what is published is kept."""
 
-    def __init__(self, monkeypatch, transforms=None, **settings):
+    def __init__(self, monkeypatch, transforms=None, directions=None, **settings):
         monkeypatch.setattr(module, "Subscription", lambda *args: SimpleNamespace(start=lambda: None, stop=lambda: None))
         self.settings, self.warnings, self.topics = settings, [], {}
-        self.targets = Targets(None, self._create, "~/", "", self._config, None, self._warn, transforms)
+        self.targets = Targets(None, self._create, "~/", "", self._config, None, self._warn, transforms, directions)
         self.targets._on_info(camera_info())
 
     def _create(self, kind, topic, depth):

@@ -2,6 +2,7 @@
 
 import array
 import dataclasses
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -10,13 +11,16 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from taco.errors import ValueRangeError
+from taco.palette import colour_of
 from taco.tracking import Track
 from taco.types import VERDICTS, SoundingObject, SoundingScene
 from taco_ros.conversions import (
     MessageError,
+    compressed_message,
     image_message,
     image_to_frame,
     map_message,
+    mask_color_message,
     mask_message,
     ns_to_stamp,
     orient,
@@ -25,7 +29,6 @@ from taco_ros.conversions import (
     scene_from_message,
     scene_message,
     stamp_to_ns,
-    to_byte_array,
     tracks_message,
 )
 from taco_ros.msg import SoundingObjectArray
@@ -100,7 +103,13 @@ def message_of(pixels, encoding, padding=0, big=False):
     data = np.concatenate([data, RNG.integers(0, 255, (len(data), padding), np.uint8)], 1)
     height, width = pixels.shape[:2]
     return Image(
-        header=HEADER, height=height, width=width, encoding=encoding, step=step, is_bigendian=int(big), data=to_byte_array(data)
+        header=HEADER,
+        height=height,
+        width=width,
+        encoding=encoding,
+        step=step,
+        is_bigendian=int(big),
+        data=array.array("B", data.tobytes()),
     )
 
 
@@ -117,9 +126,12 @@ def test_every_encoding_with_and_without_row_padding(encoding, padding):
 
 @pytest.mark.parametrize("encoding", ("mono16", "rgb16", "bayer_rggb16"))
 def test_big_endian(encoding):
+    """Of values whose two bytes differ: read the wrong way round they would be other pictures."""
     pixels, _, _ = encode(smooth_picture(), encoding)
+    pixels = (pixels & 0xFF00) | np.random.default_rng(2).integers(0, 256, pixels.shape, np.uint16)
     little, big = (image_to_frame(message_of(pixels, encoding, big=big)).rgb for big in (False, True))
     assert np.array_equal(little, big)
+    assert not np.array_equal(little, image_to_frame(message_of(pixels.byteswap(), encoding)).rgb)
 
 
 @pytest.mark.parametrize("kind, tolerance", (("png", 0), ("jpeg", 12)))
@@ -129,7 +141,7 @@ def test_compressed_images(kind, tolerance, grey):
     if grey:
         rgb = np.repeat(rgb[..., :1], 3, 2)
     data = cv2.imencode(f".{kind}", rgb[..., 0] if grey else rgb[..., ::-1])[1]
-    message = CompressedImage(header=HEADER, format=f"bgr8; {kind} compressed bgr8", data=to_byte_array(data))
+    message = CompressedImage(header=HEADER, format=f"bgr8; {kind} compressed bgr8", data=array.array("B", data.tobytes()))
     assert np.abs(image_to_frame(message).rgb.astype(int) - rgb).max() <= tolerance
 
 
@@ -207,6 +219,7 @@ def test_scene_there_and_back():
     scene = two_things()
     message = scene_message(scene, HEADER)
     assert message.header == HEADER and not message.objects[0].place
+    assert [found.mask.header for found in message.objects] == [HEADER, HEADER]  # a crop is a picture of its own
     assert (message.objects[0].label, message.objects[0].other_labels) == ("bell", ["clock"])
     assert (message.verdict, message.heard) == (message.SOUNDING, ["Bark", "Church bell"])
     back = scene_from_message(message, scene.size)
@@ -268,6 +281,22 @@ def test_mask_pixels_are_ids():
     assert pixels[3, 4] == 45 and pixels[9, 11] == 2  # the better score lies on top
 
 
+def test_the_coloured_mask_has_the_colours_of_the_words():
+    message = mask_color_message(two_things(), HEADER)
+    pixels = np.frombuffer(message.data, np.uint8).reshape(20, 30, 3)
+    assert (message.encoding, message.step, message.header) == ("rgb8", 90, HEADER)
+    assert tuple(pixels[3, 4]) == colour_of("bell") and tuple(pixels[9, 11]) == colour_of("dog"), "the better one on top"
+    assert {tuple(pixel) for pixel in pixels.reshape(-1, 3)} == {(0, 0, 0), colour_of("bell"), colour_of("dog")}
+
+
+@pytest.mark.parametrize("kind, error", (("jpeg", 3), ("png", 0)))
+def test_compressed_pictures_come_back(kind, error):
+    rgb = smooth_picture()
+    message = compressed_message(rgb, kind, HEADER)
+    assert (message.format, message.header) == (f"rgb8; {kind} compressed bgr8", HEADER)
+    assert np.abs(image_to_frame(message).rgb.astype(int) - rgb).mean() <= error
+
+
 @pytest.mark.parametrize("ns", (0, 1, 999_999_999, 1_000_000_000, 1_795_380_133_866_593_078))
 def test_stamps(ns):
     assert stamp_to_ns(ns_to_stamp(ns)) == ns
@@ -277,6 +306,26 @@ def test_image_message_takes_any_array():
     pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)[:, ::-1]
     message = image_message(pixels, "rgb8", HEADER)
     assert message.step == 9 and np.array_equal(np.frombuffer(message.data, np.uint8).reshape(2, 3, 3), pixels)
+
+
+@pytest.mark.parametrize("kind", ("image", "mask", "colours", "map"))
+def test_a_message_holds_the_only_copy_of_its_pixels(kind):
+    """A message's constructor and its setters copy array fields once more each."""
+    scene = SoundingScene(5, (1000, 1000), 0, 1, -40.0, 0.1, "silent", confidence=np.zeros((1000, 1000), np.float32))
+    rgb = np.zeros((1000, 1000, 3), np.uint8)
+    make = {
+        "image": lambda: image_message(rgb, "rgb8", HEADER),
+        "mask": lambda: mask_message(scene, HEADER),
+        "colours": lambda: mask_color_message(scene, HEADER),
+        "map": lambda: map_message(scene.confidence, scene.size, HEADER),
+    }[kind]
+    make()
+    tracemalloc.start()
+    message = make()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    made = {"image": 0, "mask": 1_000_000, "colours": 1_500_000, "map": 0}[kind]  # ids, colours on the way
+    assert len(message.data) <= peak < 1.2 * len(message.data) + 2 * made
 
 
 def test_tracks_under_the_header_of_their_image():

@@ -59,3 +59,12 @@ def test_stamps_that_lie_apart_are_told_with_the_setting_that_brings_them_togeth
     found = diagnostics.stream_status("node: stream", statistics, "active")
     assert found.name == "node: stream" and found.level == (diagnostics.WARN if warns else diagnostics.OK)
     assert warns in found.message and (warns or found.message == "active")
+
+
+def test_the_memory_of_samples_is_that_of_one_window():
+    now = [0.0]
+    statistics = Statistics(lambda: now[0])
+    for _ in range(3000):
+        now[0] += 0.1
+        statistics.sample("image")
+    assert len(statistics._samples["image"]) <= 1 + round(diagnostics.WINDOW_S / 0.1)

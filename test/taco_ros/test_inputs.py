@@ -3,8 +3,9 @@
 import sys
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 
-from test.taco_ros.graph import ROOT, built, parameters, wait_until
+from test.taco_ros.graph import ROOT, built, diagnostic, parameters, wait_until
 
 pytestmark = pytest.mark.ros
 
@@ -47,9 +48,15 @@ def test_sound_without_stamps_is_refused_with_the_setting_that_takes_it(start, r
     robot.node.destroy_publisher(robot.audio)
     script = ROOT / "test" / "taco_ros" / "twin_publisher.py"
     start(script, "drivers-unstamped", environment=environment, interpreter=sys.executable)
-    node = start("taco_node", *parameters(models__image="standin:5"), environment=environment)
+    messages = robot.listen(DiagnosticArray, "/diagnostics")
+    given = parameters(models__image="standin:5", node__no_image_warning_s=1.0)
+    node = start("taco_node", *given, environment=environment)
     node.wait_log("AudioData carries no stamp; next: set audio.stamp_reference to arrival")
-    assert node.log.count("[WARN]") < 5 and "Traceback" not in node.log
+    level, line, _ = wait_until(
+        lambda: (found := diagnostic(messages, ": sound")) and found[0] == b"\x01" and found, 20, "a warning"
+    )
+    assert line.startswith("no sound on /audio") and "carries no stamp" in line and "is the microphone running" not in line
+    assert node.log.count("[WARN]") < 6 and "Traceback" not in node.log
     assert node.stop() == 0
     given = parameters(models__image="standin:5", audio__type="audio_common_unstamped")
     node = start("taco_node", *given, environment=environment)

@@ -2,7 +2,6 @@
 
 import time
 
-import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
@@ -16,7 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from taco.clock import NS
-from taco_ros.conversions import image_message, ns_to_stamp, stamp_to_ns, to_byte_array
+from taco_ros.conversions import compressed_message, image_message, ns_to_stamp, stamp_to_ns
 from taco_ros.msg import SoundingObjectArray
 from test.taco_ros.graph import RED_BOX, Robot, diagnostic, parameters, scene_image, wait_until
 
@@ -174,11 +173,8 @@ def test_rotated_camera_and_compressed_images(start, domain):
     robot = Robot(domain)
     publisher = robot.node.create_publisher(CompressedImage, "/front/image_raw/compressed", robot.best_effort)
     masks = robot.listen(Image, "taco_node/mask")
-    data = to_byte_array(cv2.imencode(".jpg", scene_image()[..., ::-1])[1])
     robot.send_image = lambda stamp_ns: publisher.publish(
-        CompressedImage(
-            header=Header(stamp=ns_to_stamp(stamp_ns), frame_id="front"), format="rgb8; jpeg compressed bgr8", data=data
-        )
+        compressed_message(scene_image(), "jpeg", Header(stamp=ns_to_stamp(stamp_ns), frame_id="front"))
     )
     try:
         wait_until(publisher.get_subscription_count, 30, "the node")

@@ -5,14 +5,15 @@ import pytest
 from std_msgs.msg import Header
 
 from taco.audio import AudioBuffer
+from taco.backbones.stand_in import StandInImageEncoder
 from taco.clock import NS
 from taco.config import TacoConfig
 from taco.errors import ShapeError
+from taco.mailbox import PendingImage
 from taco.types import AudioChunk
 from taco_ros.conversions import image_message, ns_to_stamp
 from taco_ros.diagnostics import Statistics
 from taco_ros.live import LivePipeline
-from taco_ros.mailbox import PendingImage
 from test.taco_ros.graph import RATE, scene_image
 
 START_NS = 100 * NS
@@ -21,12 +22,13 @@ START_NS = 100 * NS
 class Rig:
     """A Processor with stand-in models, sound from START_NS - 2 s on, and what it complained of."""
 
-    def __init__(self, *cameras):
-        self.audio, self.statistics, self.said = AudioBuffer(), Statistics(), []
+    def __init__(self, *cameras, **settings):
+        self.audio, self.statistics, self.said = AudioBuffer(), Statistics(clock=lambda: 0.0), []
         time_s = np.arange(6 * RATE) / RATE
         tone = 0.3 * np.where(time_s < 3.5, np.sin(2 * np.pi * 300 * time_s), np.sin(2 * np.pi * 5000 * time_s))
         self.audio.push(AudioChunk(tone.astype(np.float32)[:, None], RATE, START_NS - 2 * NS))
-        config = TacoConfig().updated({"models.image": "standin", "node.cameras": cameras, "node.max_age_s": 0.0})
+        ours = {"models.image": "standin", "node.cameras": cameras, "node.max_age_s": 0.0}
+        config = TacoConfig().updated(ours | settings)
         self.live = LivePipeline(config, self.audio, self.statistics, lambda: START_NS, self.warn)
         self.seen, self.heard = [], []
         backbones = next(iter(self.live.pipelines.values())).backbones
@@ -92,6 +94,17 @@ def test_together_as_one_by_one(apart_ns):
     assert len(both.heard) == len(front.heard) * (1 if apart_ns == 0 else 2)  # the sound and its parts
     assert {told(result)[-1][0][1] for result in found} == {"blue"}
     assert len(both.statistics.values("stage.image")) == 12  # of the pass, once
+
+
+def test_of_several_cameras_only_those_that_see_a_change_are_encoded(monkeypatch):
+    monkeypatch.setattr(StandInImageEncoder, "every_image", False)
+    rig = Rig("front", "rear")
+    rear = picture("rear")
+    for step, (shift, wanted) in enumerate(((0, [2]), (40, [2, 1]), (40, [2, 1]), (0, [2, 1, 1]))):
+        stamp_ns = START_NS + step * NS // 5
+        found = rig.process(item("front", stamp_ns), item("rear", stamp_ns, np.roll(rear, shift, 1)))
+        assert all(result.scene.objects for result in found) and rig.seen[-len(wanted) :] == wanted
+        assert len(rig.seen) - len(wanted) in (0, 1)  # the first is that of the warm-up
 
 
 @pytest.mark.parametrize("bad", ("front", "rear"))

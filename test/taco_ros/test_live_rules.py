@@ -51,13 +51,41 @@ def test_the_same_stamp_twice_is_taken_once():
     assert [reason for reason, _ in rig.said] == ["out_of_order"] and "0.0 ms before it" in rig.said[0][1]
 
 
-def test_stamps_that_jump_back_start_everything_anew():
-    rig = one()
-    (first,) = rig.process(item("front", START_NS + NS))
-    (again,) = rig.process(item("front", START_NS))  # a second, no more: a new time line
-    assert first.scene.factorization.restart == again.scene.factorization.restart == "cold"
-    assert (first.scene.objects[0].id, again.scene.objects[0].id) == (1, 2) and len(again.tracks) == 1
-    assert rig.statistics.counts()["time_jumps"] == 1 and not rig.said
+def test_stamps_that_jump_back_start_their_camera_anew_once_they_persist():
+    rig = Rig("front", "rear")
+    moment = START_NS + 12 * NS // 10
+    first, other = rig.process(item("front", moment), item("rear", moment))
+    for number in range(1, 4):
+        later, back = moment + number * NS // 10, START_NS + number * NS // 10
+        *again, on = rig.process(item("front", back), item("rear", later))  # more than a second back: another time line
+        assert bool(again) == (number == 3) and on.scene.factorization.restart == "" and on.scene.objects[0].id == 1
+    assert first.scene.factorization.restart == again[0].scene.factorization.restart == "cold"
+    assert (first.scene.objects[0].id, again[0].scene.objects[0].id) == (1, 2) and len(again[0].tracks) == 1
+    assert rig.statistics.counts()["time_jumps"] == 1 and [reason for reason, _ in rig.said] == ["out_of_order"] * 2
+    (go_on,) = rig.process(item("front", START_NS + 4 * NS // 10))
+    assert go_on.scene.factorization.restart == "" and go_on.scene.objects[0].id == 2
+
+
+@pytest.mark.parametrize(
+    "wild_ns",
+    (
+        (-NS, -2 * NS, -NS, -3 * NS // 2),
+        (3600 * NS, 7200 * NS, NS * 10_000, NS * 20_000),
+        (-11 * NS, -NS // 2, -11 * NS, NS * 7200),
+    ),
+    ids=("back", "ahead", "mixed"),
+)
+def test_single_wild_stamps_lose_one_image_each_and_no_memory(wild_ns):
+    """One camera's bad stamps used to renumber the objects of all of them."""
+    rig, ids, starts = Rig("front", "rear"), set(), []
+    for number, off_ns in enumerate((0, *wild_ns, 0)):
+        stamp_ns = START_NS + NS + number * NS // 10
+        found = rig.process(item("front", stamp_ns), item("rear", stamp_ns + off_ns))
+        assert [result.camera for result in found] == (["front", "rear"] if off_ns == 0 else ["front"])
+        ids |= {(result.camera, thing.id) for result in found for thing in result.scene.objects}
+        starts += [result.scene.factorization.restart for result in found]
+    assert ids == {("front", 1), ("rear", 1)} and starts == ["cold", "cold"] + [""] * (len(starts) - 2)
+    assert "time_jumps" not in rig.statistics.counts()
 
 
 @pytest.mark.parametrize("hold_s, state", ((0.05, "lost"), (5.0, "fading")))
@@ -94,3 +122,14 @@ def test_every_camera_has_a_memory_of_its_own():
     rig = Rig("front", "rear")
     first = [result.scene.factorization.restart for result in rig.process(item("front", START_NS), item("rear", START_NS))]
     assert first == ["cold", "cold"] and len({id(pipeline) for pipeline in rig.live.pipelines.values()}) == 2
+
+
+def test_a_reset_forgets_tracks_factors_and_stamps_of_every_camera():
+    rig = Rig("front", "rear")
+    before = {result.camera: result for result in rig.process(item("front", START_NS), item("rear", START_NS))}
+    rig.live.reset()
+    after = {result.camera: result for result in rig.process(item("front", START_NS), item("rear", START_NS))}  # the same stamps
+    for name in ("front", "rear"):
+        assert after[name].scene.factorization.restart == "cold" and len(after[name].tracks) == 1
+        assert after[name].scene.objects[0].id != before[name].scene.objects[0].id, "the old track went on"
+    assert not rig.said

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from taco.mailbox import Mailbox, PendingImage
 from taco_ros.diagnostics import Statistics
-from taco_ros.mailbox import Mailbox, PendingImage
 from taco_ros.worker import Worker
 from test.taco_ros.graph import wait_until
 

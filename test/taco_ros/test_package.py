@@ -8,11 +8,18 @@ import xml.etree.ElementTree as ET
 
 import pytest
 import yaml
+from catkin_pkg.changelog import get_changelog_from_path
+from catkin_pkg.changelog_generator import FORTHCOMING_LABEL, get_version_section_match
+from catkin_pkg.package import parse_package
 
 import taco
 from test.taco_ros.graph import BIN, ROOT
 
 PACKAGE = ET.parse(ROOT / "package.xml").getroot()
+MODULES = [*(ROOT / "taco_ros").glob("*.py"), *(ROOT / "launch").glob("*.py")]
+PROVIDERS = {"tf2_ros": "tf2_ros_py"}  # packages whose Python module has another name
+OPTIONAL = {"audio_common_msgs", "hri_msgs", "odas_ros_msgs"}  # taken where they are installed
+ROS_NAMES = ("_msgs", "_srvs", "_interfaces", "_bridge", "_ros", "_index_python")
 
 
 def test_one_version():
@@ -29,17 +36,46 @@ def test_package_xml():
 def test_every_imported_ros_package_is_declared():
     declared = {item.text for item in PACKAGE if item.tag.endswith("depend")}
     used = set()
-    for path in [*(ROOT / "taco_ros").glob("*.py"), *(ROOT / "launch").glob("*.py")]:
+    for path in MODULES:
         for entry in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in entry.names] if isinstance(entry, ast.Import) else []
             names += [entry.module] if isinstance(entry, ast.ImportFrom) and entry.module and not entry.level else []
             used |= {name.partition(".")[0] for name in names}
-    ros = {
-        name
-        for name in used
-        if name.endswith(("_msgs", "_srvs", "_interfaces", "_bridge", "_ros")) or name in ("rclpy", "launch")
-    }
-    assert ros - {"taco_ros", "audio_common_msgs"} <= declared, "add them to package.xml"
+    ros = {PROVIDERS.get(name, name) for name in used if name.endswith(ROS_NAMES) or name in ("rclpy", "launch")}
+    assert ros - {"taco_ros"} - OPTIONAL <= declared, "add them to package.xml"
+    hints = re.findall(r"ros-(?:\$ROS_DISTRO|\{distro\})-([a-z0-9-]+)", "".join(path.read_text() for path in MODULES))
+    assert {"tf2-ros-py", "rviz2"} <= set(hints) and {hint.replace("-", "_") for hint in hints} <= declared
+
+
+def test_package_xml_is_ready_for_bloom():
+    package = parse_package(ROOT / "package.xml")
+    warnings = []
+    package.validate(warnings=warnings)
+    assert not warnings and {url.type for url in package.urls} == {"website", "repository", "bugtracker"}
+    order = [
+        "name",
+        "version",
+        "description",
+        "maintainer",
+        "license",
+        "url",
+        "author",
+        "buildtool_depend",
+        "build_depend",
+        "depend",
+    ]
+    order += ["exec_depend", "test_depend", "member_of_group", "export"]
+    tags = list(dict.fromkeys(item.tag for item in PACKAGE))
+    assert tags == order
+    assert not [item.text for item in PACKAGE if (item.text or "").endswith("-pip")]  # build farm and PEP 668 refuse pip
+    (rviz,) = (item for item in package.exec_depends if item.condition)
+    assert rviz.name == "rviz2" and not rviz.evaluate_condition({}) and rviz.evaluate_condition({"TACO_WITH_RVIZ": "true"})
+
+
+def test_changelog_is_read_by_the_release_tools():
+    text = (ROOT / "CHANGELOG.rst").read_text()
+    versions = [version for version, _, _ in get_changelog_from_path(ROOT / "CHANGELOG.rst").foreach_version()]
+    assert versions[-1] == PACKAGE.findtext("version") and get_version_section_match(text, FORTHCOMING_LABEL)
 
 
 @pytest.mark.parametrize("name", ("taco_node", "microphone", "player"))
@@ -65,7 +101,7 @@ def test_rviz_shows_topics_that_exist_with_a_fitting_qos():
     topics = {item["Topic"]["Value"]: item for item in shown if "Topic" in item}
     kinds = {
         "taco_node/overlay": "Image",
-        "taco_node/mask": "Image",
+        "taco_node/mask_color": "Image",
         "taco_node/confidence": "Image",
         "taco_node/markers": "MarkerArray",
     }

@@ -6,12 +6,14 @@ import cv2
 import numpy as np
 import pytest
 import soundfile
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from taco.clock import NS
 from taco.io.video_writer import VideoWriter
 from taco.types import AudioChunk as Sound
-from taco_ros.conversions import stamp_to_ns
+from taco_ros import player as player_module
+from taco_ros.conversions import ns_to_stamp, stamp_to_ns
 from taco_ros.msg import AudioChunk
 from taco_ros.player import file_events, main
 from test.taco_ros.graph import RATE, parameters, scene_image, wait_until
@@ -68,6 +70,40 @@ def test_the_whole_graph(files, start, robot):
     message = robot.wait_objects("red", 40)
     assert message.header.frame_id == "camera"
     assert player.stop() == 0 and node.stop() == 0 and "Traceback" not in player.log + node.log
+
+
+def test_in_a_loop_the_clock_never_goes_back_and_the_sound_has_no_gap(files, start, robot):
+    """A node on the player's clock answers without starting over; the sound (1.0 s) is padded to the pictures (1.2 s)."""
+    ticks = robot.listen(Clock, "/clock", 1000)
+    chunks = robot.listen(AudioChunk, "audio", 1000)
+    node = start("taco_node", *parameters(models__image="standin:5", use_sim_time=True))
+    robot.node.destroy_publisher(robot.audio)
+    robot.node.destroy_publisher(robot.image)
+    player = start("player", files[0], "--sound", files[1], "--loop", "--clock", "--wait", "40", "--subscribers", "1")
+    robot.wait_objects("red", 60)
+    wait_until(lambda: len(chunks) > 3 * 24 + 5, 40, "three rounds")
+    assert player.stop() == 0 and node.stop() == 0
+    told = np.array([stamp_to_ns(tick.clock) for tick in ticks])
+    assert len(told) > 300 and (np.diff(told) >= 0).all()
+    assert "time jumped back" not in node.log and len(robot.received) > 5
+    starts = np.array([stamp_to_ns(m.header.stamp) for m in chunks])
+    ends = starts + np.array([len(m.samples) // m.channels * NS // m.sample_rate for m in chunks])
+    assert np.abs(starts[1:] - ends[:-1]).max() < 1000, "ns between the end of a chunk and the start of the next"
+
+
+def test_a_small_step_back_of_the_clock_is_jitter_and_a_large_one_a_new_time_line(start, robot):
+    clock = robot.node.create_publisher(Clock, "/clock", 10)
+    node = start("taco_node", *parameters(models__image="standin:5", use_sim_time=True))
+    node.wait_log("active")
+    wait_until(clock.get_subscription_count, 20, "the clock's subscriber")
+    for seconds in (10.0, 10.1, 10.02, 10.2, 10.11):
+        clock.publish(Clock(clock=ns_to_stamp(round(seconds * NS))))
+        time.sleep(0.1)
+    assert "time jumped back" not in node.log
+    clock.publish(Clock(clock=ns_to_stamp(5 * NS)))
+    node.wait_log("time jumped back")
+    time.sleep(0.2)
+    assert node.log.count("time jumped back") == 1
 
 
 def test_video_with_its_sound(tmp_path, start, robot):
@@ -143,3 +179,12 @@ def test_events_come_in_order_of_time(files):
     assert sum(event.kind == "image" for event in single) == 10  # one picture is held as long as the sound lasts
     sounds = [event for event in single if event.kind == "sound"]
     assert all(event.due_ns - event.stamp_ns == NS // 10 for event in sounds) and len(sounds) == 10
+
+
+def test_sound_that_starts_late_in_its_file_starts_with_silence(monkeypatch):
+    late = [Sound(tone(0.5), RATE, NS // 5), Sound(tone(0.5), RATE, NS // 5 + NS // 2)]
+    monkeypatch.setattr(player_module, "chunks", lambda path: iter(late))
+    events = list(player_module._sound("a.mp4", 0.1, 1.5))
+    heard = np.concatenate([event.payload[0] for event in events])[:, 0]
+    assert events[0].stamp_ns == 0 and events[-1].due_ns == 1.5 * NS and len(heard) == 1.5 * RATE
+    assert not heard[: RATE // 5].any() and np.array_equal(heard[RATE // 5 :][: RATE // 2], tone(0.5)[:, 0])

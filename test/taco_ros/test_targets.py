@@ -1,5 +1,6 @@
 """Bearings, target poses and markers: what they say, when they are silent, and what a follower makes of them."""
 
+import dataclasses
 import math
 import sys
 import types
@@ -30,7 +31,8 @@ def bench(monkeypatch):
 
 def test_topics_are_reliable_depth_one_and_named_as_promised(bench):
     kinds = {name: (kind, depth) for name, (kind, depth, _) in bench.topics.items()}
-    assert kinds == {"~/bearing": (Vector3Stamped, 1), "~/target_pose": (PoseStamped, 1), "~/markers": (MarkerArray, 1)}
+    directions = {f"~/{name}": (Vector3Stamped, 1) for name in ("bearing", "speaker")}
+    assert kinds == directions | {"~/target_pose": (PoseStamped, 1), "~/markers": (MarkerArray, 1)}
 
 
 def test_a_bearing_without_range_and_no_pose(bench):
@@ -80,6 +82,31 @@ def test_two_equal_sources_do_not_make_it_dither(bench):
     assert len(bench.sent("bearing")) == 40 and len(directions) == 1
 
 
+def person(x=40, id=2, score=0.6, word="person"):
+    return dataclasses.replace(thing(x, id=id, score=score), labels=((word, 0.7),))
+
+
+def test_the_bearing_of_a_speaker_is_published_beside_that_of_the_target(bench):
+    bench.see(1.0, thing(5, score=0.9), person(40), person(20, id=3, score=0.5))
+    (target,), (speaker,) = bench.sent("bearing"), bench.sent("speaker")
+    assert vector(target.vector)[0] < -0.3 and vector(speaker.vector) == pytest.approx(
+        np.array([11.5, -0.5, 50]) / np.linalg.norm([11.5, -0.5, 50])
+    )
+    assert speaker.header == header(1.0)
+    bench.see(1.1, thing(5, score=0.9))
+    bench.see(1.2, person(score=0.29))
+    assert len(bench.sent("speaker")) == 1, "a dog is none, nor is a person below min_score"
+
+
+def test_words_and_frame_of_a_speaker_are_settings(monkeypatch):
+    tf = Tf((1.0, 2.0, 0.5), FROM_OPTICAL)
+    bench = Bench(monkeypatch, tf, target_frame="odom", speaker_words=("woman", "man"))
+    bench.see(5.0, person(28, word="woman"))
+    bench.see(5.1, person(28))
+    (speaker,) = bench.sent("speaker")
+    assert speaker.header == header(5.0, "odom") and vector(speaker.vector) == pytest.approx([1, 0, 0], abs=0.02)
+
+
 def test_minimum_score(monkeypatch):
     bench = Bench(monkeypatch, min_score=0.9)
     bench.see(1.0, thing(score=0.89))
@@ -119,6 +146,16 @@ def test_bad_calibration_is_told_and_nothing_is_published(bench, info, reason, s
     bench.see(5.0, thing())
     assert bench.reasons == [reason] and says in bench.warnings[0][1]
     assert bench.sent("bearing") == [] and bench.sent("target_pose") == []
+
+
+def test_a_camera_without_calibration_is_told_once_until_the_next_activation(bench):
+    bench.targets._on_info(None)
+    for i in range(20):
+        bench.see(i, thing())
+    assert bench.reasons == ["no_camera_info"] and all(not array.markers for array in bench.sent("markers"))
+    bench.targets.stop()
+    bench.see(21, thing())
+    assert bench.reasons == ["no_camera_info"] * 2
 
 
 def test_depth_layouts():
@@ -307,3 +344,14 @@ def test_a_follower_drives_to_the_sound_and_stops_when_it_ends(bench):
         bench.targets._on_depth(depth_image(11 + i / 10, 3.0))
         bench.see(11 + i / 10)
     assert len(bench.sent("target_pose")) == 10 and follower.goal(14.0) is None
+
+
+def test_a_reset_forgets_measurements_and_target(monkeypatch):
+    """A new time line may have the same stamps."""
+    bench = Bench(monkeypatch, Tf((0.0, 0.0, 0.0), (0.5, -0.5, 0.5, 0.5)), hold_s=60.0)
+    bench.targets._on_depth(depth_image(5.0, 3.0))
+    bench.targets._on_scan(laser(5.0))
+    assert set(bench.see(5.0, thing(28, 20, id=1))) == {1}
+    bench.targets.reset()
+    assert bench.see(5.01, thing(28, 20, id=2)) == {} and len(bench.sent("target_pose")) == 1
+    assert len(bench.sent("bearing")) == 2, "another target, though the first was to be held"

@@ -124,7 +124,8 @@ def test_the_pan_tilt_example_of_the_manual_runs(context, domain, tmp_path):
     from geometry_msgs.msg import PointStamped
     from rclpy.executors import SingleThreadedExecutor
 
-    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/targets.md").read_text(), re.S)[1]
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/targets.md").read_text(), re.S)
+    (code,) = (block for block in blocks if "look_at_sound" in block)
     (tmp_path / "look.py").write_text(code)
     env = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
     process = subprocess.Popen([sys.executable, str(tmp_path / "look.py")], env=env)

@@ -1,6 +1,9 @@
 """The embedded models: networks against other implementations, encoders on sounds, and what is said when files lack."""
 
 import dataclasses
+import os
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -299,8 +302,27 @@ def test_unknown_sound_models_are_refused(audio):
 
 def test_birdnet_without_its_package_tells_the_command(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert", None)
-    with pytest.raises(MissingPackageError, match='pip install "ai-edge-litert'):
+    with pytest.raises(MissingPackageError, match=r"'taco-sounding\[birdnet\]'`, then `taco weights fetch birdnet`"):
         BirdNET(tmp_path / "model", tmp_path / "labels")
+
+
+def test_birdnet_is_quiet_while_it_loads_and_names_its_own_weights(tmp_path, monkeypatch, capfd):
+    class Interpreter:
+        def __init__(self, *args, **options):
+            pass
+
+        def allocate_tensors(self):
+            os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n")  # as LiteRT does
+            raise RuntimeError("made")
+
+    made = SimpleNamespace(interpreter=SimpleNamespace(Interpreter=Interpreter))
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", made)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", made.interpreter)
+    (tmp_path / "labels").write_text("Turdus merula_Blackbird")
+    with pytest.raises(WeightsError, match="run `taco weights fetch birdnet`"):
+        BirdNET(tmp_path / "model", tmp_path / "labels")
+    os.write(2, b"still there")
+    assert capfd.readouterr().err == "still there"
 
 
 def test_birdnet_words_pool_their_species():

@@ -1,12 +1,14 @@
 """The paper's set of models as tiny stand-ins of the same classes: the whole line, from a weights folder to a scene."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from taco.backbones import build_anchors, load_backbones
-from taco.config import TacoConfig
-from taco.errors import ConfigError, DeviceError, WeightsError
+from taco.config import ModelsConfig, TacoConfig
+from taco.errors import ConfigError, DeviceError, MissingPackageError, WeightsError
 from taco.pipeline import TacoPipeline
 from taco.types import AudioWindow, VideoFrame
 from test.taco import synthetic_weights as synthetic
@@ -85,10 +87,16 @@ def test_a_gpu_gives_the_tokens_and_maps_of_the_cpu(settings, precision, toleran
         ({"models__audio": "laion-clap"}, WeightsError, "taco weights fetch laion-clap"),
         ({"models__device": "cuda:3"}, DeviceError, "cuda:3"),
         ({"models__device": "tpu"}, DeviceError, "auto, cpu or cuda:N"),
-        ({"models__model_dir": "/nowhere/at/all"}, WeightsError, "taco weights fetch msclap --dir /nowhere/at/all"),
+        ({"models__model_dir": "/nowhere/at/all"}, WeightsError, "taco weights fetch paper --dir /nowhere/at/all"),
     ],
 )
 def test_what_cannot_run_is_said_with_the_next_step(settings, change, error, said):
     with pytest.raises(error, match=said) as found:
         load_backbones(config(settings, **change).models)
     assert "\n" not in str(found.value)
+
+
+def test_a_missing_extra_is_said_before_missing_weights(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(MissingPackageError, match=r"wanted the packages open_clip_torch, .*\[paper\]'`, then `taco weights"):
+        load_backbones(ModelsConfig(name="paper", model_dir=str(tmp_path)))

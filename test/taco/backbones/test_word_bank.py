@@ -1,5 +1,6 @@
 """The word bank: where words come from, and that their vectors are computed once."""
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,3 +159,30 @@ def test_a_cache_that_cannot_be_written_is_a_warning_and_not_fatal(weights, cach
     cache.write_text("a file where the folder should be")
     assert build_anchors(pair(weights), ("dog",)).words == ("dog",)
     assert "not kept" in caplog.text
+
+
+def test_only_a_small_regular_file_of_words_is_read(tmp_path):
+    """One line for a pipe, a folder, a device, the system's files and a large file, none of which is echoed."""
+    (tmp_path / "folder.txt").mkdir()
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "link.txt").symlink_to("/etc/passwd")
+    (tmp_path / "device.txt").symlink_to("/dev/zero")
+    with (tmp_path / "large.txt").open("w") as large:
+        large.truncate(10**9)  # takes no space
+    (tmp_path / "long.txt").write_text("dog\n" + "secret " * 20)
+    for name, got in (
+        ("folder.txt", "Is a directory"),
+        ("pipe.txt", "a pipe or a device"),
+        ("link.txt", "a line 1 that is none"),
+        ("device.txt", "a pipe or a device"),
+        ("large.txt", "at most 1 MB"),
+        ("long.txt", "a line 2 that is none"),
+    ):
+        with pytest.raises(ConfigError, match=got) as error:
+            resolve_words((str(tmp_path / name),), ())
+        assert not any(secret in str(error.value) for secret in ("\n", "secret", "root:", "nologin")), error.value
+
+
+def test_every_default_word_may_stand_in_a_file(tmp_path):
+    (tmp_path / "words.txt").write_text("\n".join(default_words()))
+    assert resolve_words((str(tmp_path / "words.txt"),), ()) == default_words()

@@ -26,6 +26,14 @@ def test_bad_usage_is_status_2(argv):
     assert caught.value.code == 2
 
 
+def test_each_action_on_weights_has_its_own_help(capsys):
+    for action in ("list", "fetch", "verify", "path"):
+        with pytest.raises(SystemExit):
+            main(["weights", action, "--help"])
+        told = capsys.readouterr().out
+        assert f"taco weights {action}" in told and ("--from" in told) == (action == "fetch")
+
+
 def test_taco_alone_prints_the_help(capsys):
     assert main([]) == 2
     printed = capsys.readouterr().err
@@ -64,6 +72,25 @@ def test_wrong_settings_are_one_line_and_status_2(argv, words, capsys):
     assert main(argv) == 2
     message = capsys.readouterr().err
     assert words in message and message.count("\n") == 1 and message.startswith("taco: ")
+
+
+def test_the_set_of_models_has_a_short_name(capsys):
+    assert main(["config", "--json", "--models", "paper"]) == 0
+    assert json.loads(capsys.readouterr().out)["models"]["name"] == "paper"
+    assert main(["config", "--models", "papper"]) == 2
+    assert "papper" in capsys.readouterr().err
+
+
+def test_a_preset_counts_more_than_the_defaults_and_less_than_a_file(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("models.image_size: 416\n")
+    sizes = []
+    for options in ([], ["--preset", "fast"], ["--preset", "fast", "--config", str(tmp_path / "mine.yaml")]):
+        assert main(["config", "--json", *options]) == 0
+        values = json.loads(capsys.readouterr().out)
+        sizes.append((values["models"]["image_size"], values["concepts"]["max_concepts"]))
+    assert sizes[1:] == [(320, 1), (416, 1)] and sizes[0] != sizes[1]
+    assert main(["config", "--preset", "fats"]) == 2
+    assert "wanted one of accurate, default, fast," in capsys.readouterr().err
 
 
 def test_runs_as_a_module():

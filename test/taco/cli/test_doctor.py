@@ -1,11 +1,13 @@
 """``taco doctor``: it tells what would run, and by its exit status whether it would."""
 
 import json
+import sys
 
 import pytest
 
 from taco import cli
 from taco.cli import doctor
+from taco.config import ModelsConfig
 from test.taco import synthetic_weights as synthetic
 
 
@@ -39,6 +41,19 @@ def test_missing_weights_stop_with_the_command(tmp_path, capsys):
     assert f"run `taco weights fetch paper --dir {tmp_path}`" in page
     assert "missing  CLAP_weights_2023.pth" in page and page.strip().endswith("cannot run.")
     assert "one frame" not in page
+
+
+def test_a_missing_extra_comes_before_missing_weights(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    assert cli.main(["doctor", "--models", "paper", "--set", f"models.model_dir={tmp_path}"]) == 1
+    extra, weights = (line for line in capsys.readouterr().out.splitlines() if line.startswith("PROBLEM"))
+    assert "open_clip_torch" in extra and "taco-sounding[paper]" in extra and "taco weights fetch paper" in weights
+
+
+def test_a_laptop_without_ros_is_no_error_of_python(monkeypatch, tmp_path):
+    (tmp_path / "rclpy.py").write_text("raise ModuleNotFoundError(\"No module named 'rclpy'\")")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert doctor.ros() == {"found": False, "why": "not installed (only needed on a robot)"}
 
 
 def test_damaged_weights_are_found_by_the_trial(tmp_path, capsys):
@@ -82,5 +97,5 @@ def test_wrong_sizes_are_bad_usage(size, capsys):
 
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr(doctor, "NEEDED", ("torch", "no-such-package-here"))
-    found = doctor.packages()
+    found = doctor.packages(ModelsConfig())
     assert found["problems"] == ["no-such-package-here is not installed; run `pip install no-such-package-here`"]

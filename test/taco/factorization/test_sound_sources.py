@@ -8,7 +8,7 @@ import torch
 from taco.config import FactorizationConfig
 from taco.factorization import explain_factors, factorize
 from taco.factorization.grouping import pair_sources, pairs_sources, source_activations, word_agreement
-from taco.factorization.objective import State
+from taco.factorization.objective import State, loss_terms
 from taco.factorization.temporal import RECENCY, course_change, mean_of_rounds, recency_weights
 from taco.types import Anchors, Factorization
 from test.taco.factorization.made_problems import as_problem
@@ -65,13 +65,17 @@ def made_state(order):
 @pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2], [2, 0, 1], [1, 2, 0]])
 def test_pairing_only_changes_the_order_of_the_sounds_factors(order):
     problem, state = made_state(order)
-    agreed = word_agreement(problem, state, state.audio_u @ problem.audio)
+    logits = problem.bank.audio_logits(state.audio_u @ problem.audio)[0]
+    agreed = word_agreement(problem, state, logits)
     assert agreed.shape == (1, 3, 3) and agreed.min() >= 0 and agreed.max() <= 1
     assert agreed[0].argmax(1).tolist() == [order.index(k) for k in range(3)]
-    found = pair_sources(problem, state)
+    found, moved = pair_sources(problem, state)
     assert torch.equal(found.visual_u, state.visual_u) and torch.equal(found.sounding, state.sounding)
     straight = made_state([0, 1, 2])[1]
     assert torch.equal(found.audio_u, straight.audio_u) and torch.equal(found.audio_v, straight.audio_v)
+    torch.testing.assert_close(moved, problem.bank.audio_logits(found.audio_u @ problem.audio)[0])
+    known, computed = (loss_terms(problem, found, given) for given in (moved, None))
+    assert known.keys() == computed.keys() and all(torch.allclose(known[name], computed[name]) for name in known)
 
 
 def test_a_factor_without_activation_agrees_with_nothing():
@@ -79,7 +83,7 @@ def test_a_factor_without_activation_agrees_with_nothing():
     u_v, u_a = state.visual_u.clone(), state.audio_u.clone()
     u_v[:, 1], u_a[:, 2] = 0, 0
     idle = dataclasses.replace(state, visual_u=u_v, audio_u=u_a)
-    agreed = word_agreement(problem, idle, u_a @ problem.audio)[0]
+    agreed = word_agreement(problem, idle, problem.bank.audio_logits(u_a @ problem.audio)[0])[0]
     assert agreed[1].max() == 0 and agreed[:, 2].max() == 0 and agreed[0, 0] > 0
 
 

@@ -157,7 +157,7 @@ def test_bad_bags_are_one_clear_line(tmp_path):
         ("cut", {"image_topic": "/rear/image_raw"}, "wanted a whole ROS 2 bag"),
         ("text.mcap", {}, "wanted a whole ROS 2 bag"),
         ("empty", {}, "wanted a whole ROS 2 bag"),
-        ("mp3", {}, "wanted raw PCM, got mp3"),
+        ("mp3", {}, "wanted raw PCM, got 'mp3'"),
     ]
     for name, topics, says in cases:
         with pytest.raises(MediaError, match=says) as error:

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import pillow_heif
 import pytest
 import soundfile
 from PIL import Image
@@ -17,6 +18,7 @@ from taco.clock import NS
 from taco.config import AudioConfig
 from taco.errors import MediaError
 from taco.io import files
+from taco.io.sources import open_sources
 from taco.io.video_writer import VideoWriter
 from taco.types import AudioChunk, VideoFrame
 from test import ROOT
@@ -344,3 +346,29 @@ def test_files_of_odd_fractions_still_round_trip(tmp_path):
             writer.write(np.zeros((8, 8, 3), np.uint8))
     stamps = [f.stamp_ns for f in files.frames(path)]
     assert np.allclose(np.diff(stamps), NS * 1001 / 30000, atol=20_000)
+
+
+@pytest.mark.parametrize("suffix", ["avif", "heic", "gif", "webp"])
+def test_stills_of_phones_and_of_the_web_are_pictures(tmp_path, suffix):
+    pillow_heif.register_heif_opener()
+    rgb = np.full((64, 96, 3), (200, 60, 20), np.uint8)
+    Image.fromarray(rgb).save(tmp_path / f"still.{suffix}")
+    assert files.is_image(tmp_path / f"still.{suffix}")
+    assert np.abs(files.read_image(tmp_path / f"still.{suffix}").astype(int) - rgb).max() < 12
+
+
+def test_heic_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(b"any")
+    with pytest.raises(MediaError, match=r"wanted pillow-heif .* 'taco-sounding\[heic\]'"):
+        files.read_image(tmp_path / "a.heic")
+
+
+def test_a_moving_gif_is_a_video_and_a_picture_of_an_odd_kind_is_refused(tmp_path):
+    pictures = [Image.fromarray(np.full((64, 96, 3), value, np.uint8)) for value in (0, 120, 240)]
+    pictures[0].save(tmp_path / "moving.gif", save_all=True, append_images=pictures[1:], duration=100)
+    assert not files.is_image(tmp_path / "moving.gif") and len(list(files.frames(tmp_path / "moving.gif"))) == 3
+    soundfile.write(tmp_path / "sound.wav", np.zeros(16000), 16000)
+    pictures[1].save(tmp_path / "photo.jfif", "JPEG")
+    with pytest.raises(MediaError, match=r"photo.jfif: wanted a video, got one picture"):
+        open_sources([tmp_path / "photo.jfif", tmp_path / "sound.wav"], window_s=1.0)

@@ -344,7 +344,7 @@ def test_loader_reads_alpha_beta_and_the_weights_folder(tmp_path, encoder):
     folder.mkdir()
     words = Backbones(encoder, None, ("dog",))
     config = TacoConfig().updated({"models.name": "paper", "models.model_dir": str(tmp_path), "segmentation.beta": 0.8})
-    with pytest.raises(WeightsError, match="taco weights fetch fcclip"):
+    with pytest.raises(WeightsError, match="taco weights fetch paper --dir"):
         load_segmenter(config, words)
     synthetic.save_fcclip(folder / "fcclip_cocopan.pth", **synthetic.TINY_FCCLIP)
     loaded = load_segmenter(config, words)

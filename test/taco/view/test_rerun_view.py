@@ -16,6 +16,7 @@ from PIL import Image
 from taco.clock import NS
 from taco.errors import MediaError, MissingPackageError
 from taco.io.results import scene_record, skipped_record
+from taco.io.video_writer import VideoWriter
 from taco.palette import colour_of
 from taco.types import SoundingObject, SoundingScene, VideoFrame
 from taco.view.html import write_page
@@ -40,18 +41,25 @@ def read(page):
 
 
 def test_page_holds_everything_and_asks_the_network_for_nothing(tmp_path):
-    (tmp_path / "overlay.mp4").write_bytes(b"video bytes")
+    with VideoWriter(tmp_path / "overlay.mp4", fps=10) as writer:
+        for value in (200, 0, 200, 200):
+            writer.write(np.full((48, 64, 3), value, np.uint8))
     records = [scene_record(scene(5 + i / 10, ("dog", "cat", None)[i], i + 1), i) for i in range(3)] + [
         skipped_record(VideoFrame(np.zeros((48, 64, 3), np.uint8), 6 * NS), 3, "hole")
     ]
+    records[1]["sounding_score"] = 0.95
     text, frames, colours = read(write_page(tmp_path / "view.html", "a <b> & c", records, tmp_path / "overlay.mp4"))
     assert [f["t"] for f in frames] == [0.0, 0.1, 0.2, 1.0] and [f["v"] for f in frames] == ["sounding"] * 2 + [
         "silent",
         "skipped",
     ]
-    assert frames[0]["o"] == [{"i": 1, "w": "dog", "p": 0.8}] and set(colours) == {"1", "2"}
+    assert frames[0]["o"] == [{"i": 1, "w": "dog", "p": 0.8}] and set(colours) == {"dog", "cat"}
     assert [f["h"] for f in frames] == [[["Bark", 0.9]]] * 2 + [[], []] and '"not_in_view":"nothing in view fits"' in text
-    assert base64.b64encode(b"video bytes").decode() in text and "a &lt;b&gt; &amp; c" in text
+    assert base64.b64encode((tmp_path / "overlay.mp4").read_bytes()).decode() in text and "a &lt;b&gt; &amp; c" in text
+    poster = base64.b64decode(re.search(r'poster="data:image/jpeg;base64,([^"]+)"', text)[1])
+    assert cv2.imdecode(np.frombuffer(poster, np.uint8), 0).mean() < 20, "the poster is the surest frame, not the first or last"
+    for told in ("not outlined", "nothing in view fits</dt><dd>a word of the list", "score</dt><dd>0 to 1", "level</dt>"):
+        assert told in text
     assert "http" not in text.replace("video/mp4", "") and "@" not in text.split("<script>")[0].split("</style>")[1]
 
 
@@ -121,7 +129,7 @@ def test_frames_masks_scores_and_changed_words_are_logged(rerun, tmp_path):
     assert len(by_path["camera/image"]) == len(by_path["camera/mask"]) == len(by_path["score/sounding"]) == 3
     assert [item.args[0] for item in by_path["words"]] == ["dog (heard: Bark)", "silence"]
     masks = [cv2.imdecode(np.frombuffer(item.contents, np.uint8), cv2.IMREAD_UNCHANGED) for item in by_path["camera/mask"]]
-    assert masks[0][15, 15].tolist() == [*colour_of(300)[::-1], 128] and masks[0][..., 3].astype(bool).sum() == 200
+    assert masks[0][15, 15].tolist() == [*colour_of("dog")[::-1], 128] and masks[0][..., 3].astype(bool).sum() == 200
     assert masks[0].shape == (48, 64, 4) and not masks[2].any()
     assert by_path["camera/boxes"][0].labels == ["dog 0.80"] and by_path["camera/boxes"][2].labels == []
 

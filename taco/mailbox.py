@@ -1,4 +1,4 @@
-"""Hand-over of images from callbacks to the models' thread: the newest image wins, nothing piles up.
+"""Hand-over of images from cameras to the models' thread: the newest image wins, nothing piles up.
 
 A waiting image gives way to the next one where that is due sooner than this one has been waiting. A robot acts on the
 newest answer it has; at its oldest, that is the image's age when the answer came plus the time to the next answer.
@@ -26,9 +26,9 @@ class PendingImage:
     """An image message that waits for its turn.
 
     camera: its name, "" for a single one.
-    message: sensor_msgs/Image or CompressedImage.
+    message: what holds it: sensor_msgs/Image or CompressedImage, or a VideoFrame.
     stamp_ns: of the image.
-    arrival_ns: by the node's clock.
+    arrival_ns: by the clock of this program.
     """
 
     camera: str
@@ -40,7 +40,7 @@ class PendingImage:
 class CameraRhythm:
     """When a camera's next image is due, from the arrivals of the last ones. Times in s of a clock that never jumps."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._arrivals: deque[float] = deque(maxlen=ARRIVALS)
 
     def note(self, now: float) -> None:
@@ -73,7 +73,7 @@ class Mailbox:
     replaced: how many images were never taken.
     """
 
-    def __init__(self, capacity: int = 1, clock=time.monotonic):
+    def __init__(self, capacity: int = 1, clock: Callable[[], float] = time.monotonic):
         self.condition = threading.Condition()
         self.capacity = capacity
         self.replaced = 0
@@ -115,9 +115,11 @@ class Mailbox:
             if self.capacity > 1 or not len(self):  # images that wait for sound are far older than what this wait could save
                 return 0.0
             wanted = max((self._worth_waiting_s(camera, now) for camera in self._rhythms), default=0.0)
-            if wanted and self._wait_until is None:
+            if not wanted:
+                return 0.0
+            if self._wait_until is None:
                 self._wait_until = now + wanted
-            return max(0.0, min(wanted, self._wait_until - now)) if wanted else 0.0
+            return max(0.0, min(wanted, self._wait_until - now))
 
     def _worth_waiting_s(self, camera: str, now: float) -> float:
         rhythm = self._rhythms[camera]
