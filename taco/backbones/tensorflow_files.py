@@ -67,6 +67,8 @@ def _graph_constants(graph: bytes) -> Iterator[tuple[str, np.ndarray]]:
                 name = value.decode()
             elif field == NODE_OP:
                 op = value
+                if op != b"Const":
+                    break
             elif field == NODE_ATTR:
                 entry = dict(fields(value))
                 if entry.get(MAP_KEY) == b"value":
