@@ -1,5 +1,5 @@
 # TACO-ROS. `make help` lists what there is.
-.PHONY: help setup demo test lint tables coverage bench parity soak test-kilted audit clean
+.PHONY: help setup demo test lint tables docs pictures coverage bench parity soak test-kilted audit clean
 .DEFAULT_GOAL := help
 unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH ROS_DISTRO _ROS_WHEELS_BOOTSTRAP_COMPLETE
 PY := .venv/bin/python
@@ -29,6 +29,12 @@ audit: setup ## compare the packages in .venv with the public list of vulnerabil
 
 tables: ## rewrite the tables and the tree in docs/ and config/ that are generated from the code
 	@AMENT_PREFIX_PATH=$(CURDIR)/.venv $(PY) -m tools.tables
+
+docs: setup ## the pages of docs/ as a site in build/site; a broken link or a forgotten page is an error
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs --quiet build --strict && echo "open build/site/index.html"
+
+pictures: setup ## draw the pictures of README and docs again, from photographs that may be shared
+	@$(PY) -m taco.demo.picture docs/pictures/taco.webp && $(PY) -m taco.demo.figures docs/pictures
 
 coverage: setup ## run the tests that need no real time, and name the lines that none reaches
 	@$(PY) -m pytest -n 2 -m "not live" --cov --cov-report=term-missing:skip-covered

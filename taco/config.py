@@ -16,7 +16,7 @@ from taco.config_node import MicrophoneConfig as MicrophoneConfig
 from taco.config_node import NodeConfig as NodeConfig
 from taco.config_node import TargetsConfig as TargetsConfig
 from taco.config_schema import Section, Setting, flatten, setting, settings_in
-from taco.errors import ConfigError
+from taco.errors import SHOWN, ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,17 @@ class ModelsConfig(Section):
 
     name: str = setting(
         "embedded",
-        "Set of models: embedded (small, closed vocabulary, no model hub) or paper (OpenCLIP, MSCLAP, FC-CLIP).",
-        choices=("embedded", "paper"),
+        "Set of models: embedded (small, closed vocabulary, no model hub), open (any word, small OpenCLIP and MSCLAP) or paper "
+        "(OpenCLIP, MSCLAP, FC-CLIP).",
+        choices=("embedded", "open", "paper"),
     )
-    image: str = setting("", "Image encoder; empty: the set's.")
-    audio: str = setting("", "Audio encoder; empty: the set's (embedded: yamnet; musicnn, birdnet; joined: yamnet+birdnet).")
-    segmenter: str = setting("", "Segmenter; empty: the set's.", choices=("", "activation", "fcclip"))
+    image: str = setting("", "Image encoder; empty: the set's (open: convnext_base_w; MobileCLIP2-S0, -S2, -S4).")
+    audio: str = setting(
+        "",
+        "Audio encoder; empty: the set's (embedded: yamnet; musicnn, birdnet; joined: yamnet+birdnet. open, paper: msclap; "
+        "laion-clap, pe-audio, pe-audio-video).",
+    )
+    segmenter: str = setting("", "Segmenter; empty: the set's.", choices=("", "activation", "fcclip", "sam3", "sam3-lite-text"))
     image_size: int = setting(
         0, "Side of the square that the image is resized to; 0: the encoder's own.", unit="px", minimum=0, maximum=2048
     )
@@ -91,7 +96,9 @@ class ModelsConfig(Section):
     device: str = setting("auto", "auto, cpu or cuda:N. A GPU that is asked for but missing is an error.")
     precision: str = setting("auto", "Number format of the encoders.", choices=("auto", "float32", "bfloat16", "float16"))
     engine: str = setting(
-        "auto", "What runs the embedded set: docs/models.md.", choices=("auto", "torch", "onnxruntime", "openvino", "tensorrt")
+        "auto",
+        "What runs the networks; auto: on a CPU an engine for those that it runs faster, else torch. See docs/models.md.",
+        choices=("auto", "torch", "onnxruntime", "openvino", "tensorrt"),
     )
     threads: int = setting(0, "CPU threads of the models; 0: torch's choice.", minimum=0, maximum=256)
 
@@ -242,6 +249,14 @@ class SegmentationConfig(Section):
         "FC-CLIP: give every object inside the sounding region its own mask and label (ours); off: one for all (the paper's).",
         live=True,
     )
+    track: bool = setting(False, "SAM 3: follow instances from image to image with its tracker, so that they keep their ids.")
+    min_presence: float = setting(
+        0.5,
+        "SAM 3: least probability that the word is in the image; below it nothing is reported.",
+        minimum=0.0,
+        maximum=1.0,
+        live=True,
+    )
     alpha: float = setting(0.4, "FC-CLIP: weight of the frozen CLIP for classes seen in training.", minimum=0.0, maximum=1.0)
     beta: float = setting(1.0, "FC-CLIP: weight of the frozen CLIP for other classes (upstream: 0.8).", minimum=0.0, maximum=1.0)
 
@@ -284,15 +299,13 @@ class TacoConfig:
 
         try:
             values = yaml.safe_load(Path(path).read_text()) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"config: wanted a readable YAML file, got {path}: {error}".replace("\n", " ")) from None
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"config: wanted a mapping of settings in {path}, got {type(values).__name__}")
-        for inner in values.values():
-            if isinstance(inner, Mapping) and "ros__parameters" in inner:
-                values = inner["ros__parameters"]
-                break
-        return (base or cls()).updated(flatten(values))
+            found = next((i for i in values.values() if isinstance(i, Mapping) and "ros__parameters" in i), None)
+            flat = flatten(found["ros__parameters"] if found else values)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # of a date that is none, of a node within itself
+            raise ConfigError(f"config: wanted a readable YAML file, got {path}: {' '.join(str(error).split())}") from None
+        except AttributeError:
+            raise ConfigError(f"config: wanted a mapping of settings in {path}, got another kind of value") from None
+        return (base or cls()).updated(flat)
 
     def updated(self, flat: Mapping[str, object]) -> TacoConfig:
         """A copy with settings, named by their dotted paths, changed."""
@@ -302,7 +315,7 @@ class TacoConfig:
             if path not in known:
                 near = difflib.get_close_matches(path, known, 1, 0.5)
                 hint = f"; did you mean {near[0]}?" if near else "; see `taco config`"
-                raise ConfigError(f"unknown setting {path}{hint}")
+                raise ConfigError(f"unknown setting {' '.join(path[:SHOWN].split())}{hint}")
             section, name = path.split(".")
             sections.setdefault(section, {})[name] = known[path].check(value)
         return dataclasses.replace(

@@ -128,7 +128,10 @@ def _coerce(path: str, wanted: Any, value: Any) -> Any:
             raise ConfigError(f"{path}: wanted {len(inner)} values, got {len(items)}")
         return tuple(_coerce(path, inner[0], item) for item in items)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{path}: wanted float, got {shown(value)}") from None
     if wanted is not types.NoneType and type(value) is wanted:
         return value
     raise ConfigError(f"{path}: wanted {wanted.__name__}, got {type(value).__name__} {shown(value)}")

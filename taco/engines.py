@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from taco.errors import MissingPackageError, ValueRangeError, WeightsError
-from taco.package_files import cache_dir
+from taco.package_files import cache_dir, write_whole
 
 # For a CPU, the preferred first. float32 takes as long in both; OpenVINO has half precision too. Its kernels are made for x86;
 # on ARM neither was measured, and ONNX Runtime goes first.
@@ -90,7 +89,7 @@ def load_network(
             model.unlink(missing_ok=True)  # a damaged file of the cache; a damaged original fails again
             model = _cut_file(packed, path.stem, outputs, size)
             return compile_network(model, outputs, name, threads=threads, precision="auto", size=size)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:  # of damaged bytes ONNX makes what it likes
         raise WeightsError(f"{path}: wanted an ONNX network with {', '.join(outputs)}, got {error_line(error)}") from None
 
 
@@ -131,9 +130,7 @@ def _cut_file(packed: bytes, name: str, outputs: Sequence[str], size: tuple[int,
     cut = cut_graph(packed, outputs, size)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(cut)
-        os.replace(part, path)
+        write_whole(path, cut)
     except OSError:  # a full or read-only disk: cut anew at each start
         return cut
     return path

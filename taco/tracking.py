@@ -188,7 +188,10 @@ def similarity(track: Track, item: SoundingObject, cells: np.ndarray, factor: np
     """How alike a track and an object are, in [0, 1]: place, word and factor; 0 where it cannot have moved that far.
 
     gap_s: seconds between the two; the longer, the further an object or the camera may have moved.
+    Where the segmenter followed it from the one to the other, they are the same.
     """
+    if item.followed and item.followed == track.newest.followed:
+        return 1.0
     place = PLACE_UNKNOWN if track.elsewhere else _place(track, item, cells, gap_s)
     if place < 0.05:
         return 0.0

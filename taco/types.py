@@ -283,7 +283,7 @@ class Concept:
 class SoundingObject:
     """One outlined, named sound source.
 
-    id: stable over frames where a tracker ran, else the 1-based index in its scene.
+    id: stable over frames where a tracker ran, else the 1-based index in its scene. followed: by a segmenter's tracker, else 0.
     labels: words with scores in [0, 1], best first.
     score: in [0, 1].
     mask: (H, W) bool at image size; empty where the object is known to be there but no outline was found.
@@ -297,6 +297,7 @@ class SoundingObject:
     mask: np.ndarray
     box: tuple[int, int, int, int]
     sound_map: np.ndarray | None = None
+    followed: int = 0
 
     def __post_init__(self) -> None:
         check_array("SoundingObject.mask", self.mask, 2, np.bool_)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import gc
 import time
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from taco.audio import AudioBuffer
+from taco.backbones.device import release_memory
 from taco.backbones.word_bank import named_like_file
 from taco.clock import JUMP_BACK_NS, NS
 from taco.config import TacoConfig
@@ -252,7 +252,4 @@ class LivePipeline:
         self.pipelines.clear()
         self._trackers.clear()
         gc.collect()
-        try:
-            ctypes.CDLL(None).malloc_trim(0)
-        except (AttributeError, OSError):  # another C library than glibc
-            pass
+        release_memory()

@@ -27,9 +27,9 @@ def run(name: str, *arguments) -> str:
 
 
 def test_each_example_is_tested_here():
-    text = (ROOT / "test/test_examples.py").read_text()
+    text = (ROOT / "test/test_examples.py").read_text() + (ROOT / "test/taco_ros/test_own_message.py").read_text()
     for path in (ROOT / "examples").glob("*.py"):
-        assert f'run("{path.stem}"' in text, f"{path.name} has no test"
+        assert f'run("{path.stem}"' in text or f"examples/{path.name}" in text, f"{path.name} has no test"
 
 
 def test_own_tokens_find_the_half_that_sounds():
@@ -41,6 +41,13 @@ def test_own_encoders_outline_the_colour_of_the_tone():
     low, high = run("own_encoders").splitlines()
     assert "red, a low tone" in low and "box (49, 99," in low
     assert "blue, a high tone" in high and "box (379, 149," in high
+
+
+def test_an_own_segmenter_draws_the_named_factor():
+    found = re.search(r"sounding 'blue, a high tone' in box \((\d+), (\d+), (\d+), (\d+)\)", run("own_segmenter"))
+    left, top, width, height = map(int, found.groups())
+    # the blue square is x 380 to 600, y 150 to 400; the grid has cells of 40 px
+    assert abs(left - 380) <= 20 and abs(top - 150) <= 20 and abs(left + width - 600) <= 20 and abs(top + height - 400) <= 20
 
 
 @pytest.fixture(scope="module")

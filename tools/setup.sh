@@ -81,7 +81,7 @@ tools/build_messages.sh "$venv"
 [ -n "${fresh:-}" ] && step 4/4 "embedded models, and the photographs and sounds of demo and tests (300 MB)"
 "$venv/bin/python" -m taco.cli weights fetch embedded
 # pictures and sounds of demo and tests, 300 MB
-[ -z "${fresh:-}" ] || "$venv/bin/python" -c 'from taco.evaluation.composed.sources import fetch; fetch()'
+[ -z "${fresh:-}" ] || "$venv/bin/python" -c 'from taco.evaluation.composed.sources import fetch; from taco.demo.picture import photographs; fetch(); photographs()'
 if [ "${BIRDNET:-0}" != 0 ] && [ -n "${BIRDNET:-}" ]; then
   "$venv/bin/python" -c 'import ai_edge_litert' 2>/dev/null || run "$venv/bin/pip" install -c requirements/lock.txt -r requirements/birdnet.txt
   "$venv/bin/python" -m taco.cli weights fetch birdnet

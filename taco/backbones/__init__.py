@@ -19,6 +19,10 @@ def load_backbones(models: ModelsConfig) -> Backbones:
         from taco.backbones import embedded_models
 
         return embedded_models.load(models)
+    if models.name == "open":
+        from taco.backbones import open_models
+
+        return open_models.load(models)
     from taco.backbones import paper_models
 
     return paper_models.load(models)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,8 +79,8 @@ def _check_is_weights(path: Path, what: str) -> None:
 
 
 def _unpickle(path: Path, what: str) -> object:
-    zipped = zipfile.is_zipfile(path)
     try:
+        zipped = zipfile.is_zipfile(path)
         with torch.serialization.safe_globals(_PLAIN_NUMBERS):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
     except pickle.UnpicklingError as error:
@@ -89,17 +90,7 @@ def _unpickle(path: Path, what: str) -> object:
                 f"{what}: refused {path}: it asks for {foreign[1]}, code that weights do not need; {FETCH}"
             ) from None
         raise _damaged(path, what, error) from None
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        OSError,
-        AttributeError,
-        TypeError,
-        IndexError,
-        AssertionError,
-    ) as error:
+    except Exception as error:  # of damaged bytes the unpickler makes what it likes
         raise _damaged(path, what, error) from None
 
 
@@ -127,6 +118,12 @@ def under_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str, path: str | Path) -> None:
     """Load every parameter and buffer of ``module``; WeightsError names missing, unexpected and misshapen tensors."""
+    check_fits(module, state, what, path)
+    module.load_state_dict(dict(state), strict=True)
+
+
+def check_fits(module: nn.Module, state: Mapping[str, Tensor], what: str, path: str | Path) -> None:
+    """WeightsError where names or shapes differ from the module's parameters and buffers; loads nothing."""
     own = module.state_dict()
     missing = sorted(own.keys() - state.keys())
     extra = sorted(state.keys() - own.keys())
@@ -144,7 +141,6 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str, pat
         raise WeightsError(
             f"{what}: wanted its {len(own)} tensors in {path}, got {', '.join(problems)}; is it another model? {FETCH}"
         )
-    module.load_state_dict(dict(state), strict=True)
 
 
 def report_unused(names: Iterable[str], what: str) -> None:
@@ -155,7 +151,10 @@ def report_unused(names: Iterable[str], what: str) -> None:
 
 
 class SkipInitialisation(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch: no annotations
-    """Modules built within this context get no random weights: drawing them takes seconds, and they are overwritten."""
+    """Modules built within this context get zeros for random weights: drawing them takes seconds, and they are overwritten.
+
+    Zeros, for ``trunc_normal_`` draws again until all values are small: in memory that was used before it would never end.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -163,7 +162,16 @@ class SkipInitialisation(TorchDispatchMode):  # type: ignore[no-untyped-call]  #
     _RANDOM = frozenset((torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default, torch.ops.aten.erfinv_.default))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if func in self._RANDOM else func(*args, **(kwargs or {}))
+        return args[0].zero_() if func in self._RANDOM else func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def fetched_by(part: str) -> Iterator[None]:
+    """Errors of the functions above name the command that fetches this part instead of the paper's set."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(str(error).replace(FETCH, f"run `taco weights fetch {part}`")) from None
 
 
 def freeze(module: M, device: torch.device, dtype: torch.dtype = torch.float32) -> M:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from taco.backbones import htsat
 from taco.backbones.checkpoint import (
     FETCH,
     SkipInitialisation,
+    check_fits,
     freeze,
     load_strictly,
     read_state_dict,
@@ -64,6 +67,7 @@ class MSCLAPAudioEncoder:
 
     Its tokens are HTS-AT's last map before pooling, 2 frequency x 32 time, 768 wide. A sound is resampled to 44.1 kHz and
     repeated to 7 s; of a longer one the newest 7 s are taken. All is float32: the towers are small, and decibels need the digits.
+    load_text: gives the text tower and its projection when words are encoded (``release_text``).
     prompt: template of the word prompts.
     runtime: what runs the sound tower; ``run`` is the tower in it.
     """
@@ -71,12 +75,11 @@ class MSCLAPAudioEncoder:
     def __init__(
         self,
         audio: nn.Module,
-        text: nn.Module,
         audio_projection: nn.Module,
-        text_projection: nn.Module,
         mel: Tensor,
         logit_scale: float,
         *,
+        load_text: Callable[[], tuple[nn.Module, nn.Module]],
         tokenizer: GPT2Tokenizer | Path | None = None,
         device: str | torch.device = "cpu",
         prompt: str = "This is a sound of {}",
@@ -86,9 +89,9 @@ class MSCLAPAudioEncoder:
     ):
         self.name, self.prompt, self.checkpoint = name, prompt, checkpoint
         self.device = resolve_device(str(device))
-        self.text, self.audio_projection, self.text_projection = (
-            freeze(part, self.device) for part in (text, audio_projection, text_projection)
-        )
+        self.audio_projection = freeze(audio_projection, self.device)
+        self._load_text = load_text
+        self._text: tuple[nn.Module, nn.Module] | None = None
         self.mel = mel.to(self.device, torch.float32)
         frames = SAMPLE_RATE * SECONDS // HOP + 1
         example = Example((torch.zeros(1, 1, frames, self.mel.shape[1], device=self.device),), names=("log_mel",), fixed=True)
@@ -106,38 +109,26 @@ class MSCLAPAudioEncoder:
         prompt: str = "This is a sound of {}",
         runtime: Runtime = IN_TORCH,
     ) -> MSCLAPAudioEncoder:
-        """Load ``CLAP_weights_2023.pth``.
+        """Load ``CLAP_weights_2023.pth``. The text tower is checked, and loaded when words are encoded.
 
         tokenizer: folder with GPT-2's vocab.json and merges.txt; None looks beside the checkpoint, or in
         gpt2/ there. Only needed when words are encoded. Raises WeightsError, DeviceError, MissingPackageError.
         """
         placed = resolve_device(device)
-        state = read_state_dict(path, WHAT, wrappers=("model", "state_dict"))
-        needed = (_MEL, "logit_scale", _HTSAT + "patch_embed.proj.weight", _GPT2 + "wte.weight")
-        missing = [key for key in needed if key not in state]
-        if missing:
-            found = ", ".join(list(state)[:3])
-            raise WeightsError(f"{WHAT}: wanted {missing[0]} in {path}, got {len(state)} other tensors ({found} ...); {FETCH}")
+        state = _read(path)
         with SkipInitialisation():
-            audio, text = _towers(state)
+            audio = import_transformers().ClapAudioModel(_audio_config(state))
         load_strictly(audio, htsat.clap_audio_state(under_prefix(state, _HTSAT)), f"{WHAT} sound tower", path)
-        words = {key: value for key, value in under_prefix(state, _GPT2).items() if not _MASKS.search(key)}
-        load_strictly(text, words, f"{WHAT} text tower", path)
-        projections: list[Projection] = []
-        for prefix in ("audio_encoder.projection.", "caption_encoder.projection."):
-            weights = under_prefix(state, prefix)
-            shape = weights["linear1.weight"].shape if "linear1.weight" in weights else (1024, 768)
-            projections.append(Projection(shape[1], shape[0]))
-            load_strictly(projections[-1], weights, f"{WHAT} {prefix[:-1]}", path)
+        projection = _projection(state, "audio_encoder.projection.", path)
+        _text_towers(state, path, load=False)
         beside = Path(path).expanduser().parent
         report_unused((key for key in state if not key.startswith(_KNOWN)), WHAT)
         return cls(
             audio,
-            text,
-            projections[0],
-            projections[1],
-            state[_MEL],
+            projection,
+            state[_MEL].clone(),
             float(state["logit_scale"].float().exp()),
+            load_text=partial(_load_text, path),
             tokenizer=Path(tokenizer) if tokenizer else beside / "gpt2" if (beside / "gpt2").is_dir() else beside,
             device=placed,
             prompt=prompt,
@@ -166,47 +157,85 @@ class MSCLAPAudioEncoder:
         return projected
 
     def encode_text(self, words: Sequence[str], batch: int = 32) -> Tensor:
-        """(M, 1024) vectors of the prompted words, float32, not normalised."""
+        """(M, 1024) vectors of the prompted words, float32, not normalised. Texts are cut to 77 tokens."""
         if not words:
             raise ConfigError("encode_text: wanted at least one word, got none")
         if not isinstance(self._tokenizer, GPT2Tokenizer):
             self._tokenizer = GPT2Tokenizer(self._tokenizer or ".", TEXT_LENGTH)
+        if self._text is None:
+            text, projection = self._load_text()
+            self._text = freeze(text, self.device), freeze(projection, self.device)
+        texts = [f"{self.prompt.format(word)} {END}" for word in words]
         with torch.inference_mode():
-            rows = torch.cat(
-                [self._encode_text(self._tokenizer, words[start : start + batch]) for start in range(0, len(words), batch)]
-            )
+            pieces = [self._tokenizer(texts[start : start + batch]) for start in range(0, len(texts), batch)]
+            rows = torch.cat([_text_vectors(ids.to(self.device), *self._text) for ids in pieces])
         return rows.clone()
 
-    def _encode_text(self, tokenizer: GPT2Tokenizer, words: Sequence[str]) -> Tensor:
-        ids = tokenizer([f"{self.prompt.format(word)} {END}" for word in words]).to(self.device)
-        # The last token by the number of non-zero ids, as CLAP was trained; the mask is causal, so padding has no effect.
-        last = (ids != 0).sum(1) - 1
-        hidden = self.text(input_ids=ids[:, : int(last.max()) + 1]).last_hidden_state
-        vectors: Tensor = self.text_projection(hidden[torch.arange(len(ids), device=ids.device), last])
-        return vectors
+    def release_text(self) -> None:
+        """Let go of the text tower until the next ``encode_text``."""
+        self._text = None
+
+
+def _text_vectors(ids: Tensor, text: nn.Module, projection: nn.Module) -> Tensor:
+    """(M, length) token ids -> (M, 1024)."""
+    # The last token by the number of non-zero ids, as CLAP was trained; the mask is causal, so padding has no effect.
+    last = (ids != 0).sum(1) - 1
+    hidden = text(input_ids=ids[:, : int(last.max()) + 1]).last_hidden_state
+    vectors: Tensor = projection(hidden[torch.arange(len(ids), device=ids.device), last])
+    return vectors
 
 
 _KNOWN = (_HTSAT, _GPT2, "audio_encoder.projection.", "caption_encoder.projection.", "logit_scale")
 
 
-def _towers(state: Mapping[str, Tensor]) -> tuple[nn.Module, nn.Module]:
-    """Empty towers of the checkpoint's size."""
-    transformers = import_transformers()
+def _read(path: str | Path) -> dict[str, Tensor]:
+    state = read_state_dict(path, WHAT, wrappers=("model", "state_dict"))
+    needed = (_MEL, "logit_scale", _HTSAT + "patch_embed.proj.weight", _GPT2 + "wte.weight")
+    missing = [key for key in needed if key not in state]
+    if missing:
+        found = ", ".join(list(state)[:3])
+        raise WeightsError(f"{WHAT}: wanted {missing[0]} in {path}, got {len(state)} other tensors ({found} ...); {FETCH}")
+    return state
+
+
+def _projection(state: Mapping[str, Tensor], prefix: str, path: str | Path) -> Projection:
+    weights = under_prefix(state, prefix)
+    shape = weights["linear1.weight"].shape if "linear1.weight" in weights else (1024, 768)
+    projection = Projection(shape[1], shape[0])
+    load_strictly(projection, weights, f"{WHAT} {prefix[:-1]}", path)
+    return projection
+
+
+def _audio_config(state: Mapping[str, Tensor]) -> Any:
+    """Of a sound tower of the checkpoint's size."""
     width = state[_HTSAT + "patch_embed.proj.weight"].shape[0]
     depths = []
     for layer in range(len({key.split(".")[4] for key in state if key.startswith(_HTSAT + "layers.")})):
         prefix = f"{_HTSAT}layers.{layer}.blocks."
         depths.append(len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)}))
-    audio = transformers.ClapAudioConfig(
+    return import_transformers().ClapAudioConfig(
         patch_embeds_hidden_size=width, depths=depths or [2, 2, 6, 2], hidden_size=width * 8, num_mel_bins=state[_MEL].shape[1]
     )
+
+
+def _load_text(path: str | Path) -> tuple[nn.Module, nn.Module]:
+    return _text_towers(_read(path), path)
+
+
+def _text_towers(state: Mapping[str, Tensor], path: str | Path, load: bool = True) -> tuple[nn.Module, nn.Module]:
+    """The text tower and its projection. load: else the tower is only checked, and takes no memory."""
     vocabulary, hidden = state[_GPT2 + "wte.weight"].shape
     positions = state[_GPT2 + "wpe.weight"].shape[0] if _GPT2 + "wpe.weight" in state else 1024
     blocks = len({key.split(".")[3] for key in state if key.startswith(_GPT2 + "h.")})
-    text = transformers.GPT2Config(
+    transformers = import_transformers()
+    config = transformers.GPT2Config(
         vocab_size=vocabulary, n_positions=positions, n_embd=hidden, n_layer=blocks, n_head=max(1, hidden // 64), use_cache=False
     )
-    return transformers.ClapAudioModel(audio), transformers.GPT2Model(text)
+    with SkipInitialisation(), torch.device("cpu" if load else "meta"):
+        text: nn.Module = transformers.GPT2Model(config)
+    words = {key: value for key, value in under_prefix(state, _GPT2).items() if not _MASKS.search(key)}
+    (load_strictly if load else check_fits)(text, words, f"{WHAT} text tower", path)
+    return text, _projection(state, "caption_encoder.projection.", path)
 
 
 class GPT2Tokenizer:

@@ -102,7 +102,7 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 
     weights = [value for value in model.graph.initializer if len(value.raw_data) > 1024]
     large = sum(len(value.raw_data) for value in weights) > LARGEST_FILE
-    part = path.with_suffix(f".{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.part")
     data = path.with_name(f"{path.name}.data")
     data.unlink(missing_ok=True)
     try:

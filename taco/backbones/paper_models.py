@@ -1,4 +1,4 @@
-"""The paper's models, from the weights folder: OpenCLIP, and MSCLAP 2023 or LAION CLAP."""
+"""The paper's models, from the weights folder: OpenCLIP, and MSCLAP 2023 or another sound model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taco.errors import ConfigError, MissingPackageError
 from taco.threads import model_threads
 
 IMAGE_MODEL = "convnext_large_d_320"
-SOUND_MODELS = ("msclap", "laion-clap")
+SOUND_MODELS = ("msclap", "laion-clap", "pe-audio", "pe-audio-video")
 
 
 def default_words() -> tuple[str, ...]:
@@ -33,14 +33,19 @@ def runtime_of(models: ModelsConfig, auto: str = "torch") -> Runtime:
 
 def load(models: ModelsConfig) -> Backbones:
     """Both encoders; WeightsError names the command that fetches missing weights."""
-    resolve_device(models.device)  # errors of the settings come before any file is read
-    if models.audio not in ("", *SOUND_MODELS):
-        raise ConfigError(f"models.audio: wanted {' or '.join(SOUND_MODELS)}, got {models.audio!r}")
-    if lacking := missing_paper_packages():
-        wanted = f"the paper's models: wanted the packages {', '.join(lacking)}, got none"
-        raise MissingPackageError(f"{wanted}; run `pip install 'taco-sounding[paper]'`, then `taco weights fetch paper`")
+    check_settings(models)
     image = _image(models)
-    return Backbones(image, _audio(models), default_words())
+    return Backbones(image, load_sound(models, runtime_of(models)), default_words())
+
+
+def check_settings(models: ModelsConfig) -> None:
+    """What the settings ask for is known and installed: such errors come before any file is read."""
+    resolve_device(models.device)
+    if models.audio not in ("", *SOUND_MODELS):
+        raise ConfigError(f"models.audio: wanted {', '.join(SOUND_MODELS[:-1])} or {SOUND_MODELS[-1]}, got {models.audio!r}")
+    if lacking := missing_paper_packages():
+        wanted = f"the models {models.name}: wanted the packages {', '.join(lacking)}, got none"
+        raise MissingPackageError(f"{wanted}; run `pip install 'taco-sounding[paper]'`, then `taco weights fetch {models.name}`")
 
 
 def _image(models: ModelsConfig) -> ImageEncoder:
@@ -60,14 +65,19 @@ def _image(models: ModelsConfig) -> ImageEncoder:
     )
 
 
-def _audio(models: ModelsConfig) -> AudioEncoder:
+def load_sound(models: ModelsConfig, runtime: Runtime) -> AudioEncoder:
+    """The sound encoder of ``models.audio``, MSCLAP by default."""
     name = models.audio or SOUND_MODELS[0]
     path = weights.locate(name, models)
     if name == "laion-clap":
         from taco.backbones.laionclap import LAIONCLAPAudioEncoder
 
-        return LAIONCLAPAudioEncoder.from_checkpoint(path.parent, device=models.device)
+        return LAIONCLAPAudioEncoder.from_checkpoint(path.parent, device=models.device, runtime=runtime)
+    if name in ("pe-audio", "pe-audio-video"):
+        from taco.backbones.pe_audio import PEAudioEncoder
+
+        return PEAudioEncoder.from_folder(path.parent, name, device=models.device)
     from taco.backbones.msclap import MSCLAPAudioEncoder
 
     tokenizer = weights.locate("gpt2", models).parent
-    return MSCLAPAudioEncoder.from_checkpoint(path, device=models.device, tokenizer=tokenizer, runtime=runtime_of(models))
+    return MSCLAPAudioEncoder.from_checkpoint(path, device=models.device, tokenizer=tokenizer, runtime=runtime)

@@ -8,6 +8,7 @@ are those of the formats.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ SHAPE_DIM, DIM_SIZE = 2, 1
 ENTRY_DTYPE, ENTRY_SHAPE, ENTRY_OFFSET, ENTRY_SIZE = 1, 2, 4, 5
 DTYPES: dict[int, Any] = {1: np.float32, 2: np.float64, 3: np.int32, 9: np.int64}  # TensorFlow's DataType -> numpy
 FLOAT32 = 1
+LARGEST_FILLED = 1 << 22  # numbers; ours: more than any layer of the networks has
+LARGEST_SHIFT = 63  # of protocol buffers: a varint has at most 64 bits
+DAMAGED = (IndexError, KeyError, ValueError, TypeError, OverflowError, AttributeError)  # what damaged bytes lead to
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
 TABLE_MAGIC = 0xDB4775248B80FB57  # LevelDB's, at the end of a table
 FOOTER = 48  # bytes: two block handles, padding, magic
@@ -37,7 +41,7 @@ def read_constants(path: Path) -> dict[str, np.ndarray]:
         tensors = dict(_graph_constants(Path(path).read_bytes()))
     except OSError as error:
         raise WeightsError(f"{path}: wanted a readable TensorFlow graph, got {error.strerror}") from None
-    except (IndexError, KeyError, ValueError) as error:
+    except DAMAGED as error:
         raise WeightsError(f"{path}: wanted a frozen TensorFlow graph, got a damaged file ({error}); fetch it again") from None
     if not tensors:
         raise WeightsError(f"{path}: wanted a frozen TensorFlow graph, got a file without weights; fetch it again")
@@ -51,7 +55,7 @@ def read_bundle(index: Path, data: Path) -> dict[str, np.ndarray]:
         return dict(_bundle_tensors(table, numbers))
     except OSError as error:
         raise WeightsError(f"{error.filename}: wanted a readable checkpoint file, got {error.strerror}") from None
-    except (IndexError, KeyError, ValueError) as error:
+    except DAMAGED as error:
         raise WeightsError(
             f"{index}: wanted a TensorFlow checkpoint index, got a damaged file ({error}); fetch it again"
         ) from None
@@ -87,6 +91,8 @@ def _graph_tensor(tensor: bytes) -> np.ndarray:
             values += value
     numbers = np.frombuffer(values, np.float32)
     if numbers.size == 1:  # one number stands for all
+        if math.prod(shape) > LARGEST_FILLED:
+            raise ValueError(f"a constant of {shape} from one number")
         return np.full(shape, numbers[0])
     return numbers.reshape(shape).copy()
 
@@ -155,10 +161,12 @@ def fields(message: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins at ``at``, and where it ends; IndexError where the data end first."""
+    """The number that begins at ``at``, and where it ends; IndexError where the data end first, ValueError over 64 bits."""
     value = shift = 0
     while True:
         byte = data[at]
+        if shift > LARGEST_SHIFT:
+            raise ValueError("a number of more than 64 bits")
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
         if byte < 0x80:

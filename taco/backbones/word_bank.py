@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from taco.backbones.base import AudioEncoder, Backbones, ImageEncoder
+from taco.backbones.device import release_memory
 from taco.errors import ConfigError
-from taco.package_files import cache_dir
+from taco.package_files import cache_dir, write_whole
 from taco.progress import progress
 from taco.types import Anchors
 from taco.weights.checksums import file_sha256
@@ -78,7 +79,7 @@ def read_words(path: Path) -> list[str]:
     except UnicodeDecodeError:
         raise ConfigError(f"{wanted}, got one that is not UTF-8: {path}") from None
     except OSError as error:
-        raise ConfigError(f"{wanted}, got {path}: {error.strerror}") from None
+        raise ConfigError(f"{wanted}, got {str(path)[:200]}: {error.strerror}") from None
     words = [line.strip() for line in lines]
     for number, word in enumerate(words, 1):
         if not word.startswith("#") and (len(word) > WORD_LENGTH or NO_WORD.search(word)):
@@ -131,6 +132,9 @@ def text_vectors(encoder: ImageEncoder | AudioEncoder, words: tuple[str, ...]) -
                 bar.update(len(rows[-1]))
         found = torch.cat(rows)
         _write(path, found)
+        if hasattr(encoder, "release_text"):  # half of a CLIP, three quarters of a CLAP
+            encoder.release_text()
+            release_memory()
     return found.to(getattr(encoder, "device", "cpu"))
 
 
@@ -155,8 +159,8 @@ def _read(path: Path, count: int) -> Tensor | None:
 def _write(path: Path, values: Tensor) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as out:
-            np.save(out, values.numpy())
-        os.replace(out.name, path)
+        buffer = io.BytesIO()
+        np.save(buffer, values.numpy())
+        write_whole(path, buffer.getvalue())
     except OSError as error:
         log.warning("the vectors of the words are not kept: %s cannot be written, %s", path.parent, error.strerror)

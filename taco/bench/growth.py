@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import math
 import statistics
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from taco.backbones.device import release_memory
 from taco.bench.problems import make_world, still
 from taco.bench.solver import FIRST_SEED, best_ms, solve
 from taco.concepts import name_concepts
@@ -53,7 +53,7 @@ def _status_mb(key: str) -> float:
 def peak_mb(call: Callable[[], object]) -> float:
     """Memory that a call takes on top of what is there, at its peak; Linux."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    release_memory()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = resident_mb()
     call()

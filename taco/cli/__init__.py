@@ -28,6 +28,7 @@ COMMANDS = {  # name -> help; here, so that `taco --help` imports no command
     "evaluate": "score methods on S4, MS3, AVSS, ADE Sound Prompted, composed scenes or photographs, beside the paper's figures",
     "bench": "measure the live line, the solver, the stream or the live node",
     "weights": "list, fetch, verify or locate the weights of the models",
+    "models": "compare the sets of models: what each needs, and how fast it is on this machine",
     "words": "list the words that are listened for, with their classes of sound and image, or look words up",
     "export": "write one of the networks as an ONNX file, checked against torch",
     "config": "list every setting, or check and print a file of settings",
@@ -126,7 +127,7 @@ def config_from(args: argparse.Namespace) -> TacoConfig:
             raise ConfigError(f"--set: wanted NAME=VALUE, got {item!r}")
         try:
             changes[name.strip()] = yaml.safe_load(value) if value.strip() else ""
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):  # of a date that is none, of brackets in brackets
             raise ConfigError(f"--set {name}: wanted a YAML value, got {value!r}") from None
     config = config.updated(changes)
     for line in unused_settings(config):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from taco.errors import TacoError
 
 if TYPE_CHECKING:
+    from taco.backbones.base import Backbones
     from taco.config import ModelsConfig, TacoConfig
 
 NEEDED = ("torch", "numpy", "scipy", "opencv-python-headless", "soxr", "PyYAML", "tflite", "onnx", "onnxruntime")
@@ -110,8 +111,8 @@ def packages(models: ModelsConfig) -> dict[str, Any]:
 
     needed = {name: _version(name) for name in NEEDED}
     problems = [f"{name} is not installed; run `pip install {name}`" for name, found in needed.items() if not found]
-    if models.name == "paper" and (lacking := missing_paper_packages()):
-        problems.append(f"{', '.join(lacking)}: wanted by the paper's models; run `pip install 'taco-sounding[paper]'`")
+    if models.name != "embedded" and (lacking := missing_paper_packages()):
+        problems.append(f"{', '.join(lacking)}: wanted by the models {models.name}; run `pip install 'taco-sounding[paper]'`")
     return {"needed": needed, "optional": {name: _version(name) for name, _ in OPTIONAL}, "problems": problems}
 
 
@@ -139,6 +140,7 @@ def devices(models: ModelsConfig) -> dict[str, Any]:
 
 def weights_state(models: ModelsConfig) -> dict[str, Any]:
     """The files of the chosen models that are here, and those that are missing."""
+    from taco.backbones import open_models
     from taco.cli.weights import entries
     from taco.package_files import model_dir
     from taco.weights import PACKAGES
@@ -148,15 +150,19 @@ def weights_state(models: ModelsConfig) -> dict[str, Any]:
 
         wanted = set(embedded_models.needed_parts(models))
     else:
-        wanted = {"openclip"} if "=" not in models.image else set()
-        wanted |= {"laion-clap"} if models.audio == "laion-clap" else {"msclap", "gpt2"}
-        wanted |= {"fcclip"} if models.segmenter in ("", "fcclip") else set()
-    rows = [row for row in entries(models.model_dir) if row["part"] in wanted]
+        own = models.image or open_models.IMAGE_MODEL if models.name == "open" else "openclip"
+        wanted = {own} if "=" not in models.image else set()
+        wanted |= {models.audio} if models.audio not in ("", "msclap") else {"msclap", "gpt2"}
+        if models.segmenter or models.name == "paper":
+            wanted |= {models.segmenter or "fcclip"} - {"activation"}
+    wanted |= {models.segmenter} if models.segmenter.startswith("sam3") else set()
+    known = entries(models.model_dir)
+    rows = [row for row in known if row["part"] in wanted]
     lacking = list(dict.fromkeys(row["part"] for row in rows if row["state"] == "missing"))
     problems = []
     if lacking:
-        whole = lacking == ["openclip", "msclap", "gpt2", "fcclip"]
-        embedded = models.name == "embedded" and all(PACKAGES[part].needed for part in lacking)
+        whole = len(lacking) > 1 and set(lacking) == {row["part"] for row in known if models.name in row["set"]}
+        embedded = models.name == "embedded" and all(part in PACKAGES and PACKAGES[part].needed for part in lacking)
         parts = models.name if whole or embedded else " ".join(lacking)
         option = f" --dir {models.model_dir}" if models.model_dir else ""
         problems = [f"weights of {', '.join(lacking)} are missing; run `taco weights fetch {parts}{option}`"]
@@ -202,8 +208,11 @@ def microphones() -> dict[str, Any]:
         return {"found": [], "why": str(error)}
 
 
-def trial(config: TacoConfig, size: tuple[int, int]) -> dict[str, Any]:
-    """Load the chosen models and run a frame, never downloading: seconds, ms by stage, and memory."""
+def trial(config: TacoConfig, size: tuple[int, int], backbones: Backbones | None = None) -> dict[str, Any]:
+    """Load the chosen models and run a frame, never downloading: seconds, ms by stage, and memory.
+
+    backbones: used instead of the chosen ones.
+    """
     from taco.backbones.device import peak_memory_mb
     from taco.pipeline import TacoPipeline
 
@@ -211,7 +220,7 @@ def trial(config: TacoConfig, size: tuple[int, int]) -> dict[str, Any]:
     settings = {"models.allow_download": False, "concepts.min_score": 0.0, "concepts.silence_dbfs": -200.0}
     start = time.perf_counter()
     try:
-        pipeline = TacoPipeline(config.updated(settings))
+        pipeline = TacoPipeline(config.updated(settings), backbones=backbones)
         loaded = time.perf_counter() - start
         first = pipeline.warm_up(size)
         second = pipeline.warm_up(size)

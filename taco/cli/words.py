@@ -72,11 +72,12 @@ def sources(models: ModelsConfig) -> list[WordSource]:
         from taco.backbones.embedded_models import word_sources
 
         return word_sources(models)
-    from taco.backbones.paper_models import default_words
+    from taco.backbones import open_models, paper_models
     from taco.backbones.word_bank import resolve_words
 
-    sound, image = (models.audio or "msclap",), (models.image.partition("=")[0] or "openclip",)
-    return [WordSource(word, ANY, ANY, sound, image) for word in resolve_words(models.word_bank, default_words())]
+    own = open_models.IMAGE_MODEL if models.name == "open" else "openclip"
+    sound, image = (models.audio or "msclap",), (models.image.partition("=")[0] or own,)
+    return [WordSource(word, ANY, ANY, sound, image) for word in resolve_words(models.word_bank, paper_models.default_words())]
 
 
 def bank(known: Sequence[WordSource], models: ModelsConfig) -> list[WordSource]:

@@ -209,6 +209,7 @@ def rivals(video: Path, moments: Sequence[show.FrameTruth], answered: set[int]) 
             picked.append((moment, EvaluationFrame(str(frame.stamp_ns), frame, window, None, word=right)))
     picked = [picked[n * len(picked) // RIVAL_FRAMES] for n in range(RIVAL_FRAMES)] if len(picked) > RIVAL_FRAMES else picked
     out, progress = {}, ProgressBar("rivals", "method")
+    progress(0, len(RIVALS))
     for n, (label, method) in enumerate(RIVALS.items(), 1):
         found = method_runner.run(method, [sample for _, sample in picked])
         masks = [outcome.objects[0].mask if outcome.objects else None for outcome in found]

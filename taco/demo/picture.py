@@ -7,6 +7,7 @@ sounds are only heard by the models, and are no part of the picture.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -22,7 +23,7 @@ from taco.evaluation.composed.sources import SceneSources
 from taco.io.files import atomic
 from taco.package_files import fetch_debian
 from taco.pipeline import TacoPipeline
-from taco.types import AudioChunk, VideoFrame
+from taco.types import AudioChunk, AudioWindow, VideoFrame
 from taco.view.draw import overlay
 
 PHOTOGRAPHS = "usr/lib/python3/dist-packages/skimage/data"  # in Debian's python3-skimage
@@ -50,8 +51,8 @@ def photographs() -> np.ndarray:
     return np.concatenate(parts, 1)
 
 
-def make(path: Path) -> None:
-    """Write the picture as an animated WebP file."""
+def stream() -> Iterator[tuple[VideoFrame, AudioWindow]]:
+    """The images of the picture in order, each with its second of sound."""
     wide, sources = photographs(), SceneSources()
     sound = np.concatenate(
         [voice(sources, name, round(s * RATE)) if name else np.zeros(round(s * RATE), np.float32) for name, s in SOUNDS]
@@ -60,14 +61,17 @@ def make(path: Path) -> None:
     start_ns = 10 * NS  # a second of silence before the first image
     before = np.zeros(RATE, np.float32)
     ring.push(AudioChunk(np.concatenate([before, sound])[:, None], RATE, start_ns - NS))
-    pipeline, frames = TacoPipeline(), []
     count = round(len(sound) / RATE * FPS)
     for n in range(count):
         left = round(PAN[0] + (PAN[1] - PAN[0]) * n / (count - 1))
-        seen = np.ascontiguousarray(wide[:, left : left + WIDTH])
         stamp_ns = start_ns + round((n + 1) * NS / FPS)
-        scene = pipeline.process(VideoFrame(seen, stamp_ns), ring.window(stamp_ns))
-        frames.append(Image.fromarray(overlay(seen, scene)))
+        yield VideoFrame(np.ascontiguousarray(wide[:, left : left + WIDTH]), stamp_ns), ring.window(stamp_ns)
+
+
+def make(path: Path) -> None:
+    """Write the picture as an animated WebP file."""
+    pipeline = TacoPipeline()
+    frames = [Image.fromarray(overlay(frame.rgb, pipeline.process(frame, window))) for frame, window in stream()]
     with atomic(path) as scratch:
         frames[0].save(
             scratch, "WEBP", save_all=True, append_images=frames[1:], duration=1000 // FPS, loop=0, quality=QUALITY, method=6

@@ -304,6 +304,7 @@ def make(
     moments: list[FrameTruth] = []
     total = sum(round(scene.seconds * FPS) for scene in show)
     start = 0.0
+    progress(0, total)
     with VideoWriter(video, fps=FPS, sample_rate=RATE) as writer:
         for index, scene in enumerate(show):
             count = round(scene.seconds * FPS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Protocol
 import numpy as np
 
 from taco.clock import NS
-from taco.errors import ConfigError, MediaError
-from taco.io.files import read_audio, read_image
+from taco.errors import ConfigError, MediaError, shown
+from taco.io.files import error_line, read_audio, read_image
 from taco.types import AudioWindow, VideoFrame
 
 SCORED_SIZE = 224  # of the public runs: side of the square at which the public code compares maps and masks
@@ -217,7 +218,7 @@ def avss(root: Path, split: str = "test") -> Dataset:
         numbers = json.loads(index.read_text())
         words = tuple(sorted(numbers, key=numbers.get))
         whole = [numbers[word] for word in words] == list(range(len(words)))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise MediaError(f"avss: wanted a list of names and numbers in {index}, got {error}") from None
     if not whole:
         raise MediaError(f"avss: wanted the numbers 0 to {len(words) - 1} in {index}, got others; download it again")
@@ -237,6 +238,8 @@ def ade_sp(root: Path, split: str = "test", semantic: bool = False) -> Dataset:
     rows = _table(root / "prompted_segmentation.csv", columns)
     rows = [r for r in rows if r["vggsound_file"].strip().lower() not in ("", "nan") and _number(r["ade_class_id"])]
     words = tuple(dict.fromkeys(r["ade_class"] for r in rows if r.get("ade_class")))
+    if semantic and (nameless := [r["image_location"] for r in rows if not r["ade_class"]]):
+        raise MediaError(f"ade-sp-semantic: wanted an ade_class in every row, got none for {shown(nameless[0])}; see its list")
     clips = []
     for i, row in enumerate(rows):
         place, word = row["image_location"], row.get("ade_class") or ""
@@ -310,8 +313,8 @@ def _pixels(path: Path, raw: bool = False) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.asarray(image if raw and len(image.getbands()) == 1 else image.convert("RGB"))
-    except (OSError, ValueError) as error:
-        raise MediaError(f"{path}: wanted a readable image, got {error}") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MediaError(f"{path}: wanted a readable image, got {error_line(error)}") from None
 
 
 def _resize_nearest(values: np.ndarray) -> np.ndarray:
@@ -342,7 +345,7 @@ def _plain(category: str) -> str:
 def _number(text: str) -> int:
     try:
         return int(float(text))
-    except ValueError:
+    except (ValueError, OverflowError):  # a word, infinity
         return 0
 
 
@@ -375,10 +378,11 @@ def _checked(dataset: Dataset, root: Path) -> Dataset:
     """The data set, or MediaError with every missing file, folder by folder."""
     missing: dict[Path, list[str]] = {}
     for path in dict.fromkeys(path for clip in dataset.clips if isinstance(clip, LabelledClip) for path in clip.files()):
-        if not path.is_file():
+        if not os.path.isfile(path):  # also of a name that no disk can hold
             missing.setdefault(path.parent, []).append(path.name)
     if missing:
         total = sum(map(len, missing.values()))
         pieces = "; ".join(f"{folder.relative_to(root)}/: {', '.join(names)}" for folder, names in missing.items())
-        raise MediaError(f"{dataset.name}: wanted every file of the split {dataset.split}, got {total} missing: {pieces}")
+        told = f"{dataset.name}: wanted every file of the split {dataset.split}, got {total} missing: {pieces}"
+        raise MediaError(" ".join(told.split()))  # one line, whatever the names hold
     return dataset

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import sys
 import zipfile
 import zlib
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from taco.config import TacoConfig
 from taco.engines import installed_engines
@@ -26,11 +24,11 @@ from taco.evaluation.datasets import Clip, Dataset, EvaluationFrame
 from taco.evaluation.methods import METHODS, MethodRunner, Outcome, method_named
 from taco.evaluation.scores import Record, record
 from taco.evaluation.wrong_sounds import replaced
-from taco.package_files import cache_dir
+from taco.package_files import cache_dir, write_whole
 from taco.parallel import ClipExecutor
+from taco.progress import progress as progress_bar
 
 TEMPORAL = ("auto", "none", "causal", "joint")
-REDRAWN_S = 10.0  # ours: the progress of a run of hours fills no log file
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +210,7 @@ def save_records(path: Path, records: Mapping[str, Sequence[Record]]) -> None:
     slim = {key: [{name: plain(value) for name, value in r.items()} for r in rows] for key, rows in records.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, json=np.array(json.dumps(slim)), **arrays)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(buffer.getvalue())
-    part.replace(path)
+    write_whole(path, buffer.getvalue())
 
 
 def load_records(path: Path) -> dict[str, list[Record]]:
@@ -233,11 +229,11 @@ def load_records(path: Path) -> dict[str, list[Record]]:
 
 
 class ProgressBar:
-    """A bar on standard error, called with (done, total): redrawn at once on a terminal, every REDRAWN_S seconds elsewhere."""
+    """``taco.progress``, called with (done, total)."""
 
     def __init__(self, what: str, unit: str = "clip"):
         self.what, self.unit = what, unit
-        self._bar: tqdm[Any] | None = None
+        self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` are there; nothing is shown where all were there from the start."""
@@ -246,16 +242,14 @@ class ProgressBar:
                 return
             if done:
                 print(f"{self.what}: {done} of {total} {self.unit}s are there already", file=sys.stderr, flush=True)
-            every = 0.1 if sys.stderr.isatty() else REDRAWN_S
-            self._bar = tqdm(
-                desc=self.what, total=total, initial=done, unit=self.unit, mininterval=every, miniters=1, file=sys.stderr
-            )
+            self._bar = progress_bar(self.what, total, done, self.unit)
         self._bar.update(done - self._bar.n)
         if done == total:
+            self._bar.refresh()  # a log keeps how long all took
             self.close()
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """No more of it."""
         if self._bar is not None:
             self._bar.close()
 

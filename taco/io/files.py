@@ -77,7 +77,7 @@ def probe(path: str | Path) -> MediaInfo:
     """What is in the file; MediaError where it cannot be read."""
     with _open_container(path) as container:
         video = next(iter(_videos(container)), None)
-        audio = container.streams.audio[0] if container.streams.audio else None
+        audio = next(iter(_sounds(container)), None)
         return MediaInfo(
             (video.height, video.width) if video else None,
             float(video.average_rate or 0) if video else 0.0,
@@ -164,9 +164,9 @@ def chunks(path: str | Path, start_s: float = -math.inf) -> Iterator[AudioChunk]
     import av
 
     with _open_container(path) as container:
-        if not container.streams.audio:
+        stream = next(iter(_sounds(container)), None)
+        if stream is None:
             raise MediaError(f"{path}: wanted sound, got none in it; give a sound file as second argument")
-        stream = container.streams.audio[0]
         origin_ns = _origin_ns(container)
         if start_s > 1:
             _seek(container, stream, start_s + origin_ns / NS)
@@ -243,7 +243,7 @@ def _open_container(path: str | Path) -> Iterator[InputContainer]:
     try:
         # FFmpeg gets the open file and may open no other: playlists (m3u8, ffconcat) would read whatever they name.
         with StreamForFFmpeg(path) as stream, av.open(stream, "r", options={"protocol_whitelist": "none"}) as container:
-            if not (container.streams.video or container.streams.audio):
+            if not (container.streams.video or _sounds(container)):
                 raise MediaError(
                     f"{path}: wanted a video or sound file, got nothing playable in it; it is cut off or of another kind"
                 )
@@ -261,6 +261,11 @@ def _videos(container: InputContainer) -> list[VideoStream]:
     from av.stream import Disposition
 
     return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def _sounds(container: InputContainer) -> list[AudioStream]:
+    """Sound tracks that FFmpeg can decode: of a damaged file a track may be left without its kind."""
+    return [stream for stream in container.streams.audio if stream.codec_context is not None]
 
 
 def _decoded(container: InputContainer, stream: VideoStream | AudioStream) -> Iterator[Any]:
@@ -285,7 +290,7 @@ def _time_base(stream: VideoStream | AudioStream) -> Fraction:
 
 
 def _origin_ns(container: InputContainer) -> int:
-    stream: VideoStream | AudioStream = (_videos(container) or container.streams.audio)[0]
+    stream: VideoStream | AudioStream = (_videos(container) or _sounds(container))[0]
     return round((stream.start_time or 0) * _time_base(stream) * NS)
 
 

@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 
 def load_segmenter(config: TacoConfig, backbones: Backbones) -> Segmenter:
     """The segmenter of ``config.models.segmenter``; empty takes the model set's own."""
-    name = config.models.segmenter or ("activation" if config.models.name == "embedded" else "fcclip")
+    name = config.models.segmenter or ("fcclip" if config.models.name == "paper" else "activation")
     if name == "activation":
         from taco.segmentation.activation import ActivationSegmenter
 
         return ActivationSegmenter(_silhouette_network(config))
+    if name in ("sam3", "sam3-lite-text"):
+        from taco.segmentation import sam3
+        from taco.segmentation.activation import ActivationSegmenter
+
+        return sam3.load(config, ActivationSegmenter(_silhouette_network(config)))
     if config.models.name != "paper":
         raise ConfigError(f"models.segmenter: fcclip needs models.name paper, got {config.models.name!r}")
     from taco.segmentation.fcclip import load

@@ -15,7 +15,15 @@ import numpy as np
 from taco.config import SegmentationConfig
 from taco.segmentation.base import Segmentation
 from taco.segmentation.instances import single_objects
-from taco.segmentation.maps import OBJECT_LEVEL, Rectangle, enlarge, map_rectangle, spread_along_colours, word_map
+from taco.segmentation.maps import (
+    OBJECT_LEVEL,
+    Rectangle,
+    enlarge,
+    factor_map,
+    map_rectangle,
+    spread_along_colours,
+    word_map,
+)
 from taco.segmentation.parts import (
     KEPT_STRENGTH,
     LEAST_OVERLAP,
@@ -104,8 +112,7 @@ class ActivationSegmenter:
     ) -> _ConceptMask:
         coarse = word_map(factorization, concept.prompt, features.tokens, anchors)
         if not coarse.any():  # the factors speak against the word: the place of its factor, without a mask
-            column = factorization.visual_activations[:, concept.factor]
-            coarse = features.tokens.on_grid(column / column.max().clamp_min(1e-12)).float().cpu().numpy()
+            coarse = factor_map(factorization, concept.factor, features.tokens)
             return _ConceptMask(coarse, coarse, np.zeros(frame.size, bool), "none")
         level = _map_level(config.threshold)
         if config.refine == "none":

@@ -32,7 +32,7 @@ from taco.segmentation.fcclip_head import (
     semantic_maps,
 )
 from taco.segmentation.instances import choose_queries, label_scores, split_region
-from taco.segmentation.maps import Rectangle, map_rectangle
+from taco.segmentation.maps import Rectangle, factor_map, map_rectangle
 from taco.types import Anchors, Concept, Factorization, ImageFeatures, SoundingObject, VideoFrame, WordScore
 
 LEVELS = ("res2", "res3", "res4", "res5")
@@ -198,7 +198,10 @@ class FCCLIPSegmenter:
             own = [item for item in own if item[0].sum() >= smallest]
             if config.instances == "together":
                 own = _merge_by_word(own)
-            found += own or [(_factor_rectangle(factorization, concept, features, frame.size), concept.labels, concept.score)]
+            found += own
+            if not own:
+                place = factor_map(factorization, concept.factor, features.tokens)
+                found.append((map_rectangle(place, frame.size), concept.labels, concept.score))
         found = sorted(found, key=lambda item: -item[2])
         objects = [_object(outline, frame.size, labels, score, id) for id, (outline, labels, score) in enumerate(found, 1)]
         return Segmentation(confidence, tuple(objects))
@@ -249,14 +252,6 @@ def _merge_by_word(objects: list[_Found]) -> list[_Found]:
         before = kinds.get(labels[0][0])
         kinds[labels[0][0]] = (mask | before[0], *before[1:]) if before else (mask, labels, score)
     return list(kinds.values())
-
-
-def _factor_rectangle(
-    factorization: Factorization, concept: Concept, features: ImageFeatures, size: tuple[int, int]
-) -> Rectangle:
-    """The rectangle in which the concept's factor is active, for an object without an outline."""
-    active = features.tokens.on_grid(factorization.visual_activations[:, concept.factor]).float()
-    return map_rectangle((active / active.max().clamp_min(1e-12)).cpu().numpy(), size)
 
 
 def _object(outline: np.ndarray | Rectangle, size: tuple[int, int], labels: _Labels, score: float, id: int) -> SoundingObject:

@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from taco.segmentation.maps import OBJECT_LEVEL
+from taco.segmentation.parts import ALIKE, SHARE, TOUCHES
+
 LEAST_AREA = 0.1  # of the largest object, below which a part is no object of its own
 VALLEY = 0.75  # two peaks are two objects where the map between them falls below this share of the lower one
 MIN_SHARE = 0.05  # of the region's evidence that a query must carry
@@ -120,6 +123,37 @@ def choose_queries(region: Tensor, masks: Tensor, strength: Tensor) -> ChosenQue
         if all(overlap < SAME_OBJECT_OVERLAP for overlap in overlaps):
             kept.append(query)
     return ChosenQueries(kept, evidence[kept])
+
+
+def sounding_instances(heat: np.ndarray, masks: np.ndarray, scores: np.ndarray, least_area: float = 1.0) -> list[int]:
+    """The instances of a word that lie where its map is, strongest first; none where no instance does.
+
+    heat: (h, w) in [0, 1], the word's map.
+    masks: (Q, h, w) bool.
+    scores: (Q,) in [0, 1]; of instances with nearly the same mask the surest stays.
+    least_area: pixels.
+    The rule is that of the parts of an outline (``chosen_parts``): the map must touch an instance, and both the strength and the
+    mean strength of the map in it must be a share of those in the strongest instance. Strength counts over OBJECT_LEVEL.
+    """
+    area = masks.sum((1, 2))
+    kept: list[int] = []
+    for one in np.argsort(-scores, kind="stable").tolist():
+        overlaps = ((masks[one] & masks[other]).sum() / max(1, min(area[one], area[other])) for other in kept)
+        if area[one] >= max(1.0, least_area) and all(overlap < SAME_OBJECT_OVERLAP for overlap in overlaps):
+            kept.append(one)
+    over = np.maximum(heat - OBJECT_LEVEL, 0)
+    strength = {one: float(over[masks[one]].sum()) for one in kept if heat[masks[one]].max() >= TOUCHES}
+    if not strength:
+        return []
+    best = max(strength, key=lambda one: strength[one])
+    density = ALIKE * strength[best] / area[best]
+    chosen = [one for one in strength if strength[one] >= SHARE * strength[best] and strength[one] / area[one] >= density]
+    return sorted(chosen, key=lambda one: -strength[one])
+
+
+def mask_overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """IoU in [0, 1] of two masks (h, w) bool; 0 where both are empty."""
+    return float((one & other).sum() / max(1, (one | other).sum()))
 
 
 def split_region(region: Tensor, masks: Tensor, strength: Tensor) -> list[Tensor]:

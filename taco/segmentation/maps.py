@@ -47,6 +47,12 @@ def word_map(factorization: Factorization, prompt: Tensor, tokens: Tokens, ancho
     return tokens.on_grid(answer / top).float().cpu().numpy()
 
 
+def factor_map(factorization: Factorization, factor: int, tokens: Tokens) -> np.ndarray:
+    """(rows, columns) float32 in [0, 1], its maximum 1: where a factor is active."""
+    column = factorization.visual_activations[:, factor]
+    return tokens.on_grid(column / column.max().clamp_min(1e-12)).float().cpu().numpy()
+
+
 def enlarge(coarse: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(h, w) -> (H, W) float32, bicubic, kept in [0, 1]."""
     return np.clip(cv2.resize(coarse.astype(np.float32), size[::-1], interpolation=cv2.INTER_CUBIC), 0, 1)

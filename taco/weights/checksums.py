@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import TypedDict
 
 from taco.errors import WeightsError
-from taco.package_files import sha256
+from taco.package_files import alone_in, sha256
 
 NAME = "sha256.json"  # in each folder of weights: file name -> Record
 
@@ -31,7 +30,7 @@ class Record(TypedDict, total=False):
 def _read(folder: Path) -> dict[str, Record]:
     try:
         found = json.loads((folder / NAME).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -39,19 +38,18 @@ def _read(folder: Path) -> dict[str, Record]:
 def recorded(path: Path) -> Record:
     """The record of a file."""
     found = _read(path.parent).get(path.name)
-    return found if isinstance(found, dict) and "sha256" in found else {}
+    return found if isinstance(found, dict) and isinstance(found.get("sha256"), str) else {}
 
 
 def record(path: Path, digest: str | None = None) -> str:
     """Record a file as it is now; returns its SHA-256. In a folder that can't be written to nothing is recorded."""
-    digest = digest or sha256(path)
-    found, stat = _read(path.parent), path.stat()
-    found[path.name] = {"sha256": digest, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    with contextlib.suppress(OSError):
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{NAME}.", delete=False) as out:
-            json.dump(found, out, indent=1, sort_keys=True)
-        os.chmod(out.name, 0o644)
-        os.replace(out.name, path.parent / NAME)
+    digest, stat = digest or sha256(path), path.stat()
+    with contextlib.suppress(OSError), alone_in(path.parent):
+        found = _read(path.parent)
+        found[path.name] = {"sha256": digest, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        part = path.with_name(f".{NAME}.part")
+        part.write_text(json.dumps(found, indent=1, sort_keys=True))
+        os.replace(part, path.parent / NAME)
     return digest
 
 

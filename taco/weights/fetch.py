@@ -51,14 +51,15 @@ def locate(name: str, models: ModelsConfig) -> Path:
     if absent:
         if not models.allow_download:
             option = f" --dir {models.model_dir}" if models.model_dir else ""
-            group = parts_named(part.needed_by) if part.needed_by else ()
+            group = parts_named(models.name) if models.name in part.needed_by else ()
             whole = sum(bool(missing_files(one.name, models.model_dir)) for one in group) > 1
-            raise WeightsError(
-                f"{part.what}: wanted {folder / absent[0].path}, not found; "
-                f"run `taco weights fetch {part.needed_by if whole else part.name}{option}` (or set models.allow_download)"
-            )
+            run = f"run `taco weights fetch {models.name if whole else part.name}{option}` (or set models.allow_download)"
+            terms = f"; {part.by_hand}" if part.by_hand and not part.needed_by else ""
+            raise WeightsError(f"{part.what}: wanted {folder / absent[0].path}, not found; {run}{terms}")
         fetch_part(part, folder)
     found = [path_of(file, folder) for file in part.files]
+    if part.notice and not checksums.recorded(found[0]):
+        say(part.notice)
     for file, path in zip(part.files, found):
         _check(part, file, path)
     return found[0]
@@ -76,6 +77,8 @@ def fetch_part(part: Part, folder: Path, *, source: Path | None = None, url: str
 
     source: a folder to copy the files from, without the network. url: another https address, for a part of one file.
     """
+    if part.notice and missing_files(part.name, str(folder)):
+        report(part.notice)
     for file in part.files:
         path = path_of(file, folder)
         if path.is_file() and not source:

@@ -1,8 +1,8 @@
 """The weights that each model needs: their files, where they come from, their licences.
 
-Two tables. ``PARTS``: files of the paper's models, from the model hub at a fixed revision, or from an address; their SHA-256
-is pinned where public sources state it (``PINNED``), else recorded at first use. ``PACKAGES``: files of the embedded models,
-inside published Python packages; their SHA-256 is pinned here.
+Two tables. ``PARTS``: files of the paper's and the open set's models, from the model hub, at a fixed revision where one is known,
+or from an address; their SHA-256 is pinned where public sources state it (``PINNED``), else recorded at first use. ``PACKAGES``:
+files of the embedded models, inside published Python packages; their SHA-256 is pinned here.
 """
 
 from __future__ import annotations
@@ -42,16 +42,18 @@ class Part:
     what: the model, for people.
     licence: of the weights.
     files: the main file first.
-    needed_by: the model set, "" for an option.
+    needed_by: the model sets; none for an option.
     by_hand: what to do where the source refuses programs.
+    notice: said before the weights are fetched, and at their first use.
     """
 
     name: str
     what: str
     licence: str
     files: tuple[WeightsFile, ...]
-    needed_by: str = "paper"
+    needed_by: tuple[str, ...] = ("paper",)
     by_hand: str = ""
+    notice: str = ""
 
 
 _DRIVE = "1-91PIns86vyNaL3CzMmDD39zKGnPMtvj"
@@ -59,6 +61,36 @@ _LAION = "laion/clap-htsat-unfused@8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a"
 _GPT2 = "openai-community/gpt2@607a30d783dfa663caf39e06633721c8d4cfcd7e"
 _OPENCLIP = "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup@34c7ae1b1232c7b6d66988f54d89e0b6e4e246e3"
 _MSCLAP = "microsoft/msclap@5e1d53af259bb39d380680e69ca580960b2c66b1"
+_BASE_W = "laion/CLIP-convnext_base_w-laion2B-s13B-b82K-augreg@main"
+_MOBILECLIP_NOTICE = (
+    "MobileCLIP2's weights are under the Apple Machine Learning Research Model License (apple-amlr): for research, not for "
+    "products or other commercial use; read it before you use them"
+)
+_SAM3_NOTICE = (
+    "SAM 3's weights are under Meta's SAM License: commercial use is allowed, uses for war, weapons, nuclear industry and "
+    "espionage are not; read it before you use them"
+)
+_SAM3_GATED = (
+    "these weights are gated: accept the terms on the page of facebook/sam3 at Hugging Face, make an access token there and "
+    "run `HF_TOKEN=... taco weights fetch sam3`; or copy them from a machine that has them, `taco weights fetch sam3 --from DIR`"
+)
+
+
+def _saved_model(name: str, repository: str, size_mb: float, *configuration: str) -> tuple[WeightsFile, ...]:
+    """The files of a model as ``save_pretrained`` writes them; no revision is fixed, as none could be checked here."""
+    sizes = {"model.safetensors": size_mb, "tokenizer.json": 3.6}
+    names = ("model.safetensors", "config.json", *configuration, "tokenizer.json", "tokenizer_config.json")
+    return tuple(WeightsFile(f"{name}/{file}", sizes.get(file, 0.01), f"hub:{repository}@main") for file in names)
+
+
+def _mobileclip(size: str, source: str, size_mb: float) -> Part:
+    """The weights of MobileCLIP2-``size``, in open_clip's format."""
+    name = f"MobileCLIP2-{size}"
+    file = WeightsFile(f"open/{name}/open_clip_model.safetensors", size_mb, f"hub:timm/{name}-OpenCLIP@{source}")
+    what, licence = f"OpenCLIP {name}, dfndr2b (models.image: {name})", "apple-amlr (Apple's own terms: research only)"
+    return Part(name, what, licence, (file,), needed_by=(), notice=_MOBILECLIP_NOTICE)
+
+
 PARTS = (
     Part(
         "openclip",
@@ -72,7 +104,13 @@ PARTS = (
             ),
         ),
     ),
-    Part("msclap", "MSCLAP 2023", "MS-PL", (WeightsFile("paper/CLAP_weights_2023.pth", 690, f"hub:{_MSCLAP}"),)),
+    Part(
+        "msclap",
+        "MSCLAP 2023",
+        "MS-PL",
+        (WeightsFile("paper/CLAP_weights_2023.pth", 690, f"hub:{_MSCLAP}"),),
+        needed_by=("paper", "open"),
+    ),
     Part(
         "gpt2",
         "GPT-2's vocabulary, for MSCLAP's words",
@@ -81,7 +119,18 @@ PARTS = (
             WeightsFile("paper/gpt2/vocab.json", 1.0, f"hub:{_GPT2}"),
             WeightsFile("paper/gpt2/merges.txt", 0.5, f"hub:{_GPT2}"),
         ),
+        needed_by=("paper", "open"),
     ),
+    Part(
+        "convnext_base_w",
+        "OpenCLIP convnext_base_w, laion2b_s13b_b82k_augreg",
+        "MIT",
+        (WeightsFile("open/convnext_base_w/open_clip_pytorch_model.bin", 718, f"hub:{_BASE_W}"),),
+        needed_by=("open",),
+    ),
+    _mobileclip("S0", "095906d28bf54d7584dc411e8ffe448f34289e05", 300),
+    _mobileclip("S2", "ac6b37c8fc40b62b623d09ed228a6f0c9bc29fe6", 397),
+    _mobileclip("S4", "main", 1782),
     Part(
         "fcclip",
         "FC-CLIP, ConvNeXt-L, COCO panoptic",
@@ -115,14 +164,47 @@ PARTS = (
                 ("merges.txt", 0.5),
             )
         ),
-        needed_by="",
+        needed_by=(),
+    ),
+    Part(
+        "pe-audio",
+        "Perception Encoder, sound frames, base (models.audio: pe-audio)",
+        "Apache-2.0",
+        _saved_model("pe-audio", "facebook/pe-a-frame-base", 2240),
+        needed_by=(),
+    ),
+    Part(
+        "pe-audio-video",
+        "Perception Encoder, sound and video, base (models.audio: pe-audio-video; only its ear is used)",
+        "Apache-2.0",
+        _saved_model("pe-audio-video", "facebook/pe-av-base", 4000),
+        needed_by=(),
+    ),
+    Part(
+        "sam3",
+        "SAM 3 (models.segmenter: sam3)",
+        "SAM License (Meta's own terms)",
+        _saved_model("sam3", "facebook/sam3", 3440, "processor_config.json"),
+        needed_by=(),
+        by_hand=_SAM3_GATED,
+        notice=_SAM3_NOTICE,
+    ),
+    Part(
+        "sam3-lite-text",
+        "SAM 3 with a light text tower (models.segmenter: sam3-lite-text)",
+        "SAM License (Meta's own terms), as the model it is made from",
+        _saved_model("sam3-lite-text", "yonigozlan/sam3-litetext-s0", 2190, "processor_config.json"),
+        needed_by=(),
+        notice=_SAM3_NOTICE,
     ),
 )
 # SHA-256 by path below the weights folder. OpenCLIP: name of the file's blob in the hub's cache, as two public programs state
-# it. GPT-2: OpenAI's tiktoken. LAION CLAP: public model locks at this revision. No public source states those of MSCLAP 2023,
-# FC-CLIP and OpenCLIP's safetensors.
+# it. MobileCLIP2-S0: two public programs. GPT-2: OpenAI's tiktoken. LAION CLAP: public model locks at this revision. No public
+# source states those of MSCLAP 2023, FC-CLIP, MobileCLIP2-S2 and -S4, and OpenCLIP's safetensors.
 PINNED = {
     "paper/open_clip_pytorch_model.bin": "4572137af44b2e26f01f638337a59688ec289e9363e15c08dde16640afb86988",
+    "open/convnext_base_w/open_clip_pytorch_model.bin": "249e2302c1670bb04476792196f788ff046fedef61191a24983e61b6eca56987",
+    "open/MobileCLIP2-S0/open_clip_model.safetensors": "ab91a1a0c4330d6b1913e24d5035dfdea15423316aaec649610c6b1c6ddd0e95",
     "paper/gpt2/vocab.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     "paper/gpt2/merges.txt": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     "laion-clap/pytorch_model.bin": "1cd3c601bc4afe0fa87be3de4c13dd2cfadd249fac1e29acf74a9b296c3219bb",
@@ -135,14 +217,18 @@ PINNED = {
     "laion-clap/merges.txt": "fe36cab26d4f4421ed725e10a2e9ddb7f799449c603a96e7f29b5a3c82a95862",
 }
 # The same weights in other formats, used where the first is missing.
-ALTERNATIVES = {"open_clip_pytorch_model.safetensors": ("open_clip_pytorch_model.bin", "open_clip_model.safetensors")}
+ALTERNATIVES = {
+    "open_clip_pytorch_model.safetensors": ("open_clip_pytorch_model.bin", "open_clip_model.safetensors"),
+    "open_clip_pytorch_model.bin": ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"),
+}
 
 
 def parts_named(name: str) -> tuple[Part, ...]:
-    """The parts of a name: of a part, "paper" or "all"; WeightsError lists the known names."""
-    found = tuple(part for part in PARTS if name in (part.name, part.needed_by, "all"))
+    """The parts of a name: of a part, "paper", "open" or "all"; WeightsError lists the known names."""
+    found = tuple(part for part in PARTS if name in (part.name, *part.needed_by, "all"))
     if not found:
-        raise WeightsError(f"weights: wanted paper, all, {', '.join(part.name for part in PARTS)} or embedded, got {name!r}")
+        known = ", ".join(part.name for part in PARTS)
+        raise WeightsError(f"weights: wanted paper, open, all, {known} or embedded, got {name!r}")
     return found
 
 

@@ -8,7 +8,10 @@ generator seeded by its name: the same on every machine, which the reference fig
 from __future__ import annotations
 
 import json
+import logging
+import tempfile
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -192,18 +195,49 @@ def save_fcclip(path, **sizes) -> None:
 
 def tiny_clip():
     """A CLIP of open_clip's own classes with a ConvNeXt trunk of 4.8 million parameters, drawn by name."""
+    return _drawn_clip(TINY_NAME, TINY_CONFIG)
+
+
+def tiny_mobileclip():
+    """The same of MobileCLIP2's classes: FastViT with branches, squeeze-and-excite and attention, as MobileCLIP2-S0 has them."""
+    from taco.backbones.vendors import import_open_clip
+
+    import_open_clip()
+    from timm.models import is_model, register_model
+    from timm.models.fastvit import FastVit, RepConditionalPosEnc
+
+    if not is_model("taco_test_fastvit"):
+
+        @register_model
+        def taco_test_fastvit(pretrained=False, **options):
+            mixers = ("repmixer", "repmixer", "repmixer", "attention")
+            positions = (None, None, None, partial(RepConditionalPosEnc, spatial_shape=(7, 7)))
+            sizes = {"layers": (1, 1, 1, 1), "embed_dims": (16, 16, 32, 32), "mlp_ratios": (2, 2, 2, 2)}
+            sizes |= {key: value for key, value in options.items() if key in ("num_classes", "global_pool")}
+            squeezed = (False, False, True, True)
+            model = FastVit(token_mixers=mixers, pos_embs=positions, se_downsamples=squeezed, lkc_use_act=True, **sizes)
+            model.feature_info = [{"num_chs": 32, "reduction": 32, "module": "stages.3"}]
+            return model
+
+        taco_test_fastvit.__module__ = "timm.models.fastvit"
+    return _drawn_clip(TINY_MOBILE_NAME, TINY_MOBILE_CONFIG)
+
+
+def _drawn_clip(name, config):
     from taco.backbones.vendors import import_open_clip
 
     open_clip = import_open_clip()
-    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-
-    vision = CLIPVisionCfg(timm_model_name="test_convnext", timm_pool="", timm_proj="mlp", image_size=64)
-    model = CLIP(768, vision, CLIPTextCfg(context_length=77, vocab_size=49408, width=64, heads=2, layers=2)).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / f"{name}.json").write_text(json.dumps(config))
+        open_clip.add_model_config(Path(folder) / f"{name}.json")
+    logging.disable(logging.WARNING)  # open_clip: no weights are loaded
+    model = open_clip.create_model(name, pretrained=None).eval()
+    logging.disable(logging.NOTSET)
     with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if name != "logit_scale" and value.is_floating_point():
-                value.copy_(draw(name, *value.shape))
-    return model, open_clip.get_tokenizer("ViT-B-32")
+        for key, value in model.state_dict().items():
+            if key != "logit_scale" and value.is_floating_point() and "running_" not in key:
+                value.copy_(draw(key, *value.shape))
+    return model, open_clip.get_tokenizer(name)
 
 
 # The inputs of the reference figures in reference_figures.npz, which tools/parity.py took from the original packages.
@@ -242,14 +276,19 @@ TINY_CONFIG = {
 }
 
 
+TINY_MOBILE_NAME = "taco-test-mobileclip"
+TINY_MOBILE_CONFIG = {
+    "embed_dim": 96,
+    "vision_cfg": {"timm_model_name": "taco_test_fastvit", "timm_pool": "avg", "timm_proj": None, "image_size": 64},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2, "no_causal_mask": True},
+    "custom_text": True,
+}
+
+
 def save_paper_set(folder: Path) -> dict[str, object]:
     """A weights folder with a tiny stand-in of every one of the paper's models; returns the settings that choose them."""
-    from taco.backbones.vendors import import_open_clip
-
     paper = folder / "paper"
     (paper / "gpt2").mkdir(parents=True)
-    (folder / f"{TINY_NAME}.json").write_text(json.dumps(TINY_CONFIG))
-    import_open_clip().add_model_config(folder / f"{TINY_NAME}.json")
     torch.save(tiny_clip()[0].state_dict(), paper / "tiny_clip.bin")
     torch.save({"model": msclap(**TINY_TEXT)}, paper / "CLAP_weights_2023.pth")
     save_fcclip(paper / "fcclip_cocopan.pth", **TINY_FCCLIP)
@@ -266,3 +305,12 @@ def save_paper_set(folder: Path) -> dict[str, object]:
         "models.device": "cpu",
         "models.word_bank": ["dog", "siren", "guitar", "rain"],
     }
+
+
+def save_open_set(folder: Path, mobile: bool = False) -> dict[str, object]:
+    """The same of the open set; ``mobile``: with MobileCLIP2's image tower instead of ConvNeXt's."""
+    settings = save_paper_set(folder)
+    if mobile:
+        torch.save(tiny_mobileclip()[0].state_dict(), folder / "tiny_mobileclip.bin")
+        settings["models.image"] = f"{TINY_MOBILE_NAME}={folder / 'tiny_mobileclip.bin'}"
+    return {**settings, "models.name": "open", "models.image_size": 128}

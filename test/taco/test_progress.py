@@ -36,3 +36,13 @@ def test_on_a_terminal_there_is_a_bar_that_goes(capsys, monkeypatch):
         bar.update()
     told = capsys.readouterr().err
     assert "\rclip:   0%" in told and "\n" not in told.strip("\n\r")
+
+
+def test_what_was_there_before_is_counted_and_an_empty_line_is_not_printed(capsys, monkeypatch):
+    monkeypatch.setattr(room, "LINE_S", 0.0)
+    with progress("slow", 20, done=12) as bar:
+        assert "12/20" in capsys.readouterr().err
+        bar.display("")  # as tqdm clears a bar
+        assert capsys.readouterr().err == ""
+        bar.update()
+    assert "13/20" in capsys.readouterr().err

@@ -37,6 +37,11 @@ def rescored(things, directions, least=0.28, **settings):
     return directed(scene(*things), CAMERA, directions, DirectionConfig(**settings), least)
 
 
+def test_the_scenes_score_never_rises():
+    seen = scene(dog(20, 1, 0.9), dog(140, 2, 0.85))
+    assert directed(seen, CAMERA, told(LEFT), DirectionConfig(), 0.28).sounding_score == seen.sounding_score == 0.8
+
+
 @pytest.mark.parametrize("angle, wanted", ((LEFT, 1), (RIGHT, 2)))
 def test_of_two_equal_dogs_the_one_that_barks_stays(angle, wanted):
     out = rescored((dog(20, 1), dog(140, 2)), told(angle, angle + 0.03, angle - 0.02))

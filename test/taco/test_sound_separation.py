@@ -82,6 +82,13 @@ def test_two_sounds_at_once_are_taken_apart(rate):
     assert found[0] < -10 and found[1] > 10  # one part is the one sound, the other the other
 
 
+def test_parts_add_up_at_full_scale_too():
+    both = window(10 * hum(16000) + 20 * clicks(16000), 16000)
+    assert np.abs(both.samples).max() == 1
+    one, other = sound_parts(both)
+    assert np.allclose(one.samples + other.samples, both.samples, atol=1e-5)
+
+
 def test_a_high_and_a_low_voice_are_taken_apart():
     t = times(16000)
     low = 0.1 * np.sin(2 * np.pi * 200 * t) * (1 + np.sin(2 * np.pi * 3 * t))

@@ -163,3 +163,14 @@ def test_the_camera_that_waits_longest_is_named():
     found = watched.answers.unanswered({}, 0.0)
     assert found.camera == "rear" and found.reason == "10 images came, none was taken"
     assert stream_status("s", watched.statistics, "active", unanswered=found).message.startswith("camera rear: no answer")
+
+
+def test_models_at_work_for_a_moment_are_not_the_reason():
+    now = [0.0]
+    answers = Answers(lambda: now[0])
+    answers.image("front")
+    answers.tell("audio_gap", "a hole of 50 ms in the sound")
+    now[0] = 1.5
+    answers.image("front")
+    assert answers.unanswered({"audio_gap": 3}, 0.4).reason == "audio_gap, 3 times: a hole of 50 ms in the sound"
+    assert answers.unanswered({"audio_gap": 3}, 1.4).reason == "the models have worked on one image for 1.4 s"

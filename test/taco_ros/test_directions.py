@@ -67,7 +67,7 @@ def array(monkeypatch):
 
 
 def test_what_came_within_the_window_is_used_and_a_new_time_line_forgets_it(array):
-    for t in (1.0, 2.0, 3.0):
+    for t in (1.0, 2.0, 3.0, 4.0):
         array._on_message(towards(t, 0, 0, 1))
     array._on_message(towards(2.5, 0, 0, 0))
     assert [item.stamp_ns for item in array.within(2 * NS, 3 * NS)] == [2 * NS, 3 * NS] and array.said == ["direction"]

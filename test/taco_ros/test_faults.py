@@ -1,9 +1,14 @@
 """A fault of every kind against one live node: told in the diagnostics, and passed within seconds of its end."""
 
 import re
+import threading
+import time
 
 import pytest
+import torch
 
+from taco.types import Tokens
+from taco_ros import faults
 from test import ROOT
 from test.taco_ros.fault_runs import FAULTS, TABLE, rig
 
@@ -43,9 +48,29 @@ def test_the_table_has_them_all():
 
 
 def test_the_injector_is_off_without_its_variable(monkeypatch):
-    from taco_ros import faults
-
     monkeypatch.delenv(faults.VARIABLE, raising=False)
     assert faults.asked_for() is None
     monkeypatch.setenv(faults.VARIABLE, "")
     assert faults.asked_for() is None
+
+
+def test_every_kind_of_fault_strikes_its_stage_alone(tmp_path):
+    asked = tmp_path / "faults"
+    struck = faults.Faults(str(asked))
+    sound = struck.wrapped(lambda window: Tokens(torch.ones(8, 3), (1, 8)), "sound")
+    assert sound(None).values.sum() == 24, "no file, no fault"
+    asked.write_text("image fail\nsegment fail\n")
+    assert sound(None).values.sum() == 24
+    for kind, error in (("fail", RuntimeError), ("exit", SystemExit), ("memory", MemoryError)):
+        asked.write_text(f"image slow 9\nsound {kind}\n")
+        with pytest.raises(error, match="on purpose in sound"):
+            sound(None)
+    asked.write_text("sound nan\n")
+    assert torch.isnan(sound(None).values).all() and sound(None).grid == (1, 8)
+    for kind, text in (("slow", "sound slow 0.3\n"), ("stuck", "sound stuck\n")):
+        asked.write_text(text)
+        timer = threading.Timer(0.3, lambda: asked.write_text(""))
+        timer.start()
+        start = time.monotonic()
+        assert sound(None).values.sum() == 24 and time.monotonic() - start > 0.25, kind
+        timer.join()

@@ -67,6 +67,11 @@ def test_a_preset_counts_less_than_the_parameter_file_and_both_exist(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("text", "meant"), [("true", True), ("True", True), ("1", True), ("false", False), ("0", False)])
+def test_yes_and_no(text, meant):
+    assert launching.is_true(value_of(rviz=text), "rviz") is meant
+
+
 def test_several_cameras():
     value = several(
         cameras="[front, rear]", image_topics="/f/image_raw,/r/image_raw", depth_topics="/f/d,/r/d", audio_topic="/mic"
@@ -86,6 +91,7 @@ def test_several_cameras():
         ({"cameras": "front,front"}, "different names"),
         ({"cameras": ""}, "different names"),
         ({"camera_info_topics": "/a"}, "camera_info_topics: wanted 2 topics for front, rear, got 1"),
+        ({"image_topics": "/a,/b,/c"}, "image_topics: wanted 2 topics for front, rear, got 3"),
     ],
 )
 def test_wrong_cameras_are_one_line(given, words):

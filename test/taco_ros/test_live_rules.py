@@ -72,8 +72,9 @@ def test_stamps_that_jump_back_start_their_camera_anew_once_they_persist():
         (-NS, -2 * NS, -NS, -3 * NS // 2),
         (3600 * NS, 7200 * NS, NS * 10_000, NS * 20_000),
         (-11 * NS, -NS // 2, -11 * NS, NS * 7200),
+        (-90 * NS, -70 * NS, -50 * NS, -30 * NS),
     ),
-    ids=("back", "ahead", "mixed"),
+    ids=("back", "ahead", "mixed", "far apart"),
 )
 def test_single_wild_stamps_lose_one_image_each_and_no_memory(wild_ns):
     """One camera's bad stamps used to renumber the objects of all of them."""

@@ -208,6 +208,20 @@ def test_waiting_has_an_end_however_many_cameras_there_are():
     assert camera.now - start < 0.06
 
 
+def test_once_the_wait_is_over_nothing_more_is_waited():
+    """A negative wait would end at once and begin again, and the models' thread would do nothing else."""
+    camera = Camera()
+    for _ in range(10):
+        for period, name in ((0.092, "a"), (0.004, "b"), (0.004, "c")):
+            camera.plays(period, 1, name)
+    camera.box.take()
+    camera.now += 0.092
+    camera.box.put(image(1, "a"))
+    assert camera.box.wait_s() > 0
+    camera.now += 0.008  # longer than was meant: the machine is busy
+    assert camera.box.wait_s() == 0
+
+
 def test_what_was_to_be_waited_is_not_waited_again_for_the_next_camera():
     """The second is due 4 ms after the first, the third 4 ms after the second: together they would cost 11 ms."""
     camera = Camera()

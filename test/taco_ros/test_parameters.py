@@ -56,6 +56,14 @@ def test_every_setting_is_a_described_parameter(node):
         assert (tuple(value) if isinstance(item.default, tuple) else value) == item.default, item.path
 
 
+def test_a_whole_number_is_taken_for_a_setting_in_seconds(node):
+    """`ros2 param set /taco_node node.max_age_s 1` sends an integer."""
+    ros = node()
+    parameters = Parameters(ros, TacoConfig())
+    assert ros.set_parameters([Parameter("node.max_age_s", value=1)])[0].successful
+    assert parameters.config().node.max_age_s == 1.0
+
+
 def test_values_given_at_start(node):
     ros = node({"audio.window_s": 2, "models.word_bank": ["a", ""], "factorization.reconstruction_weights": [1.0, 0.5]})
     config = Parameters(ros, TacoConfig()).config()

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.ros
 
 PROGRAM = """
 import os, signal, threading, time
-from taco_ros.runtime import ros_session
+from taco_ros.runtime import orderly_session, ros_session
 import rclpy
 from std_msgs.msg import String
 
@@ -49,6 +49,27 @@ with ros_session([]):
     threading.Timer(0.3, ask, ({number},)).start()
     while rclpy.ok():
         rclpy.spin_once(node, timeout_sec=1.0)
+""",
+    # its threads find ROS there until they have stopped, and nowhere after the block
+    "with threads": """
+with orderly_session([]) as stopping:
+    node, done = rclpy.create_node("worker"), threading.Event()
+    publisher = node.create_publisher(String, "words", 1)
+
+    def work():
+        while not done.wait(0.001):
+            publisher.publish(String())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    ask({number})
+    assert stopping.wait(10)
+    time.sleep(0.1)
+    assert rclpy.ok() and thread.is_alive()
+    done.set()
+    thread.join()
+    node.destroy_node()
+assert not rclpy.ok()
 """,
     "cleaning up": """
 with ros_session([]):

@@ -65,6 +65,14 @@ def test_a_fault_while_processing_or_in_a_job_costs_that_one(kind, thread):
     assert [type(error) for error in one.errors] == [kind] and one.worker.problem() == ""
 
 
+def test_every_job_that_waits_is_done(thread):
+    one, gate = thread(), threading.Event()
+    first = one.worker.call(gate.wait, 10)
+    others = [one.worker.call(str, number) for number in range(3)]
+    gate.set()
+    assert [first.result(10), *(job.result(10) for job in others)] == [True, "0", "1", "2"]
+
+
 @pytest.mark.parametrize("kind", FAULTS)
 def test_an_image_whose_turn_cannot_be_told_is_taken_and_never_stays(kind, thread):
     def ready(item):
@@ -120,6 +128,27 @@ def test_a_dead_thread_is_told_and_nobody_waits_for_it(thread):
     with pytest.raises(RuntimeError, match="has stopped"):
         one.worker.call(lambda: "never")
     assert first.done()
+
+
+def test_who_waits_when_the_thread_dies_is_told(thread):
+    one, waiting = thread(), []
+
+    def dies(ready):
+        waiting.append(one.worker.call(lambda: "never"))
+        raise SystemExit("on purpose")
+
+    one.worker.mailbox.take = dies
+    one.worker.mailbox.put(image(1))
+    one.worker.join(10)
+    with pytest.raises(RuntimeError, match="has stopped"):
+        waiting[0].result(1)
+
+
+def test_a_job_waits_for_what_was_begun_before_it(thread):
+    one = thread()
+    one.worker.call(time.sleep, 1.0, limit_s=20.0)
+    wait_until(lambda: one.worker.work, 10)
+    assert one.worker.wait_for(lambda: "done", limit_s=0.1) == "done", "its own limit counts from its own start"
 
 
 def test_a_hung_thread_is_told_and_every_wait_for_it_has_an_end(thread):
@@ -189,3 +218,12 @@ re.match("(a+)+b", "a" * 60)  # holds the interpreter for longer than anybody li
 def test_a_process_whose_interpreter_is_held_is_ended_too():
     done = subprocess.run([sys.executable, "-c", FROZEN], capture_output=True, text=True, timeout=50, cwd=ROOT)
     assert done.returncode == 1 and "Timeout (0:00:01)!" in done.stderr
+
+
+def test_a_watchdog_that_was_stopped_ends_nobody():
+    """The fault handler's own clock goes on where it isn't told."""
+    stopped = "dog.stop()\ndog.join()\ntime.sleep(2)\nprint('well')\n"
+    program = PROGRAM.replace("END_S = 0.2", "FROZEN_S = 1.0").replace('lambda: "it hangs"', 'lambda: ""')
+    program = program.replace("time.sleep(60)\n", "time.sleep(0.8)\n" + stopped)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "well\n"), done.stderr

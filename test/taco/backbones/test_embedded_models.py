@@ -96,6 +96,23 @@ def test_tokens_and_words_of_an_image():
         encoder.encode_text(["viola"])
 
 
+class _Runs:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_image_weights_run_no_code(tmp_path):
+    torch.save({**EfficientNetLite0().state_dict(), "more": _Runs(tmp_path / "touched")}, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match="wanted EfficientNet-Lite0 weights"):
+        EfficientNetEncoder.from_file(tmp_path / "weights.pth", WORDS)
+    assert not (tmp_path / "touched").exists()
+
+
 @pytest.mark.parametrize("damage", ["missing", "text", "half", "other"])
 def test_bad_image_weights_are_said_in_one_line(tmp_path, damage):
     path = tmp_path / "weights.pth"

@@ -129,10 +129,13 @@ def test_full_size_checkpoint_loads_strictly(tmp_path):
     path = tmp_path / "open_clip_pytorch_model.bin"
     torch.save(model.state_dict(), path)
     loaded = OpenCLIPImageEncoder.from_checkpoint(path)
+    loaded.encode_text(["dog"])
     path.unlink()  # pytest would keep its 1.4 GB
-    assert sum(p.numel() for p in loaded.model.parameters()) == pytest.approx(351.77e6, rel=1e-4)
-    for index, (key, value) in enumerate(loaded.model.state_dict().items()):
-        assert value.min() == value.max() == index, key
+    found = {**loaded._text.state_dict(), **loaded.model.state_dict()}
+    assert list(found) != list(model.state_dict()) and set(found) == set(model.state_dict())
+    assert sum(value.numel() for value in found.values()) == pytest.approx(351.77e6, rel=1e-4)
+    for index, key in enumerate(model.state_dict()):
+        assert found[key].min() == found[key].max() == index, key
 
 
 def test_reduced_precision_stays_close(clip, folder):
@@ -230,6 +233,9 @@ def test_unknown_names_and_other_trunks_are_refused(folder):
     path = folder / "open_clip_pytorch_model.bin"
     with pytest.raises(ConfigError, match="convnext_largest"):
         OpenCLIPImageEncoder.from_checkpoint(path, "convnext_largest")
+    for name in ("ViT-B-16", "MobileCLIP2-B", "RN50"):
+        with pytest.raises(ConfigError, match=f"wanted an open_clip model with a ConvNeXt or FastViT .*, got {name}$"):
+            OpenCLIPImageEncoder.from_checkpoint(path, name)
     with pytest.raises(DeviceError, match="cuda:7"):
         OpenCLIPImageEncoder.from_checkpoint(path, NAME, device="cuda:7")
     with pytest.raises(DeviceError, match="float8"):

@@ -82,8 +82,8 @@ def test_a_gpu_gives_the_tokens_and_maps_of_the_cpu(settings, precision, toleran
     [
         ({"models__image": "convnext_base_w"}, ConfigError, "convnext_base_w=FILE"),
         ({"models__image": "convnext_base_w=/nowhere/w.bin"}, WeightsError, "no such file"),
-        ({"models__image": "vit=/nowhere/w.bin"}, WeightsError, "no such file"),
-        ({"models__audio": "musicnn"}, ConfigError, "msclap or laion-clap"),
+        ({"models__image": "ViT-B-16=/nowhere/w.bin"}, ConfigError, "a ConvNeXt or FastViT .*, got ViT-B-16$"),
+        ({"models__audio": "musicnn"}, ConfigError, "msclap, laion-clap, pe-audio or pe-audio-video"),
         ({"models__audio": "laion-clap"}, WeightsError, "taco weights fetch laion-clap"),
         ({"models__device": "cuda:3"}, DeviceError, "cuda:3"),
         ({"models__device": "tpu"}, DeviceError, "auto, cpu or cuda:N"),

@@ -51,7 +51,7 @@ def test_image_and_sound(tmp_path, capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("image: 1 frames, 1 with sounding objects")
     assert (
-        second == "  heard: Bark 100%; listened for 3 words of the embedded models (`taco words`; --models paper takes any word)"
+        second == "  heard: Bark 100%; listened for 3 words of the embedded models (`taco words`; --models open takes any word)"
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from taco import cli, segment
 from taco.errors import MediaError
+from taco.io.coco import coco_dataset
 from taco.io.results import Results, mask_from_runs, run_lengths, scene_from_record, scene_record
 from taco.types import SoundingObject, SoundingScene
 from test import ROOT
@@ -50,6 +51,25 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, capsys, monkeypat
     drop = lambda records: [{k: v for k, v in r.items() if k != "stage_ms"} for r in records]  # noqa: E731
     assert drop(lines("out")) == drop(lines("whole"))
     assert files("out") == files("whole")
+
+
+def test_a_line_without_its_end_is_done_again(tmp_path, monkeypatch):
+    """As a crash leaves it between the line and its end: taken for whole, the next line would be written behind it."""
+    make_clip(tmp_path / "clip.mp4")
+    process = MadePipeline.process
+
+    def stops(self, frame, window):
+        if len(MadePipeline.seen) == 5:
+            raise KeyboardInterrupt
+        return process(self, frame, window)
+
+    monkeypatch.setattr(MadePipeline, "process", stops)
+    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 130
+    part = Path("out/.taco-part/objects.jsonl")
+    part.write_bytes(part.read_bytes()[:-1])
+    monkeypatch.setattr(MadePipeline, "process", process)
+    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 0
+    assert [line["frame"] for line in lines("out")] == list(range(20))
 
 
 def test_other_settings_do_not_go_on_from_an_old_run(tmp_path, monkeypatch):
@@ -177,3 +197,18 @@ def test_a_record_gives_the_scene_back():
     back = scene_from_record(json.loads(json.dumps(scene_record(scene, 0))))
     assert (back.stamp_ns, back.size, back.window_start_ns, back.level_dbfs) == (7, (6, 8), -5, -12.5)
     assert back.objects[0].labels == outlined.labels and (back.objects[0].mask == mask).all() and back.objects[0].id == 3
+
+
+def test_coco_has_the_masks_area_and_a_category_for_each_word():
+    item = {"id": 1, "label": "dog", "score": 0.5, "box": [0, 0, 4, 4], "area": 7, "rle": [9, 7]}
+    records = [
+        {"frame": n, "time_s": n / 10, "size": [4, 4], "objects": [{**item, "label": w}]}
+        for n, w in enumerate(("dog", "cat", "dog"))
+    ]
+    found = coco_dataset("clip.mp4", records)
+    assert [(one["category_id"], one["area"], one["image_id"]) for one in found["annotations"]] == [
+        (1, 7, 1),
+        (2, 7, 2),
+        (1, 7, 3),
+    ]
+    assert [(one["id"], one["name"]) for one in found["categories"]] == [(1, "dog"), (2, "cat")]

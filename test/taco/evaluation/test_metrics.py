@@ -57,6 +57,19 @@ def test_best_threshold_by_hand():
     assert iou == pytest.approx(100 * 2 / 3)
 
 
+def test_f_has_255_thresholds():
+    """A map that rises from the 100th threshold on by a hundredth of a step: only with as many thresholds one lies between."""
+    step = (1 - 1e-10) / 254
+    values = np.array([[100 * step - 1e-6, 100 * step + 1e-6]])
+    _, f = metrics.best_threshold_scores([values], [np.array([[False, True]])])
+    assert f == pytest.approx(100.0) and len(metrics.F_THRESHOLDS) == 255
+
+
+def test_a_truth_of_exactly_a_half_is_not_set():
+    truth = np.array([[0.5, 0.51, 0.0]])
+    assert metrics.fixed_threshold_scores([np.array([[0.0, 1.0, 0.0]])], [truth])[0] == pytest.approx(100.0)
+
+
 def test_one_threshold_serves_the_whole_set():
     a, b = np.array([[0.9, 0.6]]), np.array([[0.4, 0.1]])
     truth = np.array([[1, 0]])

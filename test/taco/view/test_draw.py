@@ -189,3 +189,10 @@ def test_heat_is_warmer_where_the_map_is_high(grey):
     values[0, 0] = 1.0
     out = draw.heat(grey, values)
     assert out.shape == grey.shape and out[0, 0].sum() > out[-1, -1].sum()
+
+
+@pytest.mark.parametrize(("level", "share"), [(-90.0, 0.0), (-60.0, 0.0), (-30.0, 0.5), (-15.0, 0.75), (0.0, 1.0)])
+def test_the_level_meter_goes_from_60_db_below_full_scale_to_it(level, share, grey):
+    bottom = draw.overlay(grey, scene(level=level, verdict="silent"))[-30:]
+    full = (bottom == draw.VERDICT_COLOURS["silent"]).all(-1)[:, :24].sum(1).max()
+    assert full == pytest.approx(share * (160 // 8), abs=1)

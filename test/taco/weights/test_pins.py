@@ -40,8 +40,13 @@ def test_pins_name_files_that_are_known():
     known |= {path.replace(".safetensors", ".bin") for path in known}
     assert set(PINNED) <= known and all(re.fullmatch("[0-9a-f]{64}", value) for value in PINNED.values())
     assert {"paper/open_clip_pytorch_model.bin", "paper/gpt2/vocab.json", "laion-clap/pytorch_model.bin"} <= set(PINNED)
-    hub = [file.source for part in weights.PARTS for file in part.files if file.source.startswith("hub:")]
-    assert len(hub) == 12 and all(re.fullmatch(r"hub:[\w.-]+/[\w.-]+@[0-9a-f]{40}", source) for source in hub)
+    assert {"open/convnext_base_w/open_clip_pytorch_model.bin", "open/MobileCLIP2-S0/open_clip_model.safetensors"} <= set(PINNED)
+    # No public revision was found.
+    free = {"sam3", "sam3-lite-text", "pe-audio", "pe-audio-video", "convnext_base_w", "MobileCLIP2-S4"}
+    hub = [(part.name, file.source) for part in weights.PARTS for file in part.files if file.source.startswith("hub:")]
+    assert {source.rpartition("@")[2] for name, source in hub if name in free} == {"main"}
+    hub = [source for name, source in hub if name not in free]
+    assert len(hub) >= 12 and all(re.fullmatch(r"hub:[\w.-]+/[\w.-]+@[0-9a-f]{40}", source) for source in hub)
 
 
 def test_a_paper_file_of_another_content_is_refused(pinned, tmp_path):

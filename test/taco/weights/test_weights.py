@@ -17,20 +17,21 @@ from taco.backbones import load_backbones
 from taco.config import ModelsConfig
 from taco.errors import WeightsError
 from taco.weights import checksums, parts
-from taco.weights.fetch import download
+from taco.weights.fetch import ATTEMPTS, download
 from test import ROOT
 
 DATA = bytes(range(256)) * 4000  # a megabyte
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves ``files``; ``cut``: how many answers break off half-way; ``ranges``: whether parts may be asked for."""
+    """Serves ``files``. ``cut``, ``busy``: how many answers break off half-way, are status 503. ``ranges``: parts may be had."""
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.cut, self.ranges, self.kind, self.asked = {}, 0, True, "application/octet-stream", []
+        self.busy = 0
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request, client_address):
@@ -52,6 +53,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data = server.files.get(self.path.partition("?")[0])
         if data is None:
             return self.send_error(404)
+        if server.busy > 0:
+            server.busy -= 1
+            return self.send_error(503)
         tag = f'"{hashlib.sha256(data).hexdigest()}"'
         start = 0
         if wanted and server.ranges and self.headers.get("If-Range", tag) == tag:
@@ -153,6 +157,20 @@ def test_web_pages_and_missing_files_are_errors(server, tmp_path):
     with pytest.raises(WeightsError, match="HTTP 404"):
         download(f"{server.url}/b.pth", tmp_path / "b.pth", pause_s=0)
     assert not list(tmp_path.glob("*.pth"))
+
+
+def test_a_busy_server_is_asked_again_and_a_refusal_is_not(server, tmp_path):
+    server.files["/a.pth"], server.busy = DATA, 2
+    download(f"{server.url}/a.pth", tmp_path / "a.pth", pause_s=0)
+    assert (tmp_path / "a.pth").read_bytes() == DATA and len(server.asked) == 3
+    server.busy, server.asked = 99, []
+    with pytest.raises(WeightsError, match="HTTP 503"):
+        download(f"{server.url}/a.pth", tmp_path / "b.pth", pause_s=0)
+    assert len(server.asked) == ATTEMPTS
+    server.asked = []
+    with pytest.raises(WeightsError, match="HTTP 404"):
+        download(f"{server.url}/none.pth", tmp_path / "b.pth", pause_s=0)
+    assert len(server.asked) == 1
 
 
 def test_a_missing_server_is_an_error(tmp_path):
@@ -286,7 +304,7 @@ def test_verify_reads_the_file_even_where_its_dates_are_the_same(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     path = put(tmp_path, "fcclip") / "paper" / "fcclip_cocopan.pth"
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "no")))
+    monkeypatch.setattr(Path, "write_text", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "no")))
     assert checksums.check(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     assert checksums.recorded(path) == {}
 
