@@ -12,6 +12,7 @@ from taco.config import TacoConfig
 from taco.errors import ConfigError
 from taco.evaluation import datasets, report, scores, wrong_sounds
 from taco.evaluation.composed import scenes
+from taco.evaluation.composed.sources import catalogue
 from taco.evaluation.methods import MethodRunner, method_named
 from taco.evaluation.runner import ProgressBar, Run, evaluate, known_methods
 from taco.evaluation.scores import Record
@@ -91,6 +92,8 @@ class TableEvaluation:
         wanted = self.options.bank
         rule = "general" if self.composed else self.dataset.rules.bank
         general = tuple(self.config.models.word_bank)
+        if self.composed and not general and self.config.models.name != "embedded":  # sets that take any word listen for these
+            general = tuple(dict.fromkeys(entry.word for entry in catalogue("all")))
         if self.composed and wanted in ("all", "instruments"):
             return general if wanted == "all" else scenes.INSTRUMENTS
         if wanted == "specific" or (wanted == "auto" and rule == "specific"):

@@ -242,7 +242,8 @@ def _open_container(path: str | Path) -> Iterator[InputContainer]:
         raise MediaError(f"no such file: {path}" if not path.exists() else f"wanted a file, got {got}: {path}")
     try:
         # FFmpeg gets the open file and may open no other: playlists (m3u8, ffconcat) would read whatever they name.
-        with StreamForFFmpeg(path) as stream, av.open(stream, "r", options={"protocol_whitelist": "none"}) as container:
+        alone = {"protocol_whitelist": "none"}
+        with StreamForFFmpeg(path) as stream, av.open(stream, "r", options=alone, metadata_errors="replace") as container:
             if not (container.streams.video or _sounds(container)):
                 raise MediaError(
                     f"{path}: wanted a video or sound file, got nothing playable in it; it is cut off or of another kind"
@@ -257,10 +258,11 @@ def _open_container(path: str | Path) -> Iterator[InputContainer]:
 
 
 def _videos(container: InputContainer) -> list[VideoStream]:
-    """Video streams that are not the cover of a music file."""
+    """Video streams that FFmpeg can decode (see ``_sounds``) and that are not the cover of a music file."""
     from av.stream import Disposition
 
-    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    streams = [stream for stream in container.streams.video if stream.codec_context is not None]
+    return [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
 
 
 def _sounds(container: InputContainer) -> list[AudioStream]:
