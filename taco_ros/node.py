@@ -276,7 +276,15 @@ class TacoNode(LifecycleNode):
         self.audio.reset()
         self.statistics.forget()
         if self.live is not None:
-            self.worker.call(self._reset_processor)
+            self._hand_over(self._reset_processor)
+
+    def _hand_over(self, job, *arguments) -> None:
+        """Have the models' thread do something, unless the node is ending."""
+        try:
+            self.worker.call(job, *arguments)
+        except RuntimeError:
+            if not self.stopping:
+                raise
 
     def _reset_processor(self) -> None:
         if self.live is not None:
@@ -332,7 +340,7 @@ class TacoNode(LifecycleNode):
                 return SetParametersResult(successful=False, reason=" ".join(str(error).split()))
         self.config = config
         self._set_limits()
-        self.worker.call(self._apply, config)
+        self._hand_over(self._apply, config)
         return result
 
     def _apply(self, config: TacoConfig) -> None:

@@ -143,7 +143,7 @@ def spin(node, on_error, stopping: threading.Event, before_end, threads: int = 4
         for runner in runners:
             runner.join(END_S)
         # rclpy 7.1's own shutdown does not wait for callbacks
-        pool = threading.Thread(target=others._executor.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+        pool = threading.Thread(target=others._executor.shutdown, daemon=True)
         pool.start()
         pool.join(END_S)
         ended = not any(runner.is_alive() for runner in (*runners, pool))
