@@ -47,6 +47,7 @@ class SoundEvidence:
     present: (M,) in [0, 1], that each word sounds at all, whatever else does.
     other: in [0, 1], the same for the likeliest sound without a word.
     names: how many sounds it could be.
+    total: 1 where the probabilities of all these add up to it, else 0.
     component: (C_a,) the pooled tokens of this frame's sound, what all this was read from.
     """
 
@@ -54,6 +55,7 @@ class SoundEvidence:
     present: Tensor
     other: float = 0.0
     names: int = 0
+    total: float = 0.0
     component: Tensor | None = None
 
     @property
@@ -132,7 +134,7 @@ def name_concepts(
     before = before or NOTHING
     sound = sound_evidence(pooled_sound(audio), anchors).averaged(before.sound, _past(config, elapsed_s))
     seen = image_evidence(pooled_components(factorization, visual), anchors)
-    score = sounding_score(sound.present, seen, sound.other, sound.names)
+    score = sounding_score(sound.present, seen, sound.other, sound.names, sound.total)
     if score < config.min_score * (config.hysteresis if before.concepts else 1.0):
         return Naming(score, (), sound, seen=seen)
     by_factor = config.naming == "factor" or (config.naming == "auto" and anchors.visual_logit_scale is not None)
@@ -198,16 +200,19 @@ def sounds_evidence(components: Tensor, anchors: Anchors) -> list[SoundEvidence]
     """The words of each of n pooled components (n, C_a) of the sound; nothing else reads words from sound.
 
     Sound models that score every sound by itself (their anchors have ``audio_others``, the last of which is "none of them")
-    give log-odds against that one; of the others a word is as present as its share.
+    give log-odds against that one; of the others (``sounds_compete``, or no ``audio_others``) a word is as present as its share.
     """
     logits, count = _sound_logits(components, anchors), len(anchors.words)
-    shares = logits.softmax(-1)[:, :count]
-    if anchors.audio_others is None:
-        return [SoundEvidence(share, share, names=count, component=one) for share, one in zip(shares, components)]
-    odds, names = (logits - logits[:, -1:]).sigmoid(), logits.shape[1]
-    others = odds[:, count:-1].amax(1).tolist() if names > count + 1 else [0.0] * len(odds)
+    every, names = logits.softmax(-1), logits.shape[1]
+    shares = every[:, :count]
+    if anchors.audio_others is None or anchors.sounds_compete:
+        odds, rest, total = every, every[:, count:], 1.0
+    else:
+        odds, total = (logits - logits[:, -1:]).sigmoid(), 0.0
+        rest = odds[:, count:-1]
+    others = rest.amax(1).tolist() if rest.shape[1] else [0.0] * len(odds)
     rows = zip(shares, odds[:, :count], others, components)
-    return [SoundEvidence(share, present, other, names, one) for share, present, other, one in rows]
+    return [SoundEvidence(share, present, other, names, total, one) for share, present, other, one in rows]
 
 
 def likeliest_words(sound: SoundEvidence, words: Sequence[str], count: int) -> tuple[WordScore, ...]:
@@ -349,18 +354,19 @@ def sound_components(factorization: Factorization, audio: Tokens) -> Tensor:
     return torch.where(area > EPS, activations.T @ audio.values / area.clamp_min(EPS), audio.values.mean(0))
 
 
-def sounding_score(present: Tensor, seen: Tensor, other: float = 0.0, names: int = 0) -> float:
+def sounding_score(present: Tensor, seen: Tensor, other: float = 0.0, names: int = 0, total: float = 0.0) -> float:
     """In [0, 1]: how likely something in view sounds, for any size of the word bank.
 
     present: (M,) that each word sounds. seen: (K, M) that each factor shows it. other: that something without a word sounds.
-    names: how many names both models could have meant, M where it is less.
+    names: how many names both models could have meant, M where it is less. total: what the sound's probabilities of all of them
+    add up to, where they compete; else those of the words count.
     inside = max_k sum_w present[w] seen[k, w], less what chance would give: sound
     and image mean the same word, in the best factor.
     A sound or an image that says nothing of any word agrees with all of them, by chance (Cohen's kappa takes it off likewise).
     outside = the likeliest sound that no factor shows: max_w present[w] (1 - max_k seen[k, w]), or ``other``.
     The score is a logistic function of the log-odds of inside and the logarithm of outside, fitted on the composed scenes (val).
     """
-    chance = present.sum() * seen.sum(1) / max(names, len(present), 2)
+    chance = present.sum().clamp_min(total) * seen.sum(1) / max(names, len(present), 2)
     inside = float(((seen @ present - chance) / (1 - chance.clamp_max(0.9))).max())
     inside = min(max(inside, EPS), 1 - EPS)
     outside = max(float((present * (1.0 - seen.amax(0))).max()), other, EPS)

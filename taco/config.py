@@ -76,7 +76,7 @@ class ModelsConfig(Section):
         "Audio encoder; empty: the set's (embedded: yamnet; musicnn, birdnet; joined: yamnet+birdnet. open, paper: msclap; "
         "laion-clap, pe-audio, pe-audio-video).",
     )
-    segmenter: str = setting("", "Segmenter; empty: the set's.", choices=("", "activation", "fcclip", "sam3", "sam3-lite-text"))
+    segmenter: str = setting("", "Segmenter; empty: the set's.", choices=("", "activation", "fcclip", "sam3", "sam3_lite_text"))
     image_size: int = setting(
         0, "Side of the square that the image is resized to; 0: the encoder's own.", unit="px", minimum=0, maximum=2048
     )

@@ -109,7 +109,8 @@ class NodeConfig(Section):
     )
     stuck_s: float = setting(
         60.0,
-        "A frame that takes the models longer than this ends the process with an error, for a supervisor to start it again.",
+        "A frame that takes the models longer than this, and than five times the warm-up, ends the process with an error, for a "
+        "supervisor to start it again.",
         unit="s",
         minimum=1.0,
         maximum=3600.0,

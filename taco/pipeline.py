@@ -27,7 +27,7 @@ from taco.factorization.grouping import source_activations
 from taco.factorization.temporal import mean_of_rounds
 from taco.segmentation import load_segmenter
 from taco.segmentation.base import Segmentation, Segmenter
-from taco.sound_separation import departure_from_noise, sound_parts
+from taco.sound_separation import departure_from_noise
 from taco.threads import leave_threads_to_engine, model_threads, use_threads
 from taco.types import (
     AudioWindow,
@@ -73,7 +73,8 @@ class TacoPipeline:
         use_threads(model_threads(self.config.models.threads))
         self.backbones = backbones or load_backbones(self.config.models)
         self.segmenter = segmenter or load_segmenter(self.config, self.backbones)
-        if getattr(self.backbones.image, "engine", "torch") != "torch":
+        in_torch = any(getattr(model, "only_torch", False) for model in (self.backbones.audio, self.segmenter))
+        if getattr(self.backbones.image, "engine", "torch") != "torch" and not in_torch:
             leave_threads_to_engine()
         release_memory()
         self.anchors = build_anchors(self.backbones, self.config.models.word_bank)
@@ -117,8 +118,13 @@ class TacoPipeline:
         rate = 16000
         time_s = np.arange(round(self.config.audio.window_s * rate)) / rate
         samples = (0.3 * np.sin(2 * np.pi * 440 * time_s) * np.exp(-8 * (time_s % 0.25))).astype(np.float32)
-        scene = self.process(frame, AudioWindow(samples, rate, 0))
-        self.reset()
+        config = self.config
+        self.config = config.updated({"concepts.min_score": 0.0})  # so that something is outlined, too
+        try:
+            scene = self.process(frame, AudioWindow(samples, rate, 0))
+        finally:
+            self.config = config
+            self.reset()
         return dict(scene.stage_ms)
 
     def encodings(self, frames: Sequence[VideoFrame] = ()) -> SharedEncodings:
@@ -143,6 +149,8 @@ class TacoPipeline:
             self._memory = None
             return empty
         encodings = encodings or self.encodings()
+        naming_before = self._memory.naming if self._memory else None
+        encodings.begin(window, parts=self._takes_apart(naming_before))
         times: dict[str, float] = {}
         with _timed(times, "image"):
             features = self._image_features(frame, encodings)
@@ -216,6 +224,10 @@ class TacoPipeline:
             for (frame, window), image, sound, factorization in zip(run, features, audio, cast(list[Factorization], found))
         ]
 
+    def _takes_apart(self, naming: Naming | None) -> bool:
+        """Is more than one sound looked for, where this is named? From frame to frame it is mostly the same."""
+        return naming is not None and naming.may_be_several and self.config.concepts.max_concepts > 1
+
     def _known_features(self, frame: VideoFrame) -> ImageFeatures | None:
         every_image = getattr(self.backbones.image, "every_image", False)
         return self._still.features(frame, 0.0 if every_image else self.config.models.still_tolerance)
@@ -252,8 +264,8 @@ class TacoPipeline:
         with _timed(times, "name"):
             bank = self.anchors, self.config.concepts
             naming = name_concepts(factorization, features.tokens, audio, *bank, before, elapsed_s)
-            if naming.may_be_several and self.config.concepts.max_concepts > 1:
-                parts = () if naming.in_succession else [encodings.sound(part) for part in sound_parts(window) or ()]
+            if self._takes_apart(naming):
+                parts = () if naming.in_succession else encodings.parts(window)
                 naming = name_further(naming, parts, *bank, before, elapsed_s)
         segmentation, masks_before = None, last.segmentation if last else None
         if naming.concepts:

@@ -213,15 +213,14 @@ class _Segmenter:
         if not options.overwrite and (other := results.finished_differently()):
             raise MediaError(f"{folder}: holds finished results with other {other}; choose another -o, or --overwrite them")
         with results:
-            started, resumed = time.perf_counter(), results.resumed
+            resumed = results.resumed
             try:
-                self._process(source, results, prefix)
+                seconds = self._process(source, results, prefix)
             except KeyboardInterrupt:
                 print(f"\nstopped after {len(results.records)} frames; the same command goes on from there", file=sys.stderr)
                 raise
             if not results.records:
                 raise MediaError(f"{source.inputs[0]}: no frame between --start {options.start:g} and --end {options.end:g}")
-            seconds = time.perf_counter() - started
             if not options.no_overlay:
                 self._write_overlay(source, results, prefix)
             if options.coco:
@@ -234,11 +233,12 @@ class _Segmenter:
             results.finish(summary)
         return summary
 
-    def _process(self, source: Source, results: Results, prefix: str) -> None:
-        """Every chosen frame that has no line yet."""
+    def _process(self, source: Source, results: Results, prefix: str) -> float:
+        """Every chosen frame that has no line yet; the seconds it took once the models were there."""
         options = self.options
         self.pipeline = self.pipeline or make_pipeline(self.config)
         self.pipeline.reset()
+        started = time.perf_counter()
         tracker = self._tracker(results)
         audio = source.window_settings(self.config.audio)
         last_ns = results.last_ns
@@ -259,6 +259,7 @@ class _Segmenter:
                 words = ", ".join(found.label for found in scene.objects) or format_words(scene.heard, 1) or scene.verdict
                 bar.set_postfix_str(words[:30], refresh=False)
                 bar.update()
+        return time.perf_counter() - started
 
     def _scenes(
         self, pipeline: TacoPipeline, frames: Iterable[VideoFrame], feed: AudioFeed

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import os
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
+Result = TypeVar("Result")
 # For OpenMP, by which torch spreads its work: threads without work sleep. By default they wait busily, and beside another busy
 # program a frame takes several times as long.
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
@@ -38,3 +45,40 @@ def leave_threads_to_engine() -> None:
     global _before
     _before = model_threads()
     use_threads(1)
+
+
+def side_threads(count: int) -> int:
+    """Of ``count`` threads of the models those of the networks on a ``SideThread``; the image encoder has the others."""
+    return max(1, count // 3)  # ours: of the embedded networks, those beside the image encoder take a third
+
+
+class SideThread:
+    """A thread beside the caller's, for networks that run at the same time: an engine leaves Python to others while it computes.
+
+    It starts with its first work, and is a daemon: work that hangs keeps no program from ending.
+    """
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        weakref.finalize(self, self._work.put, None)
+
+    def submit(self, work: Callable[[], Result]) -> Future[Result]:
+        """Do this after what was submitted before; the Future has its result, or whatever it raised."""
+        future: Future[Result] = Future()
+        self._work.put((future, work))
+        if self._thread is None or not self._thread.is_alive():  # none yet, or lost in a fork
+            self._thread = threading.Thread(target=_do, args=(self._work,), name="models, beside", daemon=True)
+            self._thread.start()
+        return future
+
+
+def _do(tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
+    """Until there is None: without a reference to the SideThread, so that its end ends this."""
+    while task := tasks.get():
+        future, work = task
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+        del task, future, work  # until the next one comes

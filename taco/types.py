@@ -173,8 +173,9 @@ class Anchors:
     audio_logit_scale: factor on the audio cosines (exp of CLAP's logit scale).
     visual_logit_scale: the same for the image (exp of CLIP's); None where products with the visual rows are logits themselves.
     visual_others: (L, C_v) vectors of objects that are not in the bank, which a factor may show instead.
-    audio_others: (L', D_a) the same for the sound; the last one is "nothing that has a name".
+    audio_others: (L', D_a) the same for the sound; the last one is "nothing that has a name", but with ``sounds_compete``.
     visual_kinds: where a word has several vectors of its own; ``visual`` is then their mean.
+    sounds_compete: one softmax over all rows says what sounds (CLAP); else each row's log-odds against the last of the others.
     """
 
     words: tuple[str, ...]
@@ -186,6 +187,7 @@ class Anchors:
     visual_others: Tensor | None = None
     audio_others: Tensor | None = None
     visual_kinds: Kinds | None = None
+    sounds_compete: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "words", tuple(self.words))
@@ -234,12 +236,7 @@ class Factorization:
         for name in ("visual_activations", "visual_factors", "audio_activations", "audio_factors"):
             check_tensor(f"Factorization.{name}", getattr(self, name), 2)
         k = self.visual_factors.shape[0]
-        counts = (
-            self.visual_activations.shape[1],
-            k,
-            self.audio_activations.shape[1],
-            self.audio_factors.shape[0],
-        )
+        counts = (self.visual_activations.shape[1], k, self.audio_activations.shape[1], self.audio_factors.shape[0])
         if len(set(counts)) != 1:
             raise ShapeError(f"Factorization: wanted one factor count, got U_v, V_v, U_a, V_a with {counts}")
         if not -1 <= self.sounding < k:
@@ -357,7 +354,7 @@ class SoundingScene:
     objects: what sounds and is in view.
     confidence: (H, W) float32 in [0, 1].
     sound_map: (frequency, time) float32 in [0, 1], activation of the sounding factor on the sound.
-    stage_ms: milliseconds by stage.
+    stage_ms: milliseconds by stage; of a sound that is encoded beside the image, what the frame still waited for it.
     factorization: for explanations; None when silent.
     heard: words with probabilities in [0, 1] of what sounds in the window, best first, in view or not, in the bank or not.
     concepts: for explanations; () when silent. A concept is named by ``min_score`` and gives one object or, with

@@ -35,7 +35,7 @@ SHARED = (
     Argument("viewer", "", "rerun: open the Rerun viewer; rerun+http://HOST:9876/proxy: send to one; a path .rrd: save."),
     Argument("device", "", "Where the models run: auto, cpu or cuda:N. A GPU asked for and missing is an error."),
     Argument("model_dir", "", "Folder of the models' weights."),
-    Argument("models", "", "Set of models: embedded or paper."),
+    Argument("models", "", "Set of models: embedded, open or paper."),
     Argument("word_bank", "", "Words to listen for (`taco words` lists them), separated by commas, or a text file of them."),
     Argument("rviz", "false", "true: also start RViz, where it is installed, with the overlay and the markers."),
     Argument("autostart", "", "true: configure and activate the node at once; false: wait for a lifecycle manager."),

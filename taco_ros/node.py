@@ -38,6 +38,7 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 CENTERED_CAPACITY = 90  # ours: images that may wait for the second half of a centered window, 3 s at 30 Hz
 CLOCK_JITTER_NS = 100_000_000  # ours: simulated time that steps back by less is jitter, not another time line
 LOAD_LIMIT_S = 1800.0  # ours: loading may fetch weights over a slow line and build an engine
+SLOW_FRAME = 5.0  # ours: a frame that takes less than this many times the warm-up's is slow, not hung
 RELEASE_S = 30.0  # ours: images of changing content leave holes in the heap, up to 60 MB; giving them back takes 5 to 20 ms
 SHORT_SWITCH_S = 0.001  # ours: the models' thread yields the interpreter to a callback within this time
 
@@ -64,6 +65,7 @@ class TacoNode(LifecycleNode):
         self.paused = self.stopping = False
         self._faults = faults.asked_for()
         self.live = None
+        self._warm_up_s = 0.0
         self.worker = Worker(self._process, self._ready, self._worker_failed)
         self.worker.start()
         self.images: list[ImageInput] = []
@@ -115,7 +117,7 @@ class TacoNode(LifecycleNode):
 
     def _configure(self) -> None:
         start = time.monotonic()
-        self.config = self.parameters.config()
+        self.config, self._warm_up_s = self.parameters.config(), 0.0
         for line in unused_settings(self.config):
             self.get_logger().warning(line)
         self.audio = AudioBuffer(self.config.audio)
@@ -123,6 +125,11 @@ class TacoNode(LifecycleNode):
         self._set_limits()
         warm_ms = self.worker.wait_for(self._load, limit_s=LOAD_LIMIT_S)
         names = self.config.node.cameras or ("",)
+        self._warm_up_s = len(names) * warm_ms / 1000.0
+        self._set_limits()
+        if self.worker.limit_s > self.config.node.stuck_s:
+            slow = f"a frame takes {warm_ms / 1000.0:.0f} s: it counts as hung after {self.worker.limit_s:.0f} s"
+            self.get_logger().warning(f"{slow}, not after node.stuck_s, {self.config.node.stuck_s:g} s")
         self._outputs = {name: Outputs(self, name) for name in names}
         transport, group = self.config.node.image_transport, self._input_group
         self.images = [ImageInput(self, name, transport, self._on_image, group, self.warn) for name in names]
@@ -136,7 +143,7 @@ class TacoNode(LifecycleNode):
     def _set_limits(self) -> None:
         rate_hz = self.config.node.max_rate_hz
         self.worker.interval_s = 1.0 / rate_hz if rate_hz else 0.0
-        self.worker.limit_s = self.config.node.stuck_s
+        self.worker.limit_s = max(self.config.node.stuck_s, SLOW_FRAME * self._warm_up_s)
 
     def _load(self) -> float:
         try:
@@ -216,8 +223,11 @@ class TacoNode(LifecycleNode):
 
     def close(self) -> bool:
         """End the models' thread, and let no transition wait for it any more; whether it ended in time."""
-        self.stopping = True
-        return self.worker.stop()
+        again, self.stopping = self.stopping, True
+        ended = self.worker.stop()
+        if (work := self.worker.work) and not (ended or again):
+            self.get_logger().info(f"{work.what} since {work.lasted_s:.0f} s: given up, as the node ends")
+        return ended
 
     # Inputs -----------------------------------------------------------------------------------------------
 

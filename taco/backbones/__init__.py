@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from taco.backbones.base import Backbones
 from taco.config import ModelsConfig
+from taco.threads import SideThread, model_threads
 from taco.types import Anchors
 
 
 def load_backbones(models: ModelsConfig) -> Backbones:
     """The image and sound encoders of the settings; WeightsError says how to get missing weights."""
+    backbones = _load(models)
+    return replace(backbones, side=SideThread()) if model_threads(models.threads) > 1 else backbones
+
+
+def _load(models: ModelsConfig) -> Backbones:
     if models.image.partition(":")[0] == "standin":
         from taco.backbones import stand_in
 

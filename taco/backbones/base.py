@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from taco.errors import ConfigError
+from taco.threads import SideThread
 from taco.types import AudioWindow, ImageFeatures, Tokens, VideoFrame
 
 
@@ -43,7 +44,11 @@ def encode_images(encoder: ImageEncoder, frames: Sequence[VideoFrame]) -> list[I
 
 @runtime_checkable
 class AudioEncoder(Protocol):
-    """A frozen sound model. Words are compared after ``project``, on cosines times ``logit_scale``."""
+    """A frozen sound model. Words are compared after ``project``, on cosines times ``logit_scale``.
+
+    Optional: ``encode_means(windows) -> list[Tokens]``, for sounds of which no course over time is asked: all in one pass, with
+    as few tokens as say what it is (see ``encode_means``).
+    """
 
     name: str
     logit_scale: float
@@ -58,16 +63,30 @@ class AudioEncoder(Protocol):
         """(M, D_a) vectors of the words; ConfigError names words that a closed vocabulary lacks."""
 
 
+def encode_means(encoder: AudioEncoder, windows: Sequence[AudioWindow]) -> list[Tokens]:
+    """Tokens of several windows whose mean alone matters: in one pass where the encoder has ``encode_means``, else one by one."""
+    if windows and hasattr(encoder, "encode_means"):
+        found: list[Tokens] = encoder.encode_means(windows)
+        return found
+    return [encoder.encode(window) for window in windows]
+
+
 @dataclass(frozen=True, slots=True)
 class Backbones:
     """A pair of encoders.
 
     words: those that both know, the default word bank.
+    others: of encoders that take any word: names of everyday things that compete with the bank's words, and are not reported.
+    side: where sounds are encoded beside images; None: one after the other.
+    untrained: the weights are random: what comes of them means nothing.
     """
 
     image: ImageEncoder
     audio: AudioEncoder
     words: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    side: SideThread | None = None
+    untrained: bool = False
 
 
 def token_counts(backbones: Backbones, window_s: float = 1.0) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from taco.errors import WeightsError
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound=nn.Module)
 
+UNTRAINED = ".untrained"  # suffix of the file that marks another one's weights as random
 FETCH = "run `taco weights fetch paper`"
 # Training states around the weights may hold plain numpy numbers, which carry no code.
 _SCALAR = np.float32(0).__reduce__()[0]
@@ -62,6 +63,17 @@ def read_state_dict(path: str | Path, what: str, wrappers: tuple[str, ...] = ("s
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
+
+
+def mark_untrained(path: str | Path) -> None:
+    """Say beside a file of weights, whatever its format, that they are random: for tests and measurements of time."""
+    path = Path(path)
+    path.with_name(path.name + UNTRAINED).write_text("random weights: as fast as trained ones, and of no other use\n")
+
+
+def is_untrained(path: str | Path | None) -> bool:
+    """Whether a file of weights is marked as random; None: no file."""
+    return path is not None and Path(path).with_name(Path(path).name + UNTRAINED).exists()
 
 
 def _check_is_weights(path: Path, what: str) -> None:

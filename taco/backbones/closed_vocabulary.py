@@ -56,6 +56,9 @@ class SoundHead(Protocol):
     def tokens(self, samples: np.ndarray) -> Tensor:
         """(BANDS * STEPS, dim) features >= 0 of the window, row-major over (frequency, time)."""
 
+    def means(self, windows: Sequence[np.ndarray]) -> Tensor:
+        """(n, dim) features of each window as a whole, without its course."""
+
     def logits(self, values: Tensor) -> Tensor:
         """(..., dim) means of tokens -> (..., words + others): log-odds that each sounds."""
 
@@ -77,7 +80,7 @@ class YamnetHead:
         self, network: YAMNet, words: Mapping[str, Sequence[int]], general: Sequence[int] = (), runtime: Runtime = IN_TORCH
     ):
         self._network = network
-        example = Example((torch.zeros(4, PATCH, MELS),), names=("log_mel",))  # a window and its thirds
+        example = Example((torch.zeros(4, PATCH, MELS),), ((0,),), ("log_mel",))  # a window and its thirds
         self.run = runtime.network(Part(network, "tokens"), self.name, ("tokens",), example)
         if self.run.engine != "torch":
             network.drop_convolutions()
@@ -97,14 +100,22 @@ class YamnetHead:
         # A token sees nearly the whole patch. So the features of the newest whole patch are distributed over time as passes over
         # its thirds find them. Each third is mirrored to a ring of the length that the network expects, and the ring is turned
         # by half a token: of its three tokens the first then lies at the third's end and the second at its start.
-        patch = samples[-PATCH_SAMPLES:] if len(samples) >= PATCH_SAMPLES else np.resize(samples, PATCH_SAMPLES)
-        mel = self._network.log_mel(torch.from_numpy(np.require(patch, requirements=["C", "W"])))
+        mel = self._log_mel(samples)
         third = mel.view(3, -1, mel.shape[1])
         rings = torch.cat([third, third.flip(1), third], 1).roll(-PATCH // STEPS, 1)
         whole, *parts = self.run(torch.cat([mel[None], rings]))["tokens"]  # each (bands, 3, dim)
         course = torch.cat([part[:, [1, 0]] for part in parts], 1) + LEAST_SHARE
         found: Tensor = whole.mean(1, keepdim=True) * course / course.mean(1, keepdim=True)
         return found.reshape(BANDS * STEPS, -1)
+
+    def means(self, windows: Sequence[np.ndarray]) -> Tensor:
+        """The mean over each window's newest whole patch: a quarter of the work of ``tokens``."""
+        return self.run(torch.stack([self._log_mel(samples) for samples in windows]))["tokens"].mean((1, 2))
+
+    def _log_mel(self, samples: np.ndarray) -> Tensor:
+        """(PATCH, MELS) of the newest whole patch; shorter sounds are repeated."""
+        patch = samples[-PATCH_SAMPLES:] if len(samples) >= PATCH_SAMPLES else np.resize(samples, PATCH_SAMPLES)
+        return self._network.log_mel(torch.from_numpy(np.require(patch, requirements=["C", "W"])))
 
     def logits(self, values: Tensor) -> Tensor:
         """(..., dim) -> (..., words + others) log-odds."""
@@ -131,6 +142,14 @@ class _CalibratedHead:
     def __init__(self, words: Sequence[str], background: Mapping[str, tuple[float, float]]):
         self.words, self.others = tuple(words), tuple[str, ...]()
         self._means, self._deviations = torch.tensor([background[word] for word in self.words]).T
+
+    def tokens(self, samples: np.ndarray) -> Tensor:
+        """As every head's."""
+        raise NotImplementedError
+
+    def means(self, windows: Sequence[np.ndarray]) -> Tensor:
+        """The mean over each window's tokens."""
+        return torch.stack([self.tokens(samples).mean(0) for samples in windows])
 
     def _log_odds(self, logits: Tensor) -> Tensor:
         log_odds: Tensor = self.gain * ((logits - self._means) / self._deviations - self.offset)
@@ -236,6 +255,16 @@ class EmbeddedAudioEncoder:
         with torch.inference_mode():
             parts = [head.tokens(resample(window.samples, window.sample_rate, head.sample_rate)) for head in self._heads]
         return Tokens(torch.cat(parts, 1).float().clone(), (BANDS, STEPS))
+
+    def encode_means(self, windows: Sequence[AudioWindow]) -> list[Tokens]:
+        """Of each window one token (1, dim), its features as a whole: see ``AudioEncoder``."""
+        rates = [head.sample_rate for head in self._heads]
+        with torch.inference_mode():
+            parts = [
+                head.means([resample(window.samples, window.sample_rate, rate) for window in windows])
+                for head, rate in zip(self._heads, rates)
+            ]
+        return [Tokens(values[None].float().clone(), (1, 1)) for values in torch.cat(parts, 1)]
 
     def project(self, values: Tensor) -> Tensor:
         """(..., dim) means of tokens -> (..., D): log-odds of every name, 0, and what completes the length ``logit_scale``."""

@@ -19,6 +19,7 @@ from taco.backbones.engine_export import IN_TORCH, Runtime
 from taco.backbones.mobile_blocks import OnBytes
 from taco.backbones.onnx_export import Example
 from taco.backbones.person import TRAINED_SIZE, PersonNetwork
+from taco.threads import SideThread
 from taco.types import ImageFeatures, Kinds, VideoFrame
 
 # Log-odds of a person from which a box counts, chosen on photographs without people (val). A box is small where the square
@@ -83,11 +84,18 @@ def _resize_square(frame: VideoFrame, side: int, device: torch.device) -> Tensor
 class CombinedImageEncoder:
     """An encoder whose tokens have one number more: the evidence of a person.
 
-    encoder: knows objects. person: finds people. words: those that mean a person, one or several.
+    encoder: knows objects. person: finds people, on the thread ``side`` where there is one. words: those that mean a person, one
+    or several.
     """
 
-    def __init__(self, encoder: EfficientNetEncoder, person: PersonEvidence, words: Sequence[str] = ("person",)):
-        self.encoder, self.person = encoder, person
+    def __init__(
+        self,
+        encoder: EfficientNetEncoder,
+        person: PersonEvidence,
+        words: Sequence[str] = ("person",),
+        side: SideThread | None = None,
+    ):
+        self.encoder, self.person, self.side = encoder, person, side
         self.words = tuple(words)
         self.name = f"{encoder.name}+person"
 
@@ -113,7 +121,9 @@ class CombinedImageEncoder:
     def encode_batch(self, frames: Sequence[VideoFrame]) -> list[ImageFeatures]:
         """Several images; the same as one by one up to rounding."""
         out = []
-        for features, found in zip(self.encoder.encode_batch(frames), self.person.boxes(frames)):
+        people = self.side.submit(lambda: self.person.boxes(frames)) if self.side else None
+        features_of_each = self.encoder.encode_batch(frames)
+        for features, found in zip(features_of_each, people.result() if people else self.person.boxes(frames)):
             tokens = features.tokens
             evidence = GAIN * paint_boxes(*found, tokens.grid).flatten()[:, None].to(tokens.values)
             out.append(replace(features, tokens=replace(tokens, values=torch.cat([tokens.values, evidence], 1))))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from taco.backbones.base import Backbones, WordSource
@@ -26,7 +26,7 @@ from taco.backbones.yamnet import YAMNet
 from taco.config import ModelsConfig
 from taco.errors import ConfigError, WeightsError
 from taco.package_files import Report, model_dir, say
-from taco.threads import model_threads
+from taco.threads import SideThread, model_threads, side_threads
 from taco.weights import PACKAGES, fetch_packaged, locate_packaged, packaged_paths
 
 SOUND_MODELS = ("yamnet", "musicnn", "birdnet")
@@ -124,6 +124,12 @@ def word_sources(models: ModelsConfig) -> list[WordSource]:
     return out
 
 
+def general_names() -> frozenset[str]:
+    """The names of GENERAL."""
+    names = _yamnet_names()
+    return frozenset(names[number] for number in _numbers(GENERAL))
+
+
 def _yamnet_names() -> list[str]:
     lines = (Path(__file__).parent / "audioset_words.txt").read_text(encoding="utf-8").splitlines()
     return [name for name in lines if name not in UNKNOWN_TO_YAMNET]
@@ -169,13 +175,16 @@ def load(models: ModelsConfig) -> Backbones:
     table = word_table()
     device = resolve_device(models.device)  # of the image models; those of sound are small and always run on the CPU
     size = models.image_size or IMAGE_SIZE
-    runtime = Runtime(models.engine, models.precision, model_threads(models.threads), gpu=models.device != "cpu")
+    threads = model_threads(models.threads)
+    beside = Runtime(models.engine, models.precision, side_threads(threads), gpu=models.device != "cpu")
+    runtime = replace(beside, threads=max(1, threads - beside.threads))
     seen = {row.word: row.imagenet for row in table if row.imagenet}
     name, path = IMAGE_MODELS[0], locate_packaged(IMAGE_MODELS[0], folder)[0]
     encoder = EfficientNetEncoder.from_file(path, seen, size, device, name, runtime)
-    person = PersonEvidence(PersonNetwork.from_file(locate_packaged(IMAGE_MODELS[1], folder)[0]).to(device), runtime=runtime)
-    image = CombinedImageEncoder(encoder, person, [row.word for row in table if row.person])
-    audio = EmbeddedAudioEncoder([_sound_head(part, folder, runtime) for part in used], [row.word for row in table if row.seen])
+    person = PersonEvidence(PersonNetwork.from_file(locate_packaged(IMAGE_MODELS[1], folder)[0]).to(device), runtime=beside)
+    words = [row.word for row in table if row.person]
+    image = CombinedImageEncoder(encoder, person, words, SideThread() if threads > 1 else None)
+    audio = EmbeddedAudioEncoder([_sound_head(part, folder, beside) for part in used], [row.word for row in table if row.seen])
     return Backbones(image, audio, audio.words)
 
 

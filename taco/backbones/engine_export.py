@@ -157,7 +157,9 @@ def _key(module: nn.Module, engine: str, precision: str, outputs: Sequence[str],
     """Changes with the weights, the structure, this export, the engine, its version, the precision and the processor's kind."""
     package = PACKAGES[engine.removesuffix("-cuda")]
     version = next((v for n in (package, engine, "onnxruntime", "onnxruntime-gpu") if (v := _version(n))), "")
-    shapes = [tuple(values.shape) for values in example.inputs] if example.fixed else []
+    free = [() if example.fixed else axes for axes in example.free]
+    sizes = zip(example.inputs, free)
+    shapes = [[-1 if axis in axes else size for axis, size in enumerate(values.shape)] for values, axes in sizes]
     settings = (FORMAT, OPSET, engine, version, precision, platform.machine(), outputs, shapes, module)
     digest = hashlib.sha256(repr(settings).encode())
     for key, values in module.state_dict().items():

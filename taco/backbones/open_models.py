@@ -6,7 +6,7 @@ from pathlib import Path
 
 from taco import weights
 from taco.backbones.base import Backbones
-from taco.backbones.paper_models import check_settings, default_words, load_sound, runtime_of
+from taco.backbones.paper_models import any_word_set, check_settings, load_sound, runtime_of
 from taco.config import ModelsConfig
 from taco.errors import ConfigError
 
@@ -36,4 +36,4 @@ def load(models: ModelsConfig) -> Backbones:
         runtime=runtime,
         pyramid=False,
     )
-    return Backbones(image, load_sound(models, runtime), default_words())
+    return any_word_set(image, load_sound(models, runtime))

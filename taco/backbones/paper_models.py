@@ -6,7 +6,9 @@ from pathlib import Path
 
 from taco import weights
 from taco.backbones.base import AudioEncoder, Backbones, ImageEncoder
+from taco.backbones.checkpoint import is_untrained
 from taco.backbones.device import resolve_device
+from taco.backbones.embedded_models import general_names
 from taco.backbones.engine_export import Runtime
 from taco.backbones.vendors import missing_paper_packages
 from taco.config import ModelsConfig
@@ -22,6 +24,12 @@ def default_words() -> tuple[str, ...]:
     return tuple((Path(__file__).parent / "audioset_words.txt").read_text(encoding="utf-8").splitlines())
 
 
+def other_words() -> tuple[str, ...]:
+    """Those of ``default_words`` that name a thing, and no more general kind, place or quality of sound that fits many."""
+    general = general_names()
+    return tuple(word for word in default_words() if word not in general)
+
+
 def runtime_of(models: ModelsConfig, auto: str = "torch") -> Runtime:
     """What runs a network of this set; ``auto`` stands for models.engine auto.
 
@@ -35,7 +43,13 @@ def load(models: ModelsConfig) -> Backbones:
     """Both encoders; WeightsError names the command that fetches missing weights."""
     check_settings(models)
     image = _image(models)
-    return Backbones(image, load_sound(models, runtime_of(models)), default_words())
+    return any_word_set(image, load_sound(models, runtime_of(models)))
+
+
+def any_word_set(image: ImageEncoder, audio: AudioEncoder) -> Backbones:
+    """A pair that takes any word, with the default words and those that compete with a bank's."""
+    untrained = any(is_untrained(getattr(encoder, "checkpoint", None)) for encoder in (image, audio))
+    return Backbones(image, audio, default_words(), other_words(), untrained=untrained)
 
 
 def check_settings(models: ModelsConfig) -> None:

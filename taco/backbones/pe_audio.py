@@ -73,6 +73,7 @@ class PEAudioEncoder:
     """
 
     prompt = "{}"
+    only_torch = True  # whatever runs the other networks
 
     def __init__(
         self,

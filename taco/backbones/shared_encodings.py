@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
 
 import cv2
 import numpy as np
 
-from taco.backbones.base import Backbones, encode_images
+from taco.backbones.base import Backbones, encode_images, encode_means
+from taco.sound_separation import sound_parts
 from taco.types import AudioWindow, ImageFeatures, Tokens, VideoFrame
 
 BLOCKS = 40  # along an image's longer side: large enough to average a camera's noise, small enough to see small things move; ours
@@ -53,6 +56,8 @@ class StillImage:
 class SharedEncodings:
     """Encodes at the first request and remembers the result; frames in silence cost nothing. For one thread.
 
+    What is begun early runs on the side thread of the backbones, where they have one.
+
     backbones: the shared models.
     frames: images that go through the image model in one pass; others go one by one.
     problem: the error of that pass, or None. After an error each image is encoded alone, so that a bad one spoils no other.
@@ -65,6 +70,8 @@ class SharedEncodings:
         # By identity; the frame is kept with its features, so that no other can get its id. Sounds by their samples.
         self._images: dict[int, tuple[VideoFrame, ImageFeatures, float]] = {}
         self._sounds: dict[tuple[int, bytes], tuple[Tokens, float]] = {}
+        self._parts: dict[tuple[int, bytes], list[Tokens]] = {}
+        self._begun: dict[object, Future[Any]] = {}
 
     def image(self, frame: VideoFrame) -> ImageFeatures:
         """The features of an image."""
@@ -82,13 +89,40 @@ class SharedEncodings:
             self._images[id(frame)] = (frame, self._backbones.image.encode(frame), _ms_since(start))
         return self._images[id(frame)][1]
 
+    def begin(self, window: AudioWindow, parts: bool = False) -> None:
+        """Begin with the tokens of a window beside this thread, before they are asked for; parts: and of its parts."""
+        side, key = self._backbones.side, _key(window)
+        if side and key not in self._sounds:
+            self._begun[key] = side.submit(lambda: self._encode(window))
+        if side and parts and key not in self._parts:
+            self._begun["parts", key] = side.submit(lambda: self._take_apart(window))
+
     def sound(self, window: AudioWindow) -> Tokens:
         """The tokens of a window; equal windows are encoded once."""
         key = _key(window)
         if key not in self._sounds:
-            start = time.perf_counter()
-            self._sounds[key] = (self._backbones.audio.encode(window), _ms_since(start))
+            self._sounds[key] = self._result(key) or self._encode(window)
         return self._sounds[key][0]
+
+    def parts(self, window: AudioWindow) -> list[Tokens]:
+        """The tokens of the sounds that a window can be taken apart into, without a course; none where it cannot."""
+        key = _key(window)
+        if key not in self._parts:
+            begun = self._result(("parts", key))
+            self._parts[key] = self._take_apart(window) if begun is None else begun
+        return self._parts[key]
+
+    def _result(self, key: object) -> Any:
+        """Of what was begun, or whatever it raised; None where nothing was."""
+        begun = self._begun.pop(key, None)
+        return begun and begun.result()
+
+    def _encode(self, window: AudioWindow) -> tuple[Tokens, float]:
+        start = time.perf_counter()
+        return self._backbones.audio.encode(window), _ms_since(start)
+
+    def _take_apart(self, window: AudioWindow) -> list[Tokens]:
+        return encode_means(self._backbones.audio, sound_parts(window) or ())
 
     def image_ms(self, frame: VideoFrame) -> float:
         """Milliseconds that an image took, its share of a common pass; 0 where it was not encoded."""

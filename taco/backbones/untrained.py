@@ -43,7 +43,7 @@ def load(models: ModelsConfig) -> Backbones:
     mel = torch.rand(MEL) / SAMPLE_RATE
     tower = transformers.ClapAudioModel(transformers.ClapAudioConfig())
     audio = _AudioEncoder(tower, Projection(768, 1024), mel, 20.0, load_text=_no_text, device=models.device)
-    return Backbones(image, audio, ("dog", "siren", "guitar", "rain"))
+    return Backbones(image, audio, ("dog", "siren", "guitar", "rain"), untrained=True)
 
 
 def _no_text(*_: object) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from taco.backbones.base import AudioEncoder, Backbones, ImageEncoder
@@ -30,6 +31,9 @@ AT_A_TIME = 64  # words; ours, as many as the largest encoder takes in one batch
 WORD_FILE_BYTES = 1_000_000  # ours: 50,000 words of 20 bytes
 WORD_LENGTH = 80  # characters; ours: twice AudioSet's longest name
 NO_WORD = re.compile(r"""[^\w\s,.'’"()&/+!?-]""")  # ours; AudioSet's names have letters, spaces and , ' ( ) & - alone
+# From which share of the way between what a word has in common with any name (0) and the word itself (1) a name means the word:
+# halfway, ours. With a general text encoder (all-MiniLM-L6-v2) puppy and Dog have .76, dog and Bark .41, kettle and Whistle .38.
+NEAR = 0.5
 FORMAT = 1  # of the cache: to be raised when the vectors of the same words change
 
 
@@ -94,26 +98,59 @@ def build_anchors(backbones: Backbones, words: Sequence[str] = ()) -> Anchors:
     """Anchors of ``words`` (see resolve_words) in the spaces of both encoders.
 
     Word vectors of encoders with a weights file (``checkpoint``) and a ``prompt`` are kept in the cache. Closed-vocabulary
-    encoders have ``encode_others`` and ``encode_kinds``, and image encoders of that kind no ``logit_scale``.
+    encoders have ``encode_others`` and ``encode_kinds``, and image encoders of that kind no ``logit_scale``. Where any word is
+    taken, words compete, and of a few one would win whatever is there: so those of ``backbones.others`` that mean none of the
+    bank's compete too, as the other classes of closed vocabularies do (negative labels: Jiang et al. 2024).
     """
     bank = resolve_words(words, backbones.words)
     image, audio = backbones.image, backbones.audio
     scale = getattr(image, "logit_scale", None)
+    names = () if set(backbones.others) <= set(bank) else backbones.others
+    visual, visual_names = text_vectors(image, bank, names)
+    sound, sound_names = text_vectors(audio, bank, names)
+    kept = _other_things(bank, names, (visual, visual_names), (sound, sound_names)) if names else []
     return Anchors(
         bank,
-        text_vectors(image, bank),
-        text_vectors(audio, bank),
+        visual,
+        sound,
         audio.project,
         float(audio.logit_scale),
         None if scale is None else float(scale),
-        image.encode_others(bank) if hasattr(image, "encode_others") else None,
-        audio.encode_others(bank) if hasattr(audio, "encode_others") else None,
+        _others(image, bank, visual_names[kept]),
+        _others(audio, bank, sound_names[kept]),
         image.encode_kinds(bank) if hasattr(image, "encode_kinds") else None,
+        sounds_compete=not hasattr(audio, "encode_others"),
     )
 
 
-def text_vectors(encoder: ImageEncoder | AudioEncoder, words: tuple[str, ...]) -> Tensor:
-    """(M, D) float32 vectors of the words, from the cache where it has them."""
+def _other_things(bank: tuple[str, ...], names: tuple[str, ...], *spaces: tuple[Tensor, Tensor]) -> list[int]:
+    """Which names mean no word of the bank, by their letters and in each space (vectors of bank and names)."""
+    said = {word.casefold() for word in bank}
+    kept = torch.tensor([said.isdisjoint({name.casefold(), *name.casefold().split(", ")}) for name in names])
+    for words, others in spaces:
+        alike = F.normalize(others, dim=-1) @ F.normalize(words, dim=-1).T  # (L, M)
+        usual = alike.mean(0)
+        kept &= (alike < usual + NEAR * (1 - usual)).all(1).cpu()
+    return kept.nonzero().flatten().tolist()
+
+
+def _others(encoder: ImageEncoder | AudioEncoder, bank: tuple[str, ...], names: Tensor) -> Tensor | None:
+    """What is in no bank: the names, then what the encoder itself knows of it."""
+    own: Tensor = encoder.encode_others(bank).to(names.device) if hasattr(encoder, "encode_others") else names[:0]
+    found = torch.cat([names, own]) if len(names) else own
+    return found if len(found) else None
+
+
+def text_vectors(encoder: ImageEncoder | AudioEncoder, *banks: tuple[str, ...]) -> list[Tensor]:
+    """(M, D) float32 vectors of the words of each bank, from the cache where it has them. Lets go of the text tower."""
+    found = [_vectors(encoder, words) if words else torch.zeros(0, 0) for words in banks]
+    if hasattr(encoder, "release_text"):  # half of a CLIP, three quarters of a CLAP
+        encoder.release_text()
+        release_memory()
+    return found
+
+
+def _vectors(encoder: ImageEncoder | AudioEncoder, words: tuple[str, ...]) -> Tensor:
     path = _cache_file(encoder, words)
     if path is None:
         return encoder.encode_text(words)
@@ -132,9 +169,6 @@ def text_vectors(encoder: ImageEncoder | AudioEncoder, words: tuple[str, ...]) -
                 bar.update(len(rows[-1]))
         found = torch.cat(rows)
         _write(path, found)
-        if hasattr(encoder, "release_text"):  # half of a CLIP, three quarters of a CLAP
-            encoder.release_text()
-            release_memory()
     return found.to(getattr(encoder, "device", "cpu"))
 
 

@@ -79,6 +79,7 @@ def make_method_runner(config: TacoConfig) -> MethodRunner:
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     from taco.cli import config_from, print_json
+    from taco.evaluation import report
 
     if args.seeds < 1 or args.limit < 0 or min([1, *args.iterations]) < 1:
         raise ValueRangeError("--seeds, --iterations: wanted 1 or more, and --limit 0 or more")
@@ -87,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
         config = config.updated({"models.name": "paper", "factorization.solver": "gradient", "factorization.binding": "penalty"})
     html, sheet = _file("--html", args.html), _file("--sheet", args.sheet)
     work = _evaluation(args, config, sheet)
+    if warning := report.warning(work.method_runner.base.backbones):
+        print(warning, file=sys.stderr)
     result = work.result()
     if args.json:
         print_json(_finite(result))

@@ -264,6 +264,7 @@ class NaturalEvaluation:
         if self.sheet:
             write_sheet(self.sheet, self.cells)
         return {
+            "warning": report.warning(self.method_runner.base.backbones),
             "dataset": "natural",
             "split": self.split,
             "clips": len(self.dataset.clips),
@@ -288,7 +289,8 @@ class NaturalEvaluation:
         """What was run and what the columns mean."""
         task = "the word is given" if self.given else "the word is recognised from the sound"
         first = f"natural {result['split']}: {result['clips']} clips of {result['photographs']} photographs, {task}"
-        return [first, *(f"{heading}: {meaning}" for heading, meaning in COLUMNS.values())]
+        warning = [result["warning"]] if result["warning"] else []
+        return [*warning, first, *(f"{heading}: {meaning}" for heading, meaning in COLUMNS.values())]
 
     def text(self, result: dict[str, Any]) -> str:
         """The result as text."""

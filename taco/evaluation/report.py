@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from taco import __version__
+from taco.backbones.base import Backbones
 from taco.evaluation.datasets import EvaluationFrame
 from taco.evaluation.methods import MethodRunner, Outcome, resized, u_map
 from taco.evaluation.runner import Run, clip_outcomes
@@ -95,6 +96,11 @@ HEADINGS = {
 HIDDEN = {"threshold", "mean_iou"}
 Figures = Mapping[str, tuple[float, float]]  # figure -> (mean, deviation)
 Table = Mapping[str, Figures]
+
+
+def warning(backbones: Backbones) -> str:
+    """What stands above every figure of these models; "" for trained ones."""
+    return "The models' weights are random, not trained: these figures mean nothing." if backbones.untrained else ""
 
 
 def text_table(name: str, rows: Table, bank: str = "auto") -> str:

@@ -195,6 +195,7 @@ class StreamEvaluation:
         progress = ProgressBar("streams")
         found = stream_figures(self.method_runner, words, self.split, self.count, progress=progress, **self.material)
         return {
+            "warning": report.warning(self.method_runner.base.backbones),
             "dataset": "streams",
             "split": self.split,
             "clips": 2 * self.count,
@@ -205,7 +206,9 @@ class StreamEvaluation:
     def notes(self, result: dict[str, Any]) -> list[str]:
         """What was run."""
         half = result["clips"] // 2
-        out = [f"streams {result['split']}: {half} clips with a moving camera, {half} with a change of sound, 10 frames a second"]
+        out = [result["warning"]] if result["warning"] else []
+        clips = f"{half} clips with a moving camera, {half} with a change of sound, 10 frames a second"
+        out.append(f"streams {result['split']}: {clips}")
         return out + [f"{mode}: {meaning}" for mode, meaning in result["modes"].items()]
 
     def text(self, result: dict[str, Any]) -> str:

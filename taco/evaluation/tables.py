@@ -134,6 +134,7 @@ class TableEvaluation:
         }
         by_group = self._groups(thresholds) if self.options.groups or self.composed else {}
         return {
+            "warning": report.warning(self.method_runner.base.backbones),
             "dataset": dataset.name,
             "split": dataset.split,
             "clips": len(dataset.clips),
@@ -225,9 +226,11 @@ class TableEvaluation:
     def notes(self, result: dict[str, Any]) -> list[str]:
         """What was run, and what the figures may be compared with."""
         size = f"{result['clips']} clips, {result['frames']} frames, {result['seeds']} seed(s)"
-        out = [f"{result['dataset']} {result['split']}: {size}, {result['models']} models, {result['words']} words"]
+        out = [result["warning"]] if result["warning"] else []
+        out += [f"{result['dataset']} {result['split']}: {size}, {result['models']} models, {result['words']} words"]
         if not self.composed and result["models"] != "paper":
-            out.append("The embedded models stand in for the paper's: these figures are not comparable with the published ones.")
+            of = f"The {result['models']} models"
+            out.append(f"{of} stand in for the paper's: these figures are not comparable with the published ones.")
         own = [name for name in self.methods if name in ("a-fcclip", "a+-fcclip")]
         if own and self.options.dataset in ("s4", "ms3", "ade-sp") and self.options.bank != "specific":
             out.append(f"The published figures of {', '.join(own)} are with the set's own words: compare with --bank specific.")

@@ -21,7 +21,7 @@ def load_segmenter(config: TacoConfig, backbones: Backbones) -> Segmenter:
         from taco.segmentation.activation import ActivationSegmenter
 
         return ActivationSegmenter(_silhouette_network(config))
-    if name in ("sam3", "sam3-lite-text"):
+    if name in ("sam3", "sam3_lite_text"):
         from taco.segmentation import sam3
         from taco.segmentation.activation import ActivationSegmenter
 

@@ -56,6 +56,8 @@ class Sam3Segmenter:
     word: not reported), "no instance" and "elsewhere" (none where it sounds: outlined by ``without``).
     """
 
+    only_torch = True  # whatever runs the other networks
+
     def __init__(self, network: Sam3Network, without: ActivationSegmenter):
         self.name, self.network, self.without = network.name, network, without
         self.outcomes: Counter[str] = Counter()
@@ -201,7 +203,7 @@ def _confidence(surest: np.ndarray, taken: np.ndarray, threshold: float) -> np.n
 
 
 def load(config: TacoConfig, without: ActivationSegmenter) -> Sam3Segmenter:
-    """The segmenter of ``models.segmenter`` sam3 or sam3-lite-text, from the weights folder."""
+    """The segmenter of ``models.segmenter`` sam3 or sam3_lite_text, from the weights folder."""
     from taco.weights import locate
 
     models = config.models

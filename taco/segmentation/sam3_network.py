@@ -24,9 +24,9 @@ from taco.errors import ConfigError, MissingPackageError, WeightsError
 from taco.segmentation.sam3_tracker import NECK, TRACKER, Sam3Tracker
 
 log = logging.getLogger(__name__)
-NAMES = {"sam3": "SAM 3", "sam3-lite-text": "SAM 3 with a light text tower"}  # of models.segmenter and of the weights
+NAMES = {"sam3": "SAM 3", "sam3_lite_text": "SAM 3 with a light text tower"}  # of models.segmenter and of the weights
 WEIGHTS = "model.safetensors"
-KINDS = {"sam3": ("sam3", "sam3_video"), "sam3-lite-text": ("sam3_lite_text",)}  # model_type in config.json
+KINDS = {"sam3": ("sam3", "sam3_video"), "sam3_lite_text": ("sam3_lite_text",)}  # model_type in config.json
 WORD_TOKENS = 32  # of a prompt, with its two ends: what SAM 3 was trained with
 KEPT_WORDS = 1024  # whose vectors stay in memory, 32 kB each; ours
 _DETECTOR = "detector_model."

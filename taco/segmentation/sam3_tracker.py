@@ -33,12 +33,14 @@ class Tracks:
     session: of ``transformers``.
     frame: number of the newest image.
     words, seen: of each instance by its number: the word it was found by, and the image in which it was last confirmed.
+    whole: False while an image is in work, and after one that failed: the session is of no more use then.
     """
 
     session: Any
     frame: int = -1
     words: dict[int, str] = field(default_factory=dict)
     seen: dict[int, int] = field(default_factory=dict)
+    whole: bool = True
 
 
 class Sam3Tracker:
@@ -73,12 +75,13 @@ class Sam3Tracker:
     def follow(self, tracks: Tracks | None, image: Any) -> tuple[Tracks, dict[int, np.ndarray]]:
         """The tracks in the next image of their stream, and each instance that is in it: number -> (h, w) probabilities.
 
-        tracks: None begins a stream.
+        tracks: None begins a stream, and so do those of an image that failed.
         """
-        if tracks is None:
+        if tracks is None or not tracks.whole:
             sessions = importlib.import_module("transformers.models.sam3_video.modeling_sam3_video")
             places = {"inference_device": self.device, "inference_state_device": self.device}
             tracks = Tracks(sessions.Sam3VideoInferenceSession(dtype=self.dtype, **places))
+        tracks.whole = False
         tracks.frame += 1
         for number in [n for n, frame in tracks.seen.items() if tracks.frame - frame > KEPT_FRAMES]:
             _forget(tracks, number)
@@ -86,9 +89,11 @@ class Sam3Tracker:
         tracks.session.cache.cache_vision_features(tracks.frame, {"vision_feats": features, "vision_pos_embeds": positions})
         tracks.session.processed_frames = range(tracks.frame + 1)  # only their number is asked for
         if not tracks.words:
+            tracks.whole = True
             return tracks, {}
         found = self.model(inference_session=tracks.session, frame_idx=tracks.frame)
         self._drop_old(tracks)
+        tracks.whole = True
         there = found.object_score_logits.reshape(-1) > 0
         masks = found.pred_masks.float().sigmoid()[:, 0].cpu().numpy()
         return tracks, {number: masks[n] for n, number in enumerate(found.object_ids) if there[n]}
@@ -96,16 +101,19 @@ class Sam3Tracker:
     @torch.inference_mode()
     def add(self, tracks: Tracks, word: str, masks: list[np.ndarray]) -> list[int]:
         """Follow more instances (h, w) bool of the newest image; their numbers."""
+        tracks.whole = False
         numbers = [next(self._numbers) for _ in masks]
-        for number in sorted(tracks.seen, key=lambda n: tracks.seen[n])[: max(0, len(tracks.seen) + len(masks) - MOST)]:
-            _forget(tracks, number)
+        oldest = sorted(tracks.seen, key=lambda n: tracks.seen[n])[: max(0, len(tracks.seen) + len(masks) - MOST)]
         session = tracks.session
         for number, mask in zip(numbers[:MOST], masks):
             given = torch.from_numpy(mask)[None, None].to(self.device, self.dtype)
             session.add_mask_inputs(session.obj_id_to_idx(number), tracks.frame, given)
             tracks.words[number], tracks.seen[number] = word, tracks.frame
+        for number in oldest:  # not before: a session without an instance drops the image's features too
+            _forget(tracks, number)
         session.obj_with_new_inputs = numbers[:MOST]
         self.model(inference_session=session, frame_idx=tracks.frame)
+        tracks.whole = True
         return numbers
 
     def _features(self, image: Any) -> tuple[list[Tensor], list[Tensor]]:

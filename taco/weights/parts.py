@@ -190,10 +190,10 @@ PARTS = (
         notice=_SAM3_NOTICE,
     ),
     Part(
-        "sam3-lite-text",
-        "SAM 3 with a light text tower (models.segmenter: sam3-lite-text)",
+        "sam3_lite_text",
+        "SAM 3 with a light text tower (models.segmenter: sam3_lite_text)",
         "SAM License (Meta's own terms), as the model it is made from",
-        _saved_model("sam3-lite-text", "yonigozlan/sam3-litetext-s0", 2190, "processor_config.json"),
+        _saved_model("sam3_lite_text", "yonigozlan/sam3-litetext-s0", 2190, "processor_config.json"),
         needed_by=(),
         notice=_SAM3_NOTICE,
     ),

@@ -287,11 +287,15 @@ TINY_MOBILE_CONFIG = {
 
 def save_paper_set(folder: Path) -> dict[str, object]:
     """A weights folder with a tiny stand-in of every one of the paper's models; returns the settings that choose them."""
+    from taco.backbones.checkpoint import mark_untrained
+
     paper = folder / "paper"
     (paper / "gpt2").mkdir(parents=True)
     torch.save(tiny_clip()[0].state_dict(), paper / "tiny_clip.bin")
     torch.save({"model": msclap(**TINY_TEXT)}, paper / "CLAP_weights_2023.pth")
     save_fcclip(paper / "fcclip_cocopan.pth", **TINY_FCCLIP)
+    mark_untrained(paper / "tiny_clip.bin")
+    mark_untrained(paper / "CLAP_weights_2023.pth")
     # Single bytes in GPT-2's order, so that "!" has its id 0; no merges.
     visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     letters = [chr(code) for code in visible] + [chr(256 + i) for i in range(256 - len(visible))]
@@ -309,8 +313,11 @@ def save_paper_set(folder: Path) -> dict[str, object]:
 
 def save_open_set(folder: Path, mobile: bool = False) -> dict[str, object]:
     """The same of the open set; ``mobile``: with MobileCLIP2's image tower instead of ConvNeXt's."""
+    from taco.backbones.checkpoint import mark_untrained
+
     settings = save_paper_set(folder)
     if mobile:
         torch.save(tiny_mobileclip()[0].state_dict(), folder / "tiny_mobileclip.bin")
+        mark_untrained(folder / "tiny_mobileclip.bin")
         settings["models.image"] = f"{TINY_MOBILE_NAME}={folder / 'tiny_mobileclip.bin'}"
     return {**settings, "models.name": "open", "models.image_size": 128}

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import taco.pipeline
+from taco.backbones import shared_encodings
 from taco.config import TacoConfig
 from taco.errors import ConfigError, ShapeError, ValueRangeError
 from taco.pipeline import TacoPipeline
@@ -260,6 +261,12 @@ def test_word_bank_changes_and_a_wrong_one_is_refused(pipeline):
     assert pipeline.anchors.words == ("red", "green", "blue")
 
 
+def test_the_warm_up_outlines_whatever_is_reported_later():
+    config = TacoConfig().updated({"models.image": "standin", "concepts.min_score": 1.0})
+    pipeline = TacoPipeline(config)
+    assert "segment" in pipeline.warm_up() and pipeline.config is config
+
+
 @pytest.mark.data
 def test_the_embedded_models_run_the_same_line():
     pipeline = TacoPipeline(TacoConfig().updated({"models.allow_download": True}))
@@ -312,7 +319,7 @@ def test_the_parts_of_the_sound_are_not_asked_for_where_the_pairs_tell(pipeline,
     def never(window):
         raise AssertionError("asked for the parts of the sound")
 
-    monkeypatch.setattr(taco.pipeline, "sound_parts", never)
+    monkeypatch.setattr(shared_encodings, "sound_parts", never)
     pipeline.reset()
     assert len(pipeline.process(picture(), in_turn("red", "green")).objects) == 2
     pipeline.reset()

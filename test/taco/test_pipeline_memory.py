@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import taco.pipeline
+from taco.backbones import shared_encodings
 from taco.config import TacoConfig
 from taco.errors import TacoError
 from taco.pipeline import TacoPipeline
@@ -65,8 +66,8 @@ def test_the_times_of_a_clips_frames_add_up_to_the_clips(pipeline, monkeypatch):
 
 
 def test_a_sound_is_taken_apart_only_where_a_second_object_may_be_told(pipeline, monkeypatch):
-    asked, inner = [], taco.pipeline.sound_parts
-    monkeypatch.setattr(taco.pipeline, "sound_parts", lambda window: asked.append(1) or inner(window))
+    asked, inner = [], shared_encodings.sound_parts
+    monkeypatch.setattr(shared_encodings, "sound_parts", lambda window: asked.append(1) or inner(window))
     start(pipeline)
     assert asked == [1]
     pipeline.set_config(pipeline.config.updated({"concepts.max_concepts": 1}))

@@ -1,19 +1,26 @@
 """CPU threads of the models: torch keeps one where an engine runs, and threads without work sleep."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from taco import threads
-from taco.backbones import embedded_models
+from taco.backbones import embedded_models, load_backbones
+from taco.backbones.pe_audio import PEAudioEncoder
 from taco.config import ModelsConfig, TacoConfig
 from taco.engines import installed_engines
 from taco.pipeline import TacoPipeline
+from taco.segmentation.activation import ActivationSegmenter
+from taco.segmentation.sam3 import Sam3Segmenter
+from taco.types import VideoFrame
 from test import ROOT
 
 FRAMES = """
@@ -57,6 +64,16 @@ def test_a_later_pipeline_has_the_threads_that_torch_left_to_an_engine(restored)
     assert torch.get_num_threads() == 1 and threads.model_threads() == 3
     threads.use_threads(2)
     assert threads.model_threads() == 2
+
+
+@pytest.mark.parametrize(("only_torch", "left"), [(True, 3), (False, 1)], ids=["SAM 3", "maps"])
+def test_torch_keeps_its_threads_where_a_large_network_runs_in_torch_only(restored, only_torch, left):
+    torch.set_num_threads(3)
+    models = load_backbones(ModelsConfig(image="standin"))
+    models.image.engine = "onnxruntime"
+    maps = ActivationSegmenter(None)
+    TacoPipeline(backbones=models, segmenter=Sam3Segmenter(SimpleNamespace(name="sam3"), maps) if only_torch else maps)
+    assert torch.get_num_threads() == left and PEAudioEncoder.only_torch
 
 
 @pytest.mark.data
@@ -105,3 +122,48 @@ def test_the_default_answers_beside_a_busy_core():
         busy.wait()
     default, one = np.min(times[::2]), np.min(times[1::2])
     assert default < 1.5 * one  # busily waiting threads made it five times as long
+
+
+def test_a_side_thread_does_its_work_in_order_and_gives_back_what_it_raised():
+    side, done = threads.SideThread(), []
+    assert [side.submit(lambda n=n: done.append(n) or n).result(10) for n in range(3)] == done == [0, 1, 2]
+    with pytest.raises(SystemExit, match="no"):
+        side.submit(lambda: sys.exit("no")).result(10)
+    assert side.submit(threading.current_thread).result(10).daemon  # and goes on
+
+
+def test_a_side_thread_ends_with_its_owner():
+    side = threads.SideThread()
+    thread = side.submit(threading.current_thread).result(10)
+    del side
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_program_ends_though_its_side_thread_hangs():
+    code = "import time; from taco.threads import SideThread; side = SideThread(); side.submit(lambda: time.sleep(600))"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
+
+
+@pytest.mark.parametrize("count, side", [(1, 1), (2, 1), (3, 1), (4, 1), (6, 2), (8, 2), (12, 4)])
+def test_the_networks_beside_the_image_encoder_get_a_third_of_the_threads(count, side):
+    assert threads.side_threads(count) == side
+
+
+def test_one_thread_of_the_models_means_no_side_thread(restored):
+    one, two = (load_backbones(ModelsConfig(image="standin:1", threads=count)) for count in (1, 2))
+    assert one.side is None and isinstance(two.side, threads.SideThread)
+
+
+def test_the_person_detector_runs_beside_the_encoder_with_the_same_answer(restored):
+    embedded_models.fetch(ModelsConfig())
+    one, two = (embedded_models.load(ModelsConfig(threads=count)).image for count in (1, 2))
+    assert one.side is None and two.side is not None
+    noise = np.random.default_rng(0)
+    frame = VideoFrame(noise.integers(0, 255, (120, 160, 3), np.uint8), 0)
+    seen = []
+    boxes = two.person.boxes
+    two.person.boxes = lambda frames: seen.append(threading.current_thread()) or boxes(frames)
+    torch.testing.assert_close(one.encode(frame).tokens.values, two.encode(frame).tokens.values, rtol=1e-4, atol=1e-4)
+    assert len(seen) == 1 and seen[0] is not threading.current_thread()

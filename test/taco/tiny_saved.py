@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from taco.backbones.checkpoint import mark_untrained
 from taco.backbones.vendors import import_transformers
 from test.taco.synthetic_weights import draw
 
@@ -119,9 +120,9 @@ def sam3_video_model():
 
 
 def save_sam3(folder: Path, lite: bool = False, model=None) -> Path:
-    """A weights folder's part ``sam3`` or ``sam3-lite-text``."""
+    """A weights folder's part ``sam3`` or ``sam3_lite_text``."""
     transformers = import_transformers()
-    folder = folder / ("sam3-lite-text" if lite else "sam3")
+    folder = folder / ("sam3_lite_text" if lite else "sam3")
     model = model or sam3_model(lite)
     model.config.save_pretrained(folder)
     save_file(model.state_dict(), folder / "model.safetensors")  # save_pretrained doubles the tracker's prefix in 5.18
@@ -167,5 +168,6 @@ def save_pe_audio(folder: Path, video: bool = False, model=None) -> Path:
     """A weights folder's part ``pe-audio`` or ``pe-audio-video``."""
     folder = folder / ("pe-audio-video" if video else "pe-audio")
     (model or pe_audio_model(video)).save_pretrained(folder)
+    mark_untrained(folder / "model.safetensors")
     tokenizer().save_pretrained(folder)
     return folder

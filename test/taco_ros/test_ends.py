@@ -42,6 +42,16 @@ def test_a_lost_models_thread_ends_the_process_with_an_error(fault, line, start,
     assert not any(word in node.log.replace(fatal, "") for word in COMPLAINTS), node.log
 
 
+def test_models_slower_than_the_limit_are_slow_and_not_hung(start, robot):
+    node = start("taco_node", *parameters(models__image="standin:1800", node__stuck_s=1.0))
+    robot.wait_matched(60)
+    robot.play()
+    robot.wait_objects("red", 60)
+    robot.wait_objects("red", 60)
+    assert "it counts as hung after" in node.log and "[FATAL]" not in node.log, node.log
+    assert node.stop(40) == 0, node.log
+
+
 def test_a_stuck_model_keeps_neither_ctrl_c_nor_a_transition_waiting(start, robot, tmp_path):
     node, file = faulty(start, tmp_path)
     robot.wait_matched(60)
@@ -55,6 +65,7 @@ def test_a_stuck_model_keeps_neither_ctrl_c_nor_a_transition_waiting(start, robo
     time.sleep(1.0)
     begin = time.monotonic()
     assert node.stop(40) == 0 and time.monotonic() - begin < 20, node.log  # 2 s for each of thread, callbacks and pool
+    assert node.log.count("given up, as the node ends") == 1, node.log
     assert not any(word in node.log for word in COMPLAINTS), node.log
 
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from taco.backbones.engine_export import Runtime
 from taco.backbones.laionclap import LAIONCLAPAudioEncoder
 from taco.backbones.msclap import GPT2Tokenizer, MSCLAPAudioEncoder
 from taco.backbones.vendors import import_transformers
+from taco.engines import installed_engines
 from taco.errors import ConfigError, DeviceError, ShapeError, ValueRangeError, WeightsError
 from taco.factorization.temporal import RECENCY, mean_of_rounds, recency_weights
 from taco.package_files import Wheel, extract, fetch_wheel
@@ -276,6 +278,18 @@ def test_laion_clap_tokens_projection_and_words(laion):
     assert encoder.logit_scale == pytest.approx(float(model.logit_scale_a.detach().exp()))
     long = AudioWindow(np.tile(samples, 12), 48000, 0)
     assert torch.equal(encoder.encode(long).values, encoder.encode(long).values)
+
+
+@pytest.mark.skipif("onnxruntime" not in installed_engines(), reason="ONNX Runtime is not installed")
+def test_laion_clap_hears_the_same_in_onnx_runtime(laion, tmp_path, monkeypatch):
+    monkeypatch.setenv("TACO_CACHE", str(tmp_path))
+    here = LAIONCLAPAudioEncoder.from_checkpoint(laion[0])
+    there = LAIONCLAPAudioEncoder.from_checkpoint(laion[0], runtime=Runtime("onnxruntime", "float32", 1, gpu=False))
+    assert (here.run.engine, there.run.engine) == ("torch", "onnxruntime")
+    window = AudioWindow(synthetic.sound(48000), 48000, 0)
+    wanted, got = here.encode(window), there.encode(window)
+    assert wanted.grid == got.grid
+    torch.testing.assert_close(got.values, wanted.values, rtol=1e-3, atol=1e-3 * float(wanted.values.abs().max()))
 
 
 def test_laion_clap_names_what_its_folder_lacks(laion, tmp_path):

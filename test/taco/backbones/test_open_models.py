@@ -6,18 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from taco import cli, weights
-from taco.backbones import build_anchors, load_backbones, open_models, openclip
+from taco.backbones import build_anchors, load_backbones, open_models, openclip, untrained
+from taco.backbones.checkpoint import mark_untrained
 from taco.backbones.openclip import OpenCLIPImageEncoder
-from taco.concepts import sound_evidence, sounding_score
 from taco.config import ModelsConfig, TacoConfig
 from taco.engines import installed_engines
 from taco.errors import ConfigError, WeightsError
-from taco.factorization.anchors import image_evidence
 from taco.pipeline import TacoPipeline
-from taco.types import Anchors, AudioWindow, VideoFrame
+from taco.segmentation.activation import ActivationSegmenter
+from taco.types import AudioWindow, VideoFrame
 from test.taco import synthetic_weights as synthetic
 
 FRAME = VideoFrame(synthetic.picture(), 5)
@@ -70,6 +69,29 @@ def test_a_frame_and_its_sound_go_down_the_whole_line(settings, solver, steps):
     assert scene.factorization.visual_activations.shape == (16, 8) and scene.factorization.audio_activations.shape == (64, 8)
     assert all(item.label in pipeline.anchors.words for item in scene.objects)
     assert list(pipeline.backbones.image.encode(FRAME).pyramid) == ["res5"]  # no other map is kept
+
+
+def test_random_weights_are_marked_when_they_are_made_and_known_when_they_are_loaded(settings):
+    """Whichever of the two towers it is."""
+    image, marked = Path(settings["models.image"].partition("=")[2]), []
+    sound = Path(settings["models.model_dir"]) / "paper" / "CLAP_weights_2023.pth"
+    for path in (image, sound):
+        mark = path.with_name(path.name + ".untrained")
+        marked.append(load_backbones(config(settings).models).untrained)
+        mark.rename(mark.with_suffix(".away"))
+    marked.append(load_backbones(config(settings).models).untrained)
+    for path in (image, sound):
+        mark_untrained(path)
+    assert marked == [True, True, False]
+
+
+def test_networks_without_any_file_run_and_are_known_as_random():
+    backbones = untrained.load(ModelsConfig(name="open", image="MobileCLIP2-S0", image_size=128, device="cpu"))
+    assert backbones.untrained and backbones.image.encode(FRAME).tokens.grid == (4, 4)
+    scene = TacoPipeline(backbones=backbones, segmenter=ActivationSegmenter()).process(FRAME, WINDOW)
+    assert scene.factorization.audio_activations.shape == (64, 8) and 0 <= scene.sounding_score <= 1
+    with pytest.raises(WeightsError, match="no words to encode"):
+        untrained._no_text()
 
 
 def test_scales_are_read_from_the_weights(settings):
@@ -190,30 +212,6 @@ def test_the_listing_and_the_doctor_know_the_set(tmp_path, capsys):
     assert f"run `taco weights fetch open --dir {tmp_path}`" in capsys.readouterr().out
     assert cli.main([*asked, "--set", "models.image=MobileCLIP2-S0", "--set", "models.audio=laion-clap"]) == 1
     assert "taco weights fetch MobileCLIP2-S0 laion-clap" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("words", [4, 89, 527])
-@pytest.mark.parametrize("dims", [(512, 1024), (640, 512)], ids=["mobileclip-msclap", "convnext-laion"])
-def test_the_score_tells_in_view_from_out_of_view_on_scales_as_the_towers_have_them(words, dims):
-    """Cosines with the right word a tenth above those with others, times 100 (CLIP) and 20 (CLAP), for any size of the bank."""
-    generator = torch.Generator().manual_seed(words)
-    visual, audio = (F.normalize(torch.randn(words, dim, generator=generator), dim=1) for dim in dims)
-
-    def near(rows, word, share):  # a mean direction that all have, and some of the word's
-        common = F.normalize(torch.randn(rows.shape[1], generator=generator), dim=0)
-        return F.normalize(common + share * (rows[word] if word is not None else 0), dim=0)
-
-    bank = Anchors(tuple(map(str, range(words))), visual, audio, audio_logit_scale=20.0, visual_logit_scale=100.0)
-
-    def score(heard, seen):
-        sound = sound_evidence(near(audio, heard, 2.0), bank)
-        shown = image_evidence(torch.stack([near(visual, word, 0.3) for word in seen]), bank)
-        return sounding_score(sound.present, shown, sound.other, sound.names)
-
-    in_view, elsewhere, nothing = score(1, (1, 2)), score(1, (2, 3)), score(None, (1, 2))
-    assert in_view > TacoConfig().concepts.min_score > elsewhere
-    # Of a few words a softmax always prefers one: a sound of no word needs a longer list to be told.
-    assert nothing < TacoConfig().concepts.min_score or words == 4
 
 
 def test_colours_are_those_of_the_models_training():

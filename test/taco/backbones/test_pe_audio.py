@@ -131,10 +131,10 @@ def test_words_are_kept_and_the_text_tower_let_go(folder, monkeypatch):
     assert encoder._text is None
     from taco.backbones import word_bank
 
-    first = word_bank.text_vectors(encoder, WORDS)
+    (first,) = word_bank.text_vectors(encoder, WORDS)
     assert encoder._text is None
     monkeypatch.setattr(encoder, "encode_text", lambda words: pytest.fail("encoded again"))
-    assert torch.equal(word_bank.text_vectors(encoder, WORDS), first)
+    assert torch.equal(word_bank.text_vectors(encoder, WORDS)[0], first)
 
 
 def test_a_long_text_is_cut_and_no_word_is_an_error(folder):
@@ -152,8 +152,10 @@ def test_frames_and_their_sound_go_down_the_whole_line(folder, tmp_path, name):
     chosen = {"models.audio": name, "models.segmenter": "activation", "concepts.min_score": 0.0}
     config = TacoConfig().updated({**settings, **chosen})
     backbones = load_backbones(config.models)
+    assert backbones.untrained
     anchors = build_anchors(backbones, config.models.word_bank)
-    assert anchors.audio_logit_scale == backbones.audio.logit_scale and len(anchors.audio_others) == 1
+    assert anchors.audio_logit_scale == backbones.audio.logit_scale and not anchors.sounds_compete
+    assert torch.equal(anchors.audio_others[-1:], backbones.audio.encode_others(WORDS))
     pipeline = TacoPipeline(config, backbones=backbones)
     for stamp in range(2):
         scene = pipeline.process(VideoFrame(synthetic.picture(), stamp), AudioWindow(synthetic.sound(16_000), 16_000, 0))

@@ -1,5 +1,7 @@
 """Several images in one pass: the same as one by one, whatever their shapes; one that fails loses no other."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,11 @@ from taco.backbones.base import Backbones, ImageEncoder, encode_images
 from taco.backbones.efficientnet import EfficientNetEncoder, EfficientNetLite0
 from taco.backbones.openclip import OpenCLIPImageEncoder
 from taco.backbones.shared_encodings import SharedEncodings
-from taco.types import AudioWindow, VideoFrame
+from taco.threads import SideThread
+from taco.types import AudioWindow, Tokens, VideoFrame
 from test.taco import synthetic_weights as synthetic
 
+RATE = 16000
 SIZES = ((96, 128), (128, 96), (96, 128), (60, 200))
 
 
@@ -151,3 +155,68 @@ def test_nothing_is_encoded_twice_and_its_time_is_known():
     again = VideoFrame(frames[0].rgb, 0)  # another object, whose id may be any: encoded for itself
     shared.image(again)
     assert encoder.calls == [0, 0] and 0 < shared.image_ms(frames[0]) < shared.total_ms["image"]
+
+
+class Slow:
+    """A sound encoder that waits until the image has begun, and notes its threads."""
+
+    def __init__(self):
+        self.image_has_begun, self.threads, self.alone = threading.Event(), [], 0
+
+    def encode(self, window):
+        self.threads.append(threading.current_thread())
+        if not self.image_has_begun.wait(10):
+            self.alone += 1
+        if window.samples[0] < 0:
+            raise ValueError("broken")
+        return Tokens(torch.from_numpy(window.samples[:4, None].copy()), (1, 4))
+
+
+def sided(encoder):
+    return SharedEncodings(Backbones(None, encoder, (), side=SideThread()))
+
+
+def test_a_sound_that_was_begun_is_encoded_beside_this_thread_and_once():
+    encoder = Slow()
+    shared, window = sided(encoder), silence(level=0.1)
+    shared.begin(window)
+    encoder.image_has_begun.set()
+    assert float(shared.sound(window).values.sum()) == pytest.approx(0.4) and shared.sound_ms(window) > 0
+    assert shared.sound(window) is shared.sound(window)
+    shared.begin(window)  # known already
+    assert len(encoder.threads) == 1 and encoder.threads[0] is not threading.current_thread() and not encoder.alone
+
+
+def test_what_fails_beside_fails_where_it_is_asked_for_and_may_be_tried_again():
+    encoder = Slow()
+    encoder.image_has_begun.set()
+    shared, window = sided(encoder), silence(level=-0.1)
+    shared.begin(window)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="broken"):
+            shared.sound(window)
+    assert len(encoder.threads) == 2 and encoder.threads[1] is threading.current_thread()
+
+
+def hum_and_clicks():
+    time_s = np.arange(RATE) / RATE
+    hum = sum(np.sin(2 * np.pi * 220 * n * time_s) / n for n in range(1, 9))
+    clicks = np.random.default_rng(1).normal(size=RATE) * np.exp(-(time_s % 0.125) / 0.004)
+    return AudioWindow((0.05 * hum + 0.15 * clicks).astype(np.float32), RATE, 0)
+
+
+def test_parts_are_the_same_begun_early_or_not():
+    window = hum_and_clicks()
+    early = SharedEncodings(Backbones(None, stand_in.StandInAudioEncoder(), (), side=SideThread()))
+    early.begin(window, parts=True)
+    late = SharedEncodings(Backbones(None, stand_in.StandInAudioEncoder(), ()))
+    late.begin(window, parts=True)
+    assert len(late.parts(window)) == 2
+    assert all(torch.equal(a.values, b.values) for a, b in zip(early.parts(window), late.parts(window), strict=True))
+    assert early.parts(window) is early.parts(window)
+
+
+def test_a_window_that_cannot_be_taken_apart_has_no_parts():
+    shared, short = sided(stand_in.StandInAudioEncoder()), AudioWindow(hum_and_clicks().samples[:900], RATE, 0)
+    shared.begin(short, parts=True)
+    assert shared.parts(short) == []

@@ -215,3 +215,15 @@ def test_bad_weights_are_said_in_one_line(tmp_path, damage):
     with pytest.raises(WeightsError, match="wanted YAMNet's weights.*taco weights fetch embedded") as error:
         YAMNet.from_file(path)
     assert "\n" not in str(error.value)
+
+
+def test_means_of_several_sounds_come_in_one_pass_and_are_those_of_their_tokens(models, monkeypatch):
+    windows = [AudioWindow(sound(name, RATE), RATE, 0) for name in ("beeps", "noise", "trill")]
+    (head,) = models.audio._heads
+    run, passes = head.run, []
+    monkeypatch.setattr(head, "run", lambda mel: passes.append(len(mel)) or run(mel))
+    found = models.audio.encode_means(windows)
+    assert passes == [3]
+    for window, mean in zip(windows, found, strict=True):
+        assert mean.values.shape == (1, models.audio.dim) and mean.grid == (1, 1)
+        torch.testing.assert_close(mean.values[0], models.audio.encode(window).values.mean(0), rtol=1e-3, atol=1e-4)

@@ -12,40 +12,43 @@ import numpy as np
 import pytest
 
 from taco import cli, segment
+from taco.backbones.openclip import OpenCLIPImageEncoder
 from taco.errors import MediaError
 from taco.io.coco import coco_dataset
 from taco.io.results import Results, mask_from_runs, run_lengths, scene_from_record, scene_record
+from taco.pipeline import TacoPipeline
 from taco.types import SoundingObject, SoundingScene
 from test import ROOT
+from test.taco import synthetic_weights as synthetic
 from test.taco.cli.made_inputs import MadePipeline, files, lines, make_clip
 
+pytestmark = pytest.mark.usefixtures("made_pipeline")
 
-@pytest.fixture(autouse=True)
-def made(monkeypatch, tmp_path):
-    monkeypatch.setattr(segment, "make_pipeline", MadePipeline)
-    monkeypatch.chdir(tmp_path)
-    MadePipeline.seen = []
+
+def interrupted(monkeypatch, frames, *words, pipeline=MadePipeline):
+    """A run that is stopped, as by Ctrl-C, after so many frames."""
+    process, done = pipeline.process, []
+
+    def stops(self, *pair):
+        if len(done) == frames:
+            raise KeyboardInterrupt
+        done.append(pair)
+        return process(self, *pair)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "process", stops)
+        assert cli.main(["segment", "clip.mp4", "-o", "out", *words]) == 130
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
     make_clip(tmp_path / "clip.mp4")
     assert cli.main(["segment", "clip.mp4", "-o", "whole"]) == 0
     MadePipeline.seen = []
-    process = MadePipeline.process
-
-    def stops(self, frame, window):
-        if len(MadePipeline.seen) == 12:
-            raise KeyboardInterrupt
-        return process(self, frame, window)
-
-    monkeypatch.setattr(MadePipeline, "process", stops)
-    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 130
+    interrupted(monkeypatch, 12)
     assert "goes on from there" in capsys.readouterr().err
     assert [p.name for p in Path("out").iterdir()] == [".taco-part"]
-    monkeypatch.setattr(MadePipeline, "process", process)
     with Path("out/.taco-part/objects.jsonl").open("a") as stream:
         stream.write('{"frame": 12, "cut')  # as a crash in the middle of a line leaves it
-    MadePipeline.seen = MadePipeline.seen[:12]
     assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 0
     assert len(MadePipeline.seen) == 20, "no frame was done twice"
     drop = lambda records: [{k: v for k, v in r.items() if k != "stage_ms"} for r in records]  # noqa: E731
@@ -56,37 +59,40 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, capsys, monkeypat
 def test_a_line_without_its_end_is_done_again(tmp_path, monkeypatch):
     """As a crash leaves it between the line and its end: taken for whole, the next line would be written behind it."""
     make_clip(tmp_path / "clip.mp4")
-    process = MadePipeline.process
-
-    def stops(self, frame, window):
-        if len(MadePipeline.seen) == 5:
-            raise KeyboardInterrupt
-        return process(self, frame, window)
-
-    monkeypatch.setattr(MadePipeline, "process", stops)
-    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 130
+    interrupted(monkeypatch, 5)
     part = Path("out/.taco-part/objects.jsonl")
     part.write_bytes(part.read_bytes()[:-1])
-    monkeypatch.setattr(MadePipeline, "process", process)
     assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 0
     assert [line["frame"] for line in lines("out")] == list(range(20))
 
 
 def test_other_settings_do_not_go_on_from_an_old_run(tmp_path, monkeypatch):
     make_clip(tmp_path / "clip.mp4")
-    process = MadePipeline.process
-
-    def stops(self, frame, window):
-        if len(MadePipeline.seen) == 5:
-            raise KeyboardInterrupt
-        return process(self, frame, window)
-
-    monkeypatch.setattr(MadePipeline, "process", stops)
-    assert cli.main(["segment", "clip.mp4", "-o", "out"]) == 130
-    monkeypatch.setattr(MadePipeline, "process", process)
+    interrupted(monkeypatch, 5)
     MadePipeline.seen = []
     assert cli.main(["segment", "clip.mp4", "-o", "out", "--set", "concepts.min_score=0.123"]) == 0
     assert len(MadePipeline.seen) == 20 and len(lines("out")) == 20
+
+
+def test_a_run_with_any_word_reads_its_words_from_disk_and_other_words_are_another_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TACO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(segment, "make_pipeline", TacoPipeline)
+    settings = synthetic.save_open_set(tmp_path / "models", mobile=True) | {"models.engine": "torch"}
+    settings["models.word_bank"] = "[a kettle, dog]"
+    asked = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    make_clip(tmp_path / "clip.mp4", seconds=0.6)
+    interrupted(monkeypatch, 3, *asked, pipeline=TacoPipeline)
+    seen, process, encode = [], TacoPipeline.process, OpenCLIPImageEncoder.encode_text
+    encoded = []
+    monkeypatch.setattr(TacoPipeline, "process", lambda self, *pair: seen.append(self.anchors.words) or process(self, *pair))
+    monkeypatch.setattr(OpenCLIPImageEncoder, "encode_text", lambda self, words: encoded.extend(words) or encode(self, words))
+    assert cli.main(["segment", "clip.mp4", "-o", "out", *asked]) == 0
+    assert seen == 3 * [("a kettle", "dog")] and encoded == []
+    interrupted(monkeypatch, 3, *asked, "--overwrite", pipeline=TacoPipeline)
+    del seen[:]
+    assert cli.main(["segment", "clip.mp4", "-o", "out", *asked, "--set", "models.word_bank=[a whistle]", "--overwrite"]) == 0
+    assert seen == 6 * [("a whistle",)] and encoded == ["a whistle"]
+    assert json.loads(Path("out/run.json").read_text())["summary"]["resumed_after"] == 0
 
 
 def test_a_finished_run_is_not_done_again_unless_asked(tmp_path, capsys):

@@ -8,7 +8,7 @@ import pytest
 
 from taco import cli
 from taco.cli import evaluate
-from taco.evaluation import natural
+from taco.evaluation import natural, report
 from taco.evaluation.datasets import Dataset, ScoringRules
 from taco.evaluation.methods import MethodRunner
 from test.taco.evaluation import made_models as models
@@ -54,6 +54,12 @@ def test_tables_by_kind_and_word_and_a_sheet(photographs, tmp_path, capsys):
     assert first.count("taco") >= 4 and {"all", "pair", "photo", *models.WORDS} <= set(first)
     assert "silence instead: taco reports in 0.0 %" in out
     assert cv2.imread(str(sheet)).shape[0] > 400
+
+
+def test_figures_of_random_weights_say_so(photographs, monkeypatch, capsys):
+    monkeypatch.setattr(report, "warning", lambda backbones: "random weights")
+    _, out, err = run("--method", "taco", capsys=capsys)
+    assert out.splitlines()[0] == err.splitlines()[0] == "random weights"
 
 
 def test_json_holds_the_same_and_made_models_find_their_squares(photographs, capsys):

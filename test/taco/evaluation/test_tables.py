@@ -1,17 +1,25 @@
 """``taco evaluate`` from end to end on made models: tables beside the paper's, pages, errors, tuned thresholds."""
 
+import html
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from taco import cli
 from taco.cli import evaluate
+from taco.config import TacoConfig
 from taco.errors import ConfigError
-from taco.evaluation import report, tables
+from taco.evaluation import report, streams, tables
+from taco.evaluation.composed import scenes
+from taco.evaluation.composed.sources import catalogue
 from taco.evaluation.methods import MethodRunner
+from taco.pipeline import TacoPipeline
+from taco.segmentation.activation import ActivationSegmenter
 from test.taco.evaluation import made_datasets as trees
 from test.taco.evaluation import made_models as models
 from test.taco.evaluation.test_runner import CONFIG, made
@@ -85,6 +93,44 @@ def test_json_tells_the_same_and_a_second_run_reads_it_from_disk(made_scenes, tm
     assert set(found["wrong_sounds"]["silence"]) == {"taco"}  # nothing to tell the ceiling about
     point = found["wrong_sounds"]["silence"]["taco"]["at_95"]
     assert point["frames"] == 0.0 and point["accepted"] >= 90
+
+
+@pytest.mark.parametrize("dataset", ["stamps", "streams"])
+def test_figures_of_random_weights_say_so_at_once_and_in_every_report(dataset, made_scenes, tmp_path, monkeypatch, capsys):
+    def untrained(config):
+        return MethodRunner(config, pipeline=TacoPipeline(config, backbones=random, segmenter=ActivationSegmenter()))
+
+    random = replace(models.backbones(), untrained=True)
+    monkeypatch.setattr(evaluate, "make_method_runner", untrained)
+    monkeypatch.setattr(
+        streams, "stream_figures", lambda *a, **k: {mode: dict.fromkeys(("iou", "ms"), 1.0) for mode in streams.MODES}
+    )
+    more = ["--limit", 2, "--out", tmp_path, "--html", tmp_path / "page.html"] + ["--method", "taco"] * (dataset == "stamps")
+    _, out, err = run(dataset, *more, capsys=capsys)
+    said = "The models' weights are random, not trained: these figures mean nothing."
+    assert out.splitlines()[0] == said == err.splitlines()[0]
+    assert said in html.unescape((tmp_path / "page.html").read_text())
+    _, out, _ = run(dataset, *more, "--json", capsys=capsys)
+    assert json.loads(out)["warning"] == said
+
+
+@pytest.mark.parametrize(
+    "name, bank, asked, wanted",
+    [
+        ("open", (), "auto", "stamps"),  # any word: those of the scenes
+        ("paper", (), "all", "stamps"),
+        ("open", ("a kettle", "dog"), "auto", ("a kettle", "dog")),
+        ("open", (), "instruments", scenes.INSTRUMENTS),
+        ("embedded", (), "auto", ()),  # its own list
+    ],
+)
+def test_sets_that_take_any_word_listen_for_the_words_of_the_stamps(name, bank, asked, wanted, made_scenes):
+    heard = []
+    config = TacoConfig().updated({"models.name": name, "models.word_bank": bank})
+    runner = SimpleNamespace(set_words=heard.append, anchors=SimpleNamespace(words=models.WORDS))
+    tables.TableEvaluation(tables.TableOptions("stamps", bank=asked, methods=("taco",)), config, lambda _: runner)
+    words = dict.fromkeys(entry.word for entry in catalogue("all")) if wanted == "stamps" else wanted
+    assert heard == ([tuple(words)] if words else []) and len(words) != 1
 
 
 def test_iterations_give_score_and_time_rows(made_scenes, tmp_path, capsys):

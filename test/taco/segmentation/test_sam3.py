@@ -180,7 +180,7 @@ def no_network(monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("a start touched the network"))
 
 
-@pytest.mark.parametrize("name", ["sam3", "sam3-lite-text"])
+@pytest.mark.parametrize("name", ["sam3", "sam3_lite_text"])
 def test_frames_go_down_the_whole_line(folder, name):
     chosen = {"models.image": "standin", "models.segmenter": name, "models.model_dir": str(folder), "models.device": "cpu"}
     pipeline = TacoPipeline(TacoConfig().updated(chosen))
@@ -342,7 +342,7 @@ def test_a_gated_download_without_a_token_says_how_to_get_access(tmp_path, monke
 
 
 def test_weights_are_copied_listed_and_looked_for_by_name(folder, tmp_path, capsys):
-    for name in ("sam3", "sam3-lite-text"):
+    for name in ("sam3", "sam3_lite_text"):
         assert cli.main(["weights", "fetch", name, "--from", str(folder), "--dir", str(tmp_path)]) == 0
         assert Sam3Network.from_folder(tmp_path / name, name, "cpu").name == name
     assert cli.main(["weights", "list", "sam3", "pe-audio", "--dir", str(tmp_path)]) == 0
@@ -357,5 +357,5 @@ def test_weights_are_copied_listed_and_looked_for_by_name(folder, tmp_path, caps
 
 
 def test_settings_name_the_segmenter():
-    assert TacoConfig().updated({"models.segmenter": "sam3-lite-text"}).models.segmenter == "sam3-lite-text"
+    assert TacoConfig().updated({"models.segmenter": "sam3_lite_text"}).models.segmenter == "sam3_lite_text"
     assert SegmentationConfig().min_presence == 0.5

@@ -71,6 +71,31 @@ def test_a_stream_needs_bounded_memory(network):
     assert tracker.add(tracks, "dog", [square()])[0] in tracker.follow(tracks, image)[1]
 
 
+@pytest.mark.parametrize("count", [MOST, 2 * MOST + 1])
+def test_all_make_room_for_as_many_new_ones_in_the_same_image(network, count):
+    image, tracker = network.encode(synthetic.picture()), network.tracker
+    masks = [square(n % 20, n % 20 + 9) for n in range(count)]
+    tracks, _ = tracker.follow(None, image)
+    tracker.add(tracks, "dog", masks)
+    new = tracker.add(tracks, "cat", masks)
+    assert len(new) == count
+    for _ in range(2):
+        tracks, found = tracker.follow(tracks, image)
+        assert list(found) == new[:MOST]
+
+
+def test_after_an_image_that_failed_the_stream_begins_anew(network, monkeypatch):
+    image, tracker = network.encode(synthetic.picture()), network.tracker
+    tracks, _ = tracker.follow(None, image)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tracker.model), "forward", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            tracker.add(tracks, "dog", [square()])
+    again, found = tracker.follow(tracks, image)
+    assert found == {} and again is not tracks
+    assert tracker.add(again, "dog", [square()])[0] in tracker.follow(again, image)[1]
+
+
 def test_the_oldest_make_room_for_new_ones(network):
     image, tracker = network.encode(synthetic.picture()), network.tracker
     tracks, _ = tracker.follow(None, image)

@@ -42,7 +42,7 @@ def test_pins_name_files_that_are_known():
     assert {"paper/open_clip_pytorch_model.bin", "paper/gpt2/vocab.json", "laion-clap/pytorch_model.bin"} <= set(PINNED)
     assert {"open/convnext_base_w/open_clip_pytorch_model.bin", "open/MobileCLIP2-S0/open_clip_model.safetensors"} <= set(PINNED)
     # No public revision was found.
-    free = {"sam3", "sam3-lite-text", "pe-audio", "pe-audio-video", "convnext_base_w", "MobileCLIP2-S4"}
+    free = {"sam3", "sam3_lite_text", "pe-audio", "pe-audio-video", "convnext_base_w", "MobileCLIP2-S4"}
     hub = [(part.name, file.source) for part in weights.PARTS for file in part.files if file.source.startswith("hub:")]
     assert {source.rpartition("@")[2] for name, source in hub if name in free} == {"main"}
     hub = [source for name, source in hub if name not in free]
