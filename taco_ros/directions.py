@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -78,7 +79,7 @@ def in_camera(found: list[Directions], config, header, lookup) -> tuple[np.ndarr
 def directions_of_vector(message: Vector3Stamped) -> Directions:
     """A vector towards the sound; a length below 1 is its weight. MessageError ``direction`` or ``direction_stamp``."""
     vector = np.array([[message.vector.x, message.vector.y, message.vector.z]])
-    length = float(np.linalg.norm(vector))
+    length = math.hypot(*vector[0])
     if not np.isfinite(length) or length == 0.0:
         raise MessageError("direction", f"sound_direction: wanted a vector towards the sound, got {vector[0].tolist()}")
     return Directions(_stamp_ns(message), message.header.frame_id, vector, np.array([min(1.0, length)]))

@@ -6,6 +6,7 @@ are unit rows, and the cosine times ``logit_scale`` is the logit of the word.
 
 from __future__ import annotations
 
+import abc
 import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -130,7 +131,7 @@ class YamnetHead:
         return [(self._network.names[number], value) for number, value in zip(self._general, odds)]
 
 
-class _CalibratedHead:
+class _CalibratedHead(abc.ABC):
     """A model whose logits compare only with those of the same word.
 
     background: of each word, mean and deviation of its logit in sounds of other objects. A word's log-odds count the
@@ -143,9 +144,9 @@ class _CalibratedHead:
         self.words, self.others = tuple(words), tuple[str, ...]()
         self._means, self._deviations = torch.tensor([background[word] for word in self.words]).T
 
+    @abc.abstractmethod
     def tokens(self, samples: np.ndarray) -> Tensor:
         """As every head's."""
-        raise NotImplementedError
 
     def means(self, windows: Sequence[np.ndarray]) -> Tensor:
         """The mean over each window's tokens."""

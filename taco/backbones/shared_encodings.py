@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from taco.backbones.base import Backbones, encode_images, encode_means
 from taco.sound_separation import sound_parts
 from taco.types import AudioWindow, ImageFeatures, Tokens, VideoFrame
 
+Result = TypeVar("Result")
 BLOCKS = 40  # along an image's longer side: large enough to average a camera's noise, small enough to see small things move; ours
 SAMPLES = 16  # of a block's side that are looked at, of large images; ours
 
@@ -56,7 +57,7 @@ class StillImage:
 class SharedEncodings:
     """Encodes at the first request and remembers the result; frames in silence cost nothing. For one thread.
 
-    What is begun early runs on the side thread of the backbones, where they have one.
+    Sounds are encoded on the side thread of the backbones, where they have one.
 
     backbones: the shared models.
     frames: images that go through the image model in one pass; others go one by one.
@@ -92,30 +93,31 @@ class SharedEncodings:
     def begin(self, window: AudioWindow, parts: bool = False) -> None:
         """Begin with the tokens of a window beside this thread, before they are asked for; parts: and of its parts."""
         side, key = self._backbones.side, _key(window)
-        if side and key not in self._sounds:
+        if side and key not in self._sounds and key not in self._begun:
             self._begun[key] = side.submit(lambda: self._encode(window))
-        if side and parts and key not in self._parts:
+        if side and parts and key not in self._parts and ("parts", key) not in self._begun:
             self._begun["parts", key] = side.submit(lambda: self._take_apart(window))
 
     def sound(self, window: AudioWindow) -> Tokens:
         """The tokens of a window; equal windows are encoded once."""
         key = _key(window)
         if key not in self._sounds:
-            self._sounds[key] = self._result(key) or self._encode(window)
+            self._sounds[key] = self._result(key, lambda: self._encode(window))
         return self._sounds[key][0]
 
     def parts(self, window: AudioWindow) -> list[Tokens]:
         """The tokens of the sounds that a window can be taken apart into, without a course; none where it cannot."""
         key = _key(window)
         if key not in self._parts:
-            begun = self._result(("parts", key))
-            self._parts[key] = self._take_apart(window) if begun is None else begun
+            self._parts[key] = self._result(("parts", key), lambda: self._take_apart(window))
         return self._parts[key]
 
-    def _result(self, key: object) -> Any:
-        """Of what was begun, or whatever it raised; None where nothing was."""
-        begun = self._begun.pop(key, None)
-        return begun and begun.result()
+    def _result(self, key: object, work: Callable[[], Result]) -> Result:
+        """Of what was begun, else of ``work`` now; on the side thread where there is one, as the encoder is for one thread."""
+        begun: Future[Result] | None = self._begun.pop(key, None)
+        if begun is None and self._backbones.side:
+            begun = self._backbones.side.submit(work)
+        return begun.result() if begun else work()
 
     def _encode(self, window: AudioWindow) -> tuple[Tokens, float]:
         start = time.perf_counter()

@@ -1,6 +1,7 @@
 """What a pipeline remembers from frame to frame, and what makes it forget."""
 
 import contextlib
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -165,3 +166,26 @@ def test_another_size_and_a_reset_are_encoded(pipeline, counted):
     assert [seen(96, 1), seen(96, 2), seen(192, 3), seen(192, 4)] == [1, 1, 2, 2]
     pipeline.reset()
     assert seen(192, 5) == 3
+
+
+def test_the_sound_and_what_its_parts_need_begin_beside_the_image(monkeypatch):
+    """The image waits for them: it would wait in vain if they began after it."""
+    settings = {"models.image": "standin", "segmentation.refine": "none", "models.threads": 2}
+    pipeline, sound, parts, late = TacoPipeline(TacoConfig().updated(settings)), threading.Event(), threading.Event(), []
+    image_encoder, sound_encoder = pipeline.backbones.image, pipeline.backbones.audio
+    encode_image, encode_sound, apart = image_encoder.encode, sound_encoder.encode, shared_encodings.sound_parts
+    waits = [sound]
+    monkeypatch.setattr(sound_encoder, "encode", lambda window: (sound.set(), encode_sound(window))[1])
+    monkeypatch.setattr(shared_encodings, "sound_parts", lambda window: (parts.set(), apart(window))[1])
+
+    def encode(frame):
+        late.extend(event for event in waits if not event.wait(10))
+        return encode_image(frame)
+
+    monkeypatch.setattr(image_encoder, "encode", encode)
+    start(pipeline)
+    assert parts.is_set(), "a second object may be told"
+    sound.clear(), parts.clear()
+    waits.append(parts)
+    start(pipeline, stamp_ns=8)
+    assert not late

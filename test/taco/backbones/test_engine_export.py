@@ -111,6 +111,18 @@ def test_other_weights_or_another_engine_version_are_exported_anew(tmp_path, sma
     assert len(list(tmp_path.glob("*.onnx"))) == 3
 
 
+def test_an_export_for_other_sizes_is_another_file(tmp_path, small):
+    fixed = Example((torch.zeros(1, 3, 32, 64),), ((),))
+    larger = Example((torch.zeros(1, 3, 64, 64),), ((),))
+    for example in (fixed, larger, EXAMPLE):
+        network = runtime(tmp_path).network(small, "small", ("fine", "coarse"), example)
+        assert network(example.inputs[0])["fine"].shape[2] == example.inputs[0].shape[2] // 2
+    assert len(list(tmp_path.glob("*.onnx"))) == 3
+    assert (
+        runtime(tmp_path).network(small, "small", ("fine", "coarse"), EXAMPLE)(torch.zeros(2, 3, 96, 96))["fine"].shape[2] == 48
+    )
+
+
 def test_a_damaged_file_is_made_anew(tmp_path, small, caplog):
     runtime(tmp_path).network(small, "small", ("coarse",), EXAMPLE)
     (path,) = tmp_path.glob("*.onnx")

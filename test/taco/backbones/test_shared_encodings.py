@@ -195,7 +195,19 @@ def test_what_fails_beside_fails_where_it_is_asked_for_and_may_be_tried_again():
     for _ in range(2):
         with pytest.raises(ValueError, match="broken"):
             shared.sound(window)
-    assert len(encoder.threads) == 2 and encoder.threads[1] is threading.current_thread()
+    assert len(encoder.threads) == 2
+
+
+def test_one_thread_only_uses_the_sound_encoder():
+    encoder = Slow()
+    encoder.image_has_begun.set()
+    shared = sided(encoder)
+    shared.begin(silence(level=0.1))
+    shared.begin(silence(level=0.1))  # another camera's frame
+    for level in (0.1, 0.2):  # the second was not begun
+        shared.sound(silence(level=level))
+    assert len(encoder.threads) == 2 and len(set(encoder.threads)) == 1
+    assert encoder.threads[0] is not threading.current_thread()
 
 
 def hum_and_clicks():
