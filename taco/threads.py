@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import queue
 import threading
@@ -15,6 +17,8 @@ Result = TypeVar("Result")
 # program a frame takes several times as long.
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 
+M_ARENA_MAX = -8  # of glibc's malloc.h
+
 _before = 0  # torch's threads before they were left to an engine; 0: they were not
 
 
@@ -22,6 +26,15 @@ def wait_passively() -> None:
     """Let threads without work sleep; takes effect only before torch is imported. Variables that are set already stay."""
     for name, value in PASSIVE.items():
         os.environ.setdefault(name, value)
+
+
+def share_heap() -> None:
+    """Let all threads allocate from one heap: with one for each, glibc's default, the models keep 20 to 30 MB more.
+
+    For the whole process, so for our own programs only; threads that have a heap already keep it.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # other systems, other C libraries
+        ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 1)
 
 
 def model_threads(setting: int = 0) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from taco import __version__
 from taco.errors import ConfigError, TacoError
-from taco.threads import wait_passively
+from taco.threads import share_heap, wait_passively
 
 if TYPE_CHECKING:
     from taco.config import TacoConfig
@@ -54,6 +54,7 @@ def parser_for(command: str | None) -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Without a command it prints the help, and the status is 2."""
     wait_passively()  # before a command imports torch
+    share_heap()
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _on_interrupt)
     argv = sys.argv[1:] if argv is None else argv

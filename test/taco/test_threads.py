@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -167,3 +168,25 @@ def test_the_person_detector_runs_beside_the_encoder_with_the_same_answer(restor
     two.person.boxes = lambda frames: seen.append(threading.current_thread()) or boxes(frames)
     torch.testing.assert_close(one.encode(frame).tokens.values, two.encode(frame).tokens.values, rtol=1e-4, atol=1e-4)
     assert len(seen) == 1 and seen[0] is not threading.current_thread()
+
+
+HEAPS = """
+import ctypes, sys, threading
+from taco.threads import share_heap
+if sys.argv[1:]:
+    share_heap()
+ready = threading.Barrier(4)
+threads = [threading.Thread(target=lambda: (bytearray(5000), ready.wait(20))) for _ in range(4)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+ctypes.CDLL(None).malloc_stats()
+"""
+
+
+def test_threads_share_one_heap_where_they_are_told_to():
+    def heaps(*arguments):
+        command = [sys.executable, "-c", HEAPS, *arguments]
+        return subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True).stderr.count("Arena ")
+
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("another C library")
+    assert heaps() > 1 == heaps("share")
